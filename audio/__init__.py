@@ -1,0 +1,1 @@
+"""Speech sound: reading it, and one feature window per video frame."""

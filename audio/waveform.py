@@ -1,0 +1,103 @@
+"""Sound files of any rate, width and channel count -> 16 kHz mono float32.
+
+S: samples, C: channels.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+
+from audio.timing import RATE
+
+SHORTEST_S = 0.1  # below this there is not even one syllable, and resampler edges dominate
+
+
+class AudioError(ValueError):
+    """A sound that cannot be used; the message names the file and what to do."""
+
+
+@dataclass(frozen=True)
+class Waveform:
+    """samples: float32 (S,), nominally in [-1, 1], finite, mono; rate: samples per second (16 kHz throughout)."""
+
+    samples: np.ndarray
+    rate: int = RATE
+
+    def __post_init__(self) -> None:
+        if self.samples.ndim != 1 or self.samples.dtype != np.float32:
+            raise ValueError(
+                f"expected float32 samples of shape (S,), got {self.samples.dtype} {self.samples.shape}"
+            )
+
+    @property
+    def seconds(self) -> float:
+        return len(self.samples) / self.rate
+
+
+def to_mono16k(samples: np.ndarray, rate: int, name: str = "the sound") -> Waveform:
+    """Average the channels, resample to 16 kHz.
+
+    samples: (S,) or (S, C), floating point in [-1, 1], or signed integers (scaled by their full range).
+    The result has round(S * 16000 / rate) samples, so timing is exact whatever the source rate.
+    Raises AudioError (naming `name`) for no samples, NaN or infinite ones, and less than 0.1 s; silence is fine.
+    """
+    samples = np.asarray(samples)
+    if samples.ndim not in (1, 2):
+        raise ValueError(f"expected samples (S,) or (S, C), got shape {samples.shape}")
+    if rate <= 0:
+        raise AudioError(f"{name} states a sampling rate of {rate} Hz; re-export it at 16000 Hz or more")
+    if samples.size == 0:
+        raise AudioError(f"{name} holds no samples; record or export it again")
+    if len(samples) < SHORTEST_S * rate:
+        raise AudioError(
+            f"{name} lasts {len(samples) / rate:.3f} s, which is too short to hold speech; give at least {SHORTEST_S} s"
+        )
+    if np.issubdtype(samples.dtype, np.signedinteger):
+        samples = samples / -float(np.iinfo(samples.dtype).min)
+    mono = samples.astype(np.float64) if samples.ndim == 1 else samples.astype(np.float64).mean(axis=1)
+    if not np.isfinite(mono).all():
+        raise AudioError(f"{name} holds NaN or infinite samples; export it again, as 16-bit PCM for instance")
+    length = (2 * len(mono) * RATE + rate) // (2 * rate)
+    if rate != RATE:
+        mono = soxr.resample(mono, rate, RATE, quality="HQ")
+        mono = np.pad(mono, (0, max(0, length - len(mono))))[:length]
+    return Waveform(np.ascontiguousarray(mono, dtype=np.float32))
+
+
+def read_waveform(path: str | os.PathLike[str]) -> Waveform:
+    """Read a sound file (whatever libsndfile opens: wav, flac, ogg, mp3, ...) as 16 kHz mono.
+
+    Raises AudioError, one sentence, for a file that is missing, empty, not sound, broken or too short.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise AudioError(f"sound file {path} does not exist; check the path")
+    if path.is_dir():
+        raise AudioError(f"{path} is a folder; give one sound file")
+    if path.stat().st_size == 0:
+        raise AudioError(f"sound file {path} is empty (0 bytes); record or export it again")
+    try:
+        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except (soundfile.LibsndfileError, RuntimeError) as error:
+        raise AudioError(
+            f"{path} cannot be read as sound ({error}); give a wav, flac, ogg or mp3 file, "
+            "or convert it with: ffmpeg -i INPUT -ac 1 -ar 16000 output.wav"
+        ) from error
+    return to_mono16k(samples, int(rate), name=f"sound file {path}")
+
+
+def write_wav(path: str | os.PathLike[str], waveform: Waveform) -> None:
+    """Write 16-bit PCM; the file appears under its name only when it is whole."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        soundfile.write(
+            temporary, np.clip(waveform.samples, -1, 1), waveform.rate, subtype="PCM_16", format="WAV"
+        )
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

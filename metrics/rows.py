@@ -1,0 +1,147 @@
+"""Control rows: predictions that a talking head must beat, made from plain arrays.
+
+Shapes: T frames, L rows of W+, D latent width; K coefficients of any displacement basis. A displacement is
+d = w - w_ref. The functions on displacements work on (T, L, D) and on (T, K) alike.
+
+| row | what it shows |
+|---|---|
+| ground_truth | the judge's own noise: the true frames, judged like any other |
+| inversion | what encoder and generator can do at best: the true latents, rendered |
+| static | the true identity frame, repeated: what a frozen face scores |
+| mean_trajectory | the training set's mean displacement at each time: what knowing the grammar's rhythm scores |
+| energy | ridge regression from log energy alone: what loudness scores, without any phonetics |
+| wrong_audio | the trained model on another clip's speech: what fluent but unrelated motion scores |
+| shift_5 | the model's own prediction, five frames (200 ms) late: whether the measures see synchrony |
+| stage1_only, full | the method, without and with the tuned generator |
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from audio.timing import SAMPLES_PER_FRAME
+
+ROWS = (
+    "ground_truth",
+    "inversion",
+    "static",
+    "mean_trajectory",
+    "energy",
+    "wrong_audio",
+    "shift_5",
+    "stage1_only",
+    "full",
+)
+PERCEPTUAL_ROWS = ("static", "inversion", "stage1_only", "full")
+SHIFT = 5  # frames
+
+
+def static_frames(frame: np.ndarray, num_frames: int) -> Iterator[np.ndarray]:
+    """The static row: the true identity frame (H, W, 3), num_frames times."""
+    return (frame for _ in range(num_frames))
+
+
+def static(w_ref_LD: np.ndarray, num_frames: int) -> np.ndarray:
+    """The inverted identity frame, repeated: (T, L, D). Not the static row (which shows the true frame)."""
+    return np.repeat(w_ref_LD[None], num_frames, axis=0)
+
+
+def mean_displacement(displacements: Iterable[np.ndarray]) -> np.ndarray:
+    """Mean over the training clips of the displacement at each time index, as long as the longest clip.
+
+    m_t = 1/C sum_c d_c[min(t, T_c - 1)]: a clip that has ended counts with its last value, so that every index is
+    a mean over all clips and the curve does not jump where a clip ends. displacements: C arrays (T_c, ...).
+    """
+    clips = [np.asarray(d) for d in displacements]
+    if not clips or min(len(d) for d in clips) == 0:
+        raise ValueError("the mean displacement needs at least one clip, and a frame in each")
+    total = np.zeros((max(len(d) for d in clips), *clips[0].shape[1:]))
+    for d in clips:
+        total += _held(d, len(total))
+    return (total / len(clips)).astype(np.float32)
+
+
+def mean_trajectory(mean_displacement_T: np.ndarray, num_frames: int) -> np.ndarray:
+    """The mean displacement cut to num_frames, or extended by its last value; the caller adds w_ref."""
+    return _held(mean_displacement_T, num_frames)
+
+
+def delayed(trajectory_T: np.ndarray, frames: int = SHIFT) -> np.ndarray:
+    """The shift_5 row: the trajectory `frames` frames late, held at its first value until then; (T, ...)."""
+    return trajectory_T[np.maximum(np.arange(len(trajectory_T)) - frames, 0)]
+
+
+def wrong_audio(sentences: Sequence[str]) -> list[int]:
+    """For each clip of one split, the clip whose speech it gets: a cyclic permutation without fixed points.
+
+    Of the cyclic shifts the first is taken that gives the fewest clips their own sentence (spoken by somebody else,
+    it would be the right audio). sentences: one per clip. ValueError for fewer than two clips.
+    """
+    n = len(sentences)
+    if n < 2:
+        raise ValueError(f"wrong_audio needs at least two clips in a split, got {n}: leave the row out")
+    same = [sum(sentences[i] == sentences[(i + shift) % n] for i in range(n)) for shift in range(1, n)]
+    shift = 1 + int(np.argmin(same))
+    return [(i + shift) % n for i in range(n)]
+
+
+def log_energy(samples: np.ndarray, num_frames: int, floor: float = 1e-4) -> np.ndarray:
+    """e_t = log(floor + RMS of the 640 samples of video frame t), (T,); silence beyond the end. 16 kHz, [-1, 1]."""
+    length = num_frames * SAMPLES_PER_FRAME
+    padded = np.zeros(length)
+    padded[: min(length, len(samples))] = samples[:length]
+    return np.log(floor + np.sqrt((padded.reshape(num_frames, SAMPLES_PER_FRAME) ** 2).mean(axis=1)))
+
+
+@dataclass(frozen=True)
+class EnergyRidge:
+    """Linear map from log energy in a window of 2 context + 1 frames to displacements; the energy row.
+
+    weights (2 context + 1, P): for P = product of shape; mean, std: of log energy; bias (P,).
+    """
+
+    weights: np.ndarray
+    bias: np.ndarray
+    mean: float
+    std: float
+    context: int
+    shape: tuple[int, ...]
+
+    def __call__(self, energy_T: np.ndarray) -> np.ndarray:
+        """log energy (T,) -> displacement (T, *shape)."""
+        x = _windows((energy_T - self.mean) / self.std, self.context)
+        return (x @ self.weights + self.bias).reshape(-1, *self.shape).astype(np.float32)
+
+
+def fit_energy(
+    energies: Sequence[np.ndarray], targets: Sequence[np.ndarray], alpha: float = 1.0, context: int = 3
+) -> EnergyRidge:
+    """Ridge regression W = (X'X + alpha I)^-1 X'Y on centred X and Y, over all frames of the training clips.
+
+    energies: (T_c,) per clip; targets: displacements (T_c, ...) per clip; context: frames on either side.
+    """
+    if not energies or len(energies) != len(targets):
+        raise ValueError(
+            f"expected one target per energy curve and at least one, got {len(energies)}, {len(targets)}"
+        )
+    every = np.concatenate(energies)
+    mean, std = float(every.mean()), float(every.std()) or 1.0
+    x = np.concatenate([_windows((e - mean) / std, context) for e in energies])
+    y = np.concatenate([np.asarray(t, dtype=np.float64).reshape(len(t), -1) for t in targets])
+    if len(x) != len(y):
+        raise ValueError(f"energies cover {len(x)} frames, targets {len(y)}")
+    x_mean, y_mean = x.mean(axis=0), y.mean(axis=0)
+    gram = (x - x_mean).T @ (x - x_mean) + alpha * np.eye(x.shape[1])
+    weights = np.linalg.solve(gram, (x - x_mean).T @ (y - y_mean))
+    return EnergyRidge(weights, y_mean - x_mean @ weights, mean, std, context, np.shape(targets[0])[1:])
+
+
+def _windows(curve_T: np.ndarray, context: int) -> np.ndarray:
+    """(T,) -> (T, 2 context + 1), the edges held."""
+    padded = np.pad(np.asarray(curve_T, dtype=np.float64), context, mode="edge")
+    return np.lib.stride_tricks.sliding_window_view(padded, 2 * context + 1)
+
+
+def _held(curve_T: np.ndarray, num_frames: int) -> np.ndarray:
+    return np.asarray(curve_T)[np.minimum(np.arange(num_frames), len(curve_T) - 1)]

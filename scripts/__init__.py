@@ -1,0 +1,1 @@
+"""One script per stage; run them from the repository's root."""

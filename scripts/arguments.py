@@ -1,0 +1,51 @@
+"""File names on the command line: any name works, though Hydra's grammar gives brackets, `=` and quotes a meaning."""
+
+import re
+from collections.abc import Sequence
+
+from hydra.core.override_parser.types import Quote, QuotedString
+
+# Arguments whose value is a file, a folder or a name that people choose.
+PATHS = (
+    "wav",
+    "photo",
+    "clip",
+    "output",
+    "predictions",
+    "references",
+    "resume",
+    "name",
+    "data_dir",
+    "results_dir",
+    "data.root",
+    "generator.weights",
+    "encoder.weights",
+    "stage1.weights",
+    "stage1.name",
+    "tuned",
+    "pairs.folder",
+    "pretrain.images",
+    "pretrain.teacher",
+)
+_ARGUMENT = re.compile(r"(\+{0,2})([\w./@]+)=(.*)", re.DOTALL)
+
+
+def quote_paths(arguments: Sequence[str]) -> list[str]:
+    """`wav=a [1]=b.wav` -> `wav='a [1]=b.wav'`, for Hydra; what is quoted already, `null` and options stay.
+
+    With -m commas mean a sweep, so nothing is changed: there Hydra's own quoting rules hold.
+    """
+    if "-m" in arguments or "--multirun" in arguments:
+        return list(arguments)
+    return [_quoted(argument) for argument in arguments]
+
+
+def _quoted(argument: str) -> str:
+    match = _ARGUMENT.fullmatch(argument)
+    if match is None or match[2] not in PATHS:
+        return argument
+    value = match[3]
+    if value in ("", "null") or (len(value) > 1 and value[0] == value[-1] and value[0] in "'\""):
+        return argument
+    literal = re.sub(r"(\\*)\$\{", r"\1\1\\${", value)  # `${` would be an interpolation of OmegaConf
+    return f"{match[1]}{match[2]}={QuotedString(text=literal, quote=Quote.single).with_quotes()}"

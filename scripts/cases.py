@@ -1,0 +1,134 @@
+"""What evaluate.py scores: test clips with all that drives their rows, and the rows of one clip.
+
+A case is scored in a process of its own kind: everything it needs is plain data or a path, so cases spread over
+processes. Shapes: T frames of a clip, L rows of W+, D latent width.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain, islice, repeat
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from audio.features import extract_features
+from audio.timing import SAMPLES_PER_FRAME
+from audio.waveform import Waveform
+from encoders.clips import FrameClip, LatentClip
+from encoders.faces import FaceDetector
+from encoders.identity import DlibIdentity
+from encoders.perceptual import load_perceptual
+from metrics.evaluate import ClipScore, Evaluation, Judges
+from metrics.frechet import load_inception
+from metrics.rows import EnergyRidge, delayed, log_energy, mean_trajectory, static_frames
+from scripts.runtime import RunError
+from stylegan2.render import render
+from trajectory.predict import TrajectoryPredictor, predict
+
+
+@dataclass(frozen=True)
+class Case:
+    """One test clip: files of its frames, latents and of the clip whose speech the wrong_audio row gets.
+
+    split: where its rows are listed. start: frames before it belong to tuning; they are neither driven nor scored.
+    ref_index, w_ref: the identity frame. full: whether the tuned generator is this person's. keep: return its frames.
+    """
+
+    clip: Path
+    latents: Path
+    wrong: Path | None
+    split: str
+    start: int
+    ref_index: int
+    w_ref: np.ndarray
+    full: bool
+    keep: bool
+
+
+@dataclass(frozen=True)
+class Tools:
+    """Networks and fitted controls, the same for all cases."""
+
+    generator: Any
+    tuned: Any | None
+    model: TrajectoryPredictor
+    mean: np.ndarray
+    energy: EnergyRidge
+    every: int
+    evaluation: Evaluation
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Frames worth looking at: truth and the best row, uint8 (T, H, W, 3), and the sound (S,)."""
+
+    clip: str
+    row: str
+    true: np.ndarray
+    made: np.ndarray
+    waveform: np.ndarray
+
+
+def make_judges(metrics: Any, detector: FaceDetector, device: torch.device) -> Judges:
+    inception, missing = load_inception(device=device) if metrics.fid else (None, "metrics.fid=false")
+    return Judges(
+        detector=detector,
+        perceptual=load_perceptual(metrics.net, metrics.perceptual).to(device),
+        identity=DlibIdentity(),
+        inception=inception,
+        no_inception=missing,
+        perceptual_size=metrics.perceptual_size,
+        device=str(device),
+    )
+
+
+def score_case(case: Case, tools: Tools) -> tuple[list[ClipScore], Kept | None]:
+    """All rows of one clip; rendered once each, judged as they are made."""
+    clip, codes = FrameClip.load(case.clip), LatentClip.load(case.latents)
+    sound = Waveform(clip.waveform[case.start * SAMPLES_PER_FRAME :])
+    total = len(clip) - case.start
+    if total < 2:
+        raise RunError(f"{clip.name} has no frames left to score after tuning: lower target.share.")
+    predicted_TLD = spoken(tools.model, sound, case.w_ref, total)
+
+    def score(row: str, frames: Iterable[np.ndarray], split: str = case.split) -> ClipScore:
+        whole = chain(
+            repeat(np.zeros((8, 8, 3), np.uint8), case.start), frames
+        )  # what is not scored is not looked at
+        skip = range(case.start)
+        return tools.evaluation.add(row, clip, whole, case.ref_index, tools.every, skip, split)
+
+    def shown(w_TLD: np.ndarray, generator: Any = tools.generator) -> Iterator[np.ndarray]:
+        return render(generator, w_TLD)
+
+    made = list(shown(predicted_TLD))  # kept: shift_5 shows the same frames later
+    latents_TLD = codes.w[case.start :].astype(np.float32)
+    makers: dict[str, Callable[[], Iterable[np.ndarray]]] = {
+        "ground_truth": lambda: islice(iter(clip.frames), case.start, None),
+        "inversion": lambda: shown(latents_TLD),
+        "static": lambda: static_frames(np.asarray(clip.frames[case.ref_index]), total),
+        "mean_trajectory": lambda: shown(case.w_ref + mean_trajectory(tools.mean, total)),
+        "energy": lambda: shown(case.w_ref + tools.energy(log_energy(sound.samples, total))),
+        "shift_5": lambda: (made[t] for t in delayed(np.arange(total))),
+        "stage1_only": lambda: made,
+    }
+    if case.wrong is not None:
+        other = Waveform(FrameClip.load(case.wrong).waveform)
+        makers["wrong_audio"] = lambda: shown(spoken(tools.model, other, case.w_ref, total))
+    scores = [score(row, make()) for row, make in makers.items()]
+    best = "stage1_only"
+    if case.full and tools.tuned is not None:
+        best, made = "full", list(shown(predicted_TLD, tools.tuned))
+        scores.append(score("full", made, "tuned"))
+    if not case.keep:
+        return scores, None
+    true = np.stack(list(islice(iter(clip.frames), case.start, None)))
+    return scores, Kept(clip.name, best, true, np.stack(made), sound.samples)
+
+
+def spoken(model: TrajectoryPredictor, sound: Waveform, w_ref_LD: np.ndarray, frames: int) -> np.ndarray:
+    """Speech -> W+ (T, L, D) of `frames` frames; the features are the model's own kind."""
+    features = extract_features(sound, model.features, frames)
+    return predict(model, features, w_ref_LD)

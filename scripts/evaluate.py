@@ -1,0 +1,239 @@
+"""python scripts/evaluate.py [metrics.clips=6] [metrics=lpips] [name=NAME]
+
+Scores stage 1 and the tuned generator on test clips, beside the controls, and writes results/<name>/report.json (with
+.md and .csv) and results/<name>/evaluate/ (strip, aperture plot, video beside the truth). What is missing is made
+first, from the corpus on.
+"""
+
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # our packages win over installed namesakes
+
+import numpy as np
+import torch
+from rich.progress import track
+
+from audio.waveform import Waveform
+from configs.schema import Config
+from encoders.clips import ClipEntry, FrameClip, LatentClip, read_manifest
+from encoders.video import write_video
+from metrics.evaluate import ClipScore, Evaluation, stride_for
+from metrics.plots import plot_apertures, save_image, side_by_side, strip
+from metrics.report import print_table, write_report, write_tables
+from metrics.rows import ROWS, EnergyRidge, fit_energy, log_energy, mean_displacement, wrong_audio
+from scripts.cases import Case, Kept, Tools, make_judges, score_case
+from scripts.invert_frames import invert_frames
+from scripts.provenance import plain, provenance, stage_seconds
+from scripts.runtime import Run, launch, shown, start
+from scripts.stages import generator_path, the_detector, the_generator, weight_hashes
+from scripts.train_stage1 import stage1_run, train_stage1
+from scripts.train_stage2 import Face, the_face, tuned_on
+from stylegan2.weights import file_hash
+from trajectory.predict import load_trajectory
+from tuning.weights import load_tuned
+
+LISTED = ("seen", "unseen", "tuned")
+PLOTTED = ("inversion", "energy", "stage1_only", "full")
+
+
+def evaluate(config: Config, run: Run) -> Path:
+    """report.json of this run's test clips."""
+    checkpoint = train_stage1(config, run)
+    latents = invert_frames(config, run)
+    face = the_face(replace(config, photo=None, clip=None), run)
+    tuned = tuned_on(face, config, run)
+    with run.timed("evaluate"):
+        cases = test_cases(config, run, latents, face)
+        run.say(f"scoring {len(cases)} clips: {', '.join(sorted({case.split for case in cases}))}")
+        evaluation, kept = _score_all(cases, config, run, checkpoint, tuned)
+    rows = _table(evaluation)
+    hashes = weight_hashes(config, trajectory=checkpoint, tuned=tuned)
+    folder = run.results / "evaluate"
+    _pictures(folder, kept, evaluation.scores)
+    path = run.results / "report.json"
+    write_report(
+        path,
+        rows,
+        hashes,
+        stage_seconds(run.results, run.seconds),
+        perceptual_net=f"{config.metrics.perceptual}-{config.metrics.net}",
+        perceptual_size=config.metrics.perceptual_size,
+        tuned_on={"face": face.name, "clip": face.clip, "frames_before": face.used},
+        data={"latents": latents.name, "kind": config.data.kind},
+        config=plain(config),
+        **provenance(),
+    )
+    write_tables(run.results, rows)
+    if run.fabric.is_global_zero:
+        print_table(rows)
+    for name, file in (
+        ("report", path),
+        ("video", folder / "beside_truth.mp4"),
+        ("strip", folder / "strip.png"),
+    ):
+        run.say(f"{name}: {shown(file)}")
+    return path
+
+
+# ------------------------------------------------------------------------------------------------ what is scored
+
+
+def test_cases(config: Config, run: Run, latents: Path, face: Face) -> list[Case]:
+    """Test clips, at most metrics.clips of each split; the tuned face's own are scored with both generators.
+
+    Frames that stage 2 was tuned on are left out: a whole clip, or the first frames of a speaker's only one.
+    """
+    manifest = read_manifest(latents)
+    prepared = run.data / manifest.notes["prepared"]
+    entries = manifest.ok()
+    speaker = next(e.speaker for e in entries if e.name == face.clip)
+    only = [e for e in entries if e.speaker == speaker] == [e for e in entries if e.name == face.clip]
+    test = [e for e in entries if e.split in ("seen", "unseen") and e.name != face.clip]
+    chosen: list[tuple[ClipEntry, str]] = []
+    if only:  # own footage: the rest of the clip that was tuned on
+        chosen = [(e, "tuned") for e in entries if e.name == face.clip]
+    else:
+        for split in ("seen", "unseen"):
+            clips = _spread([e for e in test if e.split == split], config.metrics.clips)
+            chosen += [(e, split) for e in clips]
+    others = _wrong([e for e, _ in chosen], entries)
+    cases = []
+    for (entry, split), other in zip(chosen, others, strict=True):
+        codes = LatentClip.load(latents / entry.file)
+        mine = entry.name == face.clip
+        cases.append(
+            Case(
+                clip=prepared / entry.file,
+                latents=latents / entry.file,
+                wrong=None if other is None else prepared / other.file,
+                split=split,
+                start=face.used if mine else 0,
+                ref_index=face.ref_index if mine else codes.ref_index,
+                w_ref=face.w_ref if mine else codes.w_ref,
+                full=entry.speaker == speaker,
+                keep=False,
+            )
+        )
+    shown_case = next((i for i, case in enumerate(cases) if case.full), 0)
+    cases[shown_case] = replace(cases[shown_case], keep=True)
+    return cases
+
+
+def _spread(entries: list[ClipEntry], most: int) -> list[ClipEntry]:
+    """At most `most` of them, the speakers in turn."""
+    turns: dict[str, int] = {}
+    order = []
+    for position, entry in enumerate(entries):
+        turns[entry.speaker] = turns.get(entry.speaker, -1) + 1
+        order.append((turns[entry.speaker], position, entry))
+    chosen = sorted(order, key=lambda item: item[:2])[:most]
+    return [entry for _, _, entry in sorted(chosen, key=lambda item: item[1])]
+
+
+def _wrong(chosen: list[ClipEntry], entries: list[ClipEntry]) -> list[ClipEntry | None]:
+    """For each clip one with other speech: among the chosen ones, or among all if there is but one."""
+    if len(chosen) > 1:
+        return [chosen[i] for i in wrong_audio([e.sentence for e in chosen])]
+    return [next((o for o in entries if o.sentence != e.sentence), None) for e in chosen]
+
+
+# ------------------------------------------------------------------------------------------------------- scoring
+
+
+def _score_all(
+    cases: list[Case], config: Config, run: Run, checkpoint: Path, tuned: Path
+) -> tuple[Evaluation, Kept]:
+    """Over processes on a CPU, where one network call cannot fill the cores; in this process on a GPU, and for FID,
+    whose features are gathered over all clips."""
+    total = sum(len(LatentClip.load(case.latents)) - case.start for case in cases)
+    every = stride_for(total, config.metrics.perceptual_frames)
+    shared = (config, checkpoint, tuned, every, _controls(config, run))
+    judges = make_judges(config.metrics, the_detector(config.data, str(run.device)), run.device)
+    evaluation = Evaluation(judges)
+    workers = min(config.workers, len(cases))
+    if workers < 2 or run.device.type != "cpu" or judges.inception is not None:
+        _start_worker(*shared, run=run, evaluation=evaluation)
+        results = [_score_one(case) for case in track(cases, "evaluate", transient=True)]
+    else:
+        threads = max(1, torch.get_num_threads() // workers)
+        context = get_context("spawn")
+        with ProcessPoolExecutor(workers, context, _start_worker, (*shared, threads)) as pool:
+            results = list(track(pool.map(_score_one, cases), "evaluate", len(cases), transient=True))
+    evaluation.scores = [score for scores, _ in results for score in scores]
+    return evaluation, next(kept for _, kept in results if kept is not None)
+
+
+_tools: Tools | None = None  # of this process
+
+
+def _start_worker(
+    config: Config,
+    checkpoint: Path,
+    tuned: Path,
+    every: int,
+    controls: tuple[np.ndarray, EnergyRidge],
+    threads: int = 0,
+    run: Run | None = None,
+    evaluation: Evaluation | None = None,
+) -> None:
+    """Builds the networks once for each process."""
+    global _tools
+    run = run or start(replace(config, device="cpu", threads=threads), quiet=True)
+    generator = the_generator(config, run)
+    if evaluation is None:
+        evaluation = Evaluation(make_judges(config.metrics, the_detector(config.data), run.device))
+    _tools = Tools(
+        generator=generator,
+        tuned=load_tuned(tuned, generator, file_hash(generator_path(config))),
+        model=load_trajectory(checkpoint, run.device),
+        mean=controls[0],
+        energy=controls[1],
+        every=every,
+        evaluation=evaluation,
+    )
+
+
+def _score_one(case: Case) -> tuple[list[ClipScore], Kept | None]:
+    assert _tools is not None
+    return score_case(case, _tools)
+
+
+def _controls(config: Config, run: Run) -> tuple[np.ndarray, EnergyRidge]:
+    """Mean displacement and the energy regression, from the clips that stage 1 was trained on."""
+    config, run = stage1_run(config, run)
+    latents = invert_frames(config, run)
+    manifest = read_manifest(latents)
+    displacements, energies = [], []
+    for entry in manifest.ok("train"):
+        codes = LatentClip.load(latents / entry.file)
+        clip = FrameClip.load(run.data / manifest.notes["prepared"] / entry.file)
+        displacements.append(codes.w.astype(np.float32) - codes.w_ref)
+        energies.append(log_energy(clip.waveform, len(clip)))
+    return mean_displacement(displacements), fit_energy(energies, displacements)
+
+
+def _table(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """Rows in a fixed order; the clips of the tuned face are listed once more, beside `full`."""
+    scores = evaluation.scores
+    face = {score.clip for score in scores if score.row == "full"}
+    again = [replace(s, split="tuned") for s in scores if s.clip in face and s.split != "tuned"]
+    evaluation.scores = scores + again
+    rows = evaluation.rows()
+    return sorted(rows, key=lambda row: (LISTED.index(row["split"]), ROWS.index(row["name"])))
+
+
+def _pictures(folder: Path, kept: Kept, scores: list[ClipScore]) -> None:
+    save_image(folder / "strip.png", strip(list(kept.true), list(kept.made)))
+    write_video(folder / "beside_truth.mp4", side_by_side(kept.true, kept.made), Waveform(kept.waveform))
+    curves = {s.row: s.aperture for s in scores if s.clip == kept.clip and s.row in PLOTTED}
+    true = next(s.true_aperture for s in scores if s.clip == kept.clip)
+    plot_apertures(folder / "apertures.png", true, curves, kept.clip)
+
+
+if __name__ == "__main__":
+    launch(evaluate)

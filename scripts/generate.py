@@ -1,0 +1,85 @@
+"""python scripts/generate.py [wav=speech.wav] [photo=me.jpg | clip=me.mp4] [output=video.mp4] [tuned=auto|none|FILE]
+
+Speech and one face -> mp4 with sound. Without photo= or clip= a speaker of the data is shown, by default a synthetic
+one; without wav= the part of that speaker's clip that stage 2 does not see is heard, or a synthesised sentence; stage 1 runs first if its checkpoint is absent. The generator that train_stage2.py tuned on
+the same face is used if there is one.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # our packages win over installed namesakes
+
+from audio.timing import frames_of_samples
+from audio.waveform import Waveform, read_waveform
+from configs.schema import Config
+from encoders.video import read_audio, write_video
+from scripts.cases import spoken
+from scripts.prepare_data import VIDEOS
+from scripts.provenance import plain, provenance, write_json
+from scripts.runtime import Run, RunError, launch, shown
+from scripts.stages import weight_hashes
+from scripts.train_stage1 import train_stage1
+from scripts.train_stage2 import load_tuned_for, the_face
+from stylegan2.render import render
+from trajectory.espeak import synthesise
+from trajectory.predict import load_trajectory
+
+SENTENCE = "People who do not exist can still speak: please bring both boats back to the bay."
+
+
+def generate(config: Config, run: Run) -> Path:
+    """The video; nothing is written under its name before it is complete."""
+    output = output_path(config, run)
+    waveform = the_speech(config)  # inputs are read first: a mistake shows before anything is trained
+    face = the_face(config, run) if config.photo or config.clip else None
+    checkpoint = train_stage1(config, run)
+    with run.timed("generate"):
+        face = face or the_face(config, run)
+        waveform = waveform or face.speech or a_sentence()
+        generator, tuned = load_tuned_for(face, config, run)
+        model = load_trajectory(checkpoint, run.device)
+        frames = frames_of_samples(len(waveform.samples))
+        run.say(
+            f"face {face.name}, {waveform.seconds:.1f} s of speech, "
+            + (f"tuned generator {shown(tuned)}" if tuned else "generator not tuned on this face")
+        )
+        w_TLD = spoken(model, waveform, face.w_ref, frames)
+        write_video(output, render(generator, w_TLD), waveform)
+    files = {"trajectory": checkpoint} | ({"tuned": tuned} if tuned else {})
+    record = {"face": face.name, "frames": frames, "seconds": run.seconds, "config": plain(config)}
+    hashes = weight_hashes(config, **files)
+    write_json(output.with_name(f"{output.name}.json"), provenance() | record | {"weights": hashes})
+    run.say(f"video: {shown(output)} ({frames} frames)")
+    return output
+
+
+def the_speech(config: Config) -> Waveform | None:
+    """wav=, which may be a video with sound; None if it is not given."""
+    if config.wav is None:
+        return None
+    path = Path(config.wav).expanduser()
+    return read_audio(path) if path.suffix.lower() in VIDEOS else read_waveform(path)
+
+
+def a_sentence() -> Waveform:
+    try:
+        return synthesise(SENTENCE).waveform
+    except ModuleNotFoundError as error:
+        raise RunError(
+            "Give wav=FILE, or run pip install -e '.[corpus]' to have a sentence synthesised."
+        ) from error
+
+
+def output_path(config: Config, run: Run) -> Path:
+    if config.output is None:
+        name = Path(config.wav).stem if config.wav else "video"
+        return run.results / "generate" / f"{name}.mp4"
+    path = Path(config.output).expanduser()
+    if path.suffix.lower() not in (".mp4", ".mov", ".mkv"):
+        raise RunError(f"output={path} must end in .mp4, .mov or .mkv.")
+    return path
+
+
+if __name__ == "__main__":
+    launch(generate)

@@ -1,0 +1,113 @@
+"""python scripts/invert_frames.py [encoder=hybrid] [encoder.weights=FILE] [generator.weights=FILE]
+
+Aligned clips -> their codes in W+: data/latents-<hash>/ with one LatentClip a clip and the same manifest. Clips are
+prepared first when they are absent.
+"""
+
+import sys
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # our packages win over installed namesakes
+
+import numpy as np
+import torch
+from rich.progress import track
+
+from configs.schema import Config
+from encoders import invert
+from encoders.clips import FrameClip, LatentClip, Manifest, read_manifest, write_manifest
+from encoders.geometry import aperture, width
+from scripts.prepare_data import prepare_data
+from scripts.runtime import Run, launch, shown
+from scripts.stages import encoder_path, generator_path, keyed, the_encoder, the_generator, the_teacher
+from stylegan2.weights import WeightsError, file_hash
+
+
+def invert_frames(config: Config, run: Run) -> Path:
+    """The folder of latent clips, made if it is not there; its manifest notes which prepared folder they show."""
+    prepared = prepare_data(config, run)
+    hashes = {"generator": file_hash(generator_path(config)), "encoder": file_hash(encoder_path(config))}
+    folder = keyed(run, "latents", prepared.name, hashes, config.encoder.inversion)
+    if (folder / "manifest.json").is_file():
+        run.say(f"inverted: {len(read_manifest(folder).ok())} clips in {shown(folder)}")
+        return folder
+    entries = read_manifest(prepared).ok()
+    run.say(
+        f"inverting {len(entries)} clips into {shown(folder)} (generator {config.generator.weights}, encoder {config.encoder.weights})"
+    )
+    with run.timed("invert"):
+        inverter = Inverter(config, run)
+        for entry in track(entries, "invert", transient=True):
+            if not (folder / entry.file).is_file():
+                clip = FrameClip.load(prepared / entry.file)
+                _latent_clip(clip, inverter, hashes).save(folder / entry.file)
+        write_manifest(folder, Manifest(tuple(entries), {"prepared": prepared.name, **hashes}))
+    return folder
+
+
+class Inverter:
+    """Frames -> W+ as the config says; holds the networks."""
+
+    def __init__(self, config: Config, run: Run, generator: Any = None) -> None:
+        self.settings = config.encoder.inversion
+        self.generator = generator or the_generator(config, run)
+        self.encoder = the_encoder(config, run) if self.settings.start == "encoder" else None
+        self.distance = the_teacher(run) if self.settings.steps else None
+        if self.encoder is not None and self.encoder.num_rows != self.generator.num_rows:
+            raise WeightsError(
+                f"encoder.weights={config.encoder.weights} writes {self.encoder.num_rows} rows and "
+                f"generator.weights={config.generator.weights} reads {self.generator.num_rows}: "
+                "choose an encoder trained for this generator, or encoder=optimise."
+            )
+
+    def __call__(self, frames: Iterable[np.ndarray]) -> np.ndarray:
+        """uint8 frames (256, 256, 3) -> float32 (T, L, D)."""
+        chunks = invert.invert_frames(
+            iter(frames), self.encoder, self.generator, self.settings, self.distance
+        )
+        return torch.cat(list(chunks)).numpy()
+
+
+def _latent_clip(clip: FrameClip, inverter: Inverter, hashes: dict[str, str]) -> LatentClip:
+    w_TLD = inverter(clip.frames)
+    reference = neutral_frame(clip)
+    return LatentClip(
+        name=clip.name,
+        speaker=clip.speaker,
+        sentence=clip.sentence,
+        split=clip.split,
+        w=w_TLD.astype(np.float16),
+        w_ref=w_TLD[reference].astype(np.float32),
+        ref_index=reference,
+        clip_hash=clip.content_hash(),
+        generator_hash=hashes["generator"],
+        encoder_hash=hashes["encoder"],
+    )
+
+
+def neutral_frame(clip: FrameClip, before: int | None = None) -> int:
+    """The identity frame: a detected one (of the first `before`) with lips closed and of the clip's usual width."""
+    landmarks, detected = clip.landmarks[:before], clip.detected[:before]
+    wide = width(landmarks)
+    cost = aperture(landmarks) + np.abs(wide - np.median(wide))
+    return int(np.argmin(np.where(detected, cost, cost + 1e3)))
+
+
+def part_of(clip: FrameClip, stop: int) -> FrameClip:
+    """The first `stop` frames of a clip, with their sound."""
+    samples = len(clip.waveform) // len(clip) * stop
+    return replace(
+        clip,
+        frames=clip.frames[:stop],
+        landmarks=clip.landmarks[:stop],
+        quads=clip.quads[:stop],
+        detected=clip.detected[:stop],
+        waveform=clip.waveform[:samples],
+    )
+
+
+if __name__ == "__main__":
+    launch(invert_frames)

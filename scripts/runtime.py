@@ -1,0 +1,208 @@
+"""What every script shares: Hydra entry, device, precision, seed, run folders, and errors as one sentence.
+
+A script is a function `stage(config, run) -> Path` and, at its end, `launch(stage)`:
+
+    import sys
+    from pathlib import Path
+
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # our packages win over installed namesakes
+
+    from scripts.runtime import Run, launch
+"""
+
+import ctypes
+import os
+import random
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import hydra
+import numpy as np
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from lightning_fabric import Fabric
+from lightning_fabric.loggers.tensorboard import TensorBoardLogger
+from omegaconf import DictConfig, OmegaConf
+
+from audio.waveform import AudioError
+from configs.schema import Config, register
+from configs.typed import build
+from encoders.clips import ClipError
+from encoders.faces import FaceError
+from encoders.video import VideoError
+from scripts.arguments import quote_paths
+from scripts.provenance import ROOT
+from stylegan2.weights import WeightsError
+from trajectory.displacement import TrajectoryError
+from tuning.pivotal import TuningError
+
+
+class RunError(ValueError):
+    """A request that cannot be carried out; the message says why and what to do."""
+
+
+USER_ERRORS = (
+    RunError,
+    WeightsError,
+    AudioError,
+    VideoError,
+    FaceError,
+    ClipError,
+    TrajectoryError,
+    TuningError,
+    OSError,
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a stage gets besides its config: where to write, on what to compute, and the seconds of each stage."""
+
+    results: Path  # results/<name>
+    data: Path  # caches, keyed by content
+    fabric: Fabric
+    seconds: dict[str, float] = field(default_factory=dict)
+    said: set[str] = field(default_factory=set)
+
+    @property
+    def device(self) -> torch.device:
+        return self.fabric.device
+
+    def say(self, text: str) -> None:
+        """One line for the person who waits; the same one is not repeated."""
+        if text not in self.said:
+            self.said.add(text)
+            self.fabric.print(text, flush=True)
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Counts the wall-clock seconds of one stage, without those of the stages that it calls."""
+        before, started = sum(self.seconds.values()), time.perf_counter()
+        yield
+        inner = sum(self.seconds.values()) - before
+        spent = time.perf_counter() - started - inner
+        self.seconds[stage] = round(self.seconds.get(stage, 0.0) + spent, 2)
+
+
+Stage = Callable[[Config, Run], Any]
+
+
+def launch(stage: Stage) -> None:
+    """Runs a script: composes the config from the command line, then `stage`; exit code 1 after a user's error."""
+    register()
+    sys.argv[1:] = quote_paths(sys.argv[1:])
+
+    @hydra.main(version_base="1.3", config_path=str(ROOT / "configs"), config_name="config")
+    def task(raw: DictConfig) -> None:
+        code = attempt(stage, raw)
+        if code:
+            sys.exit(code)
+
+    task()
+
+
+def compose(overrides: Sequence[str] = ()) -> DictConfig:
+    """The config of a command line, in this process (tests and notebooks)."""
+    register()
+    with hydra.initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+        return hydra.compose("config", overrides=quote_paths(overrides))
+
+
+def attempt(stage: Stage, raw: DictConfig) -> int:
+    """Runs one stage and returns the exit code: 0, 1 (a user's error: one sentence on stderr), 130 (Ctrl-C)."""
+    try:
+        config = resolve(raw)
+        stage(config, start(config))
+    except USER_ERRORS as error:
+        if raw.get("debug"):
+            traceback.print_exc()
+        print(f"Error: {sentence(error)}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("Stopped. What was finished is kept: the same command goes on from there.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def resolve(raw: DictConfig) -> Config:
+    """OmegaConf -> dataclasses, the one time; a value that a dataclass refuses is the user's error."""
+    try:
+        return build(Config, OmegaConf.to_container(raw, resolve=True))
+    except ValueError as error:
+        raise RunError(f"The configuration is not usable: {sentence(error)}") from error
+
+
+def start(config: Config, quiet: bool = False) -> Run:
+    """Threads, seeds, device and folders of one run."""
+    warnings.filterwarnings("ignore", message=".*(weights_only|pretrained|lr_scheduler).*")
+    keep_freed_memory()
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    random.seed(config.seed)
+    np.random.seed(config.seed)
+    torch.manual_seed(config.seed)
+
+    results = ROOT / config.results_dir / _run_name(config)
+    try:
+        fabric = Fabric(
+            accelerator=config.device,
+            devices=config.devices,
+            precision=config.precision,  # type: ignore[arg-type]
+            loggers=TensorBoardLogger(results, name="tensorboard", version=""),
+        )
+    except (RuntimeError, ValueError) as error:
+        raise RunError(
+            f"device={config.device} precision={config.precision} cannot be used here ({sentence(error)}); "
+            "device=auto takes what there is."
+        ) from error
+    fabric.launch()
+    run = Run(results, ROOT / config.data_dir, fabric)
+    if not quiet:
+        run.say(
+            f"device {fabric.device}, precision {config.precision}, seed {config.seed}, results in {shown(results)}"
+        )
+    return run
+
+
+def keep_freed_memory() -> None:
+    """Tells glibc to reuse large freed blocks instead of giving them back to the kernel after every layer.
+
+    Mapping and clearing them again took half of the time of a frame (256 px, one thread: 0.35 -> 0.17 s). The price
+    is that a process keeps the most it ever used. Other C libraries have no mallopt, or ignore it.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        trim_threshold, top_pad, mmap_max = -1, -2, -4  # malloc.h
+        mallopt(mmap_max, 0)
+        mallopt(trim_threshold, 2**31 - 1)
+        mallopt(top_pad, 64 * 2**20)
+
+
+def _run_name(config: Config) -> str:
+    """`name`, and in a sweep the job's number: its runs must not overwrite one another."""
+    name = config.name
+    if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+        name = f"{name}-{HydraConfig.get().job.num}"
+    return name
+
+
+def sentence(error: BaseException) -> str:
+    """An exception as one line."""
+    if isinstance(error, OSError) and error.strerror:
+        name = f"{error.filename}: " if error.filename else ""
+        return f"{name}{error.strerror[0].lower()}{error.strerror[1:]}."
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def shown(path: Path) -> str:
+    """A path as people would type it from where they are."""
+    relative = os.path.relpath(path)
+    return relative if len(relative) < len(str(path)) else str(path)

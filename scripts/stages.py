@@ -1,0 +1,51 @@
+"""What the stages share: cache folders keyed by content, and the networks and detectors that a config names."""
+
+from pathlib import Path
+from typing import Any
+
+from configs.schema import Config, DataConfig
+from encoders import e4e
+from encoders.clips import content_hash
+from encoders.faces import DlibDetector, FaceAlignmentDetector, FaceDetector
+from encoders.perceptual import Perceptual, load_perceptual
+from scripts.runtime import Run
+from stylegan2 import weights as generators
+from stylegan2.weights import file_hash, load_generator
+
+
+def keyed(run: Run, stage: str, *parts: Any) -> Path:
+    """data/<stage>-<hash8>: one folder per content of `parts`, so that nothing stale is ever found in it."""
+    return run.data / f"{stage}-{content_hash(*parts)[:8]}"
+
+
+def generator_path(config: Config) -> Path:
+    chosen = config.generator.weights
+    return generators.EMBEDDED if chosen == "embedded" else Path(chosen)
+
+
+def encoder_path(config: Config) -> Path:
+    chosen = config.encoder.weights
+    return e4e.EMBEDDED if chosen == "embedded" else Path(chosen)
+
+
+def weight_hashes(config: Config, **more: Path) -> dict[str, str]:
+    """sha256 of the weight files that a stage used."""
+    files = {"generator": generator_path(config), "encoder": encoder_path(config), **more}
+    return {name: file_hash(path) for name, path in files.items()}
+
+
+def the_generator(config: Config, run: Run) -> Any:
+    return load_generator(config.generator.weights, run.device)
+
+
+def the_encoder(config: Config, run: Run) -> Any:
+    return e4e.load_encoder(config.encoder.weights, run.device)
+
+
+def the_teacher(run: Run) -> Perceptual:
+    """The perceptual distance that training uses; another one judges (configs.schema.MetricsConfig)."""
+    return load_perceptual("alex").to(run.device)
+
+
+def the_detector(data: DataConfig, device: str = "cpu") -> FaceDetector:
+    return DlibDetector() if data.detector == "dlib" else FaceAlignmentDetector(device)

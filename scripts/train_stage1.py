@@ -1,0 +1,128 @@
+"""python scripts/train_stage1.py [trajectory=paper_lstm] [train.steps=3000] [name=NAME] [resume=auto|PATH|none]
+
+Latents + speech -> results/<name>/stage1/trajectory.safetensors: speech and an identity latent to a motion in W+.
+Clips are prepared and inverted first when they are absent; a run that was stopped goes on from its last state.
+"""
+
+import json
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # our packages win over installed namesakes
+
+import torch
+
+from audio.features import extract_features
+from audio.waveform import Waveform
+from configs.schema import Config, DataConfig
+from encoders.clips import FrameClip, read_manifest
+from scripts.invert_frames import invert_frames
+from scripts.provenance import save_provenance, write_json
+from scripts.runtime import Run, RunError, launch, shown
+from scripts.stages import keyed, the_generator, the_teacher, weight_hashes
+from stylegan2.protocol import sample_w
+from trajectory.dataset import TrajectoryClip, WindowSampler, offsets_of, split_of, store_features
+from trajectory.displacement import fit_space
+from trajectory.losses import ImageTerm
+from trajectory.models import TrajectoryNet
+from trajectory.state import changed_keys
+from trajectory.train import train
+
+IDENTITIES = 1000  # samples of W that the projection of the identity latent is fitted on
+
+
+def train_stage1(config: Config, run: Run) -> Path:
+    """The stage-1 checkpoint of this config, trained if it is not there."""
+    if config.stage1.weights is not None:
+        return Path(config.stage1.weights).expanduser()
+    config, run = stage1_run(config, run)
+    folder = run.results / "stage1"
+    latents = invert_frames(config, run)
+    recipe = _recipe(config, latents)
+    if config.resume == "auto" and _finished(folder, recipe):
+        run.say(f"stage 1: {shown(folder / 'trajectory.safetensors')}")
+        return folder / "trajectory.safetensors"
+    run.say(f"training stage 1 into {shown(folder)} ({config.trajectory.cell}, {config.train.steps} steps)")
+    with run.timed("stage1"):
+        clips = speech_clips(config, run, latents)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "recipe.json", recipe)
+        _train(config, run, clips, folder)
+    checkpoint = folder / "trajectory.safetensors"
+    hashes = weight_hashes(config, trajectory=checkpoint)
+    save_provenance(folder, config, data=latents.name, weights=hashes, seconds=run.seconds)
+    run.say(f"wrote {shown(checkpoint)}")
+    return checkpoint
+
+
+def stage1_run(config: Config, run: Run) -> tuple[Config, Run]:
+    """Config and run of the stage-1 model: another run's, where config.stage1 says so."""
+    if config.stage1.source == "embedded":
+        config = replace(config, data=DataConfig())
+    if (name := config.stage1.name) is not None:
+        config = replace(config, name=name)
+        run = replace(run, results=run.results.parent / name)
+    return config, run
+
+
+def speech_clips(config: Config, run: Run, latents: Path) -> list[TrajectoryClip]:
+    """Every inverted clip with its speech features, which are cached in data/features-<hash>."""
+    manifest = read_manifest(latents)
+    prepared = run.data / manifest.notes["prepared"]
+    folder = keyed(run, "features", prepared.name, config.audio)
+    clips = []
+    for entry in manifest.ok():
+        if not (folder / entry.file).is_file():
+            clip = FrameClip.load(prepared / entry.file)
+            features = extract_features(Waveform(clip.waveform), config.audio, len(clip))
+            store_features(features, config.audio, folder / entry.file)
+        paths = (latents / entry.file, folder / entry.file)
+        clips.append(TrajectoryClip(entry.name, entry.speaker, entry.split, entry.n_frames, *paths))
+    return clips
+
+
+def _train(config: Config, run: Run, clips: list[TrajectoryClip], folder: Path) -> None:
+    training, validation = split_of(clips, "train"), split_of(clips, "val")
+    sampler = WindowSampler(
+        training, config.audio, config.augment, config.windows.batch, config.windows.length, config.train.seed
+    )
+    generator = the_generator(config, run)
+    identities_NLD = sample_w(generator, IDENTITIES, config.train.seed).cpu().numpy()
+    space = fit_space(
+        offsets_of(training, config.displacement.max_samples), identities_NLD, config.displacement
+    )
+    torch.manual_seed(config.train.seed)  # the net's first weights do not depend on which stages ran before
+    window = (config.audio.rows, config.audio.width)
+    net = TrajectoryNet(config.trajectory, window, space.identity_dims, space.num_coefficients)
+    wants_images = config.losses.image > 0 and config.losses.image_every > 0
+    image_term = ImageTerm(generator, the_teacher(run)) if wants_images else None
+    resume = None if config.resume == "none" else config.resume
+    train(
+        net, space, sampler, validation, config.train, config.losses, folder, run.fabric, image_term, resume
+    )
+
+
+def _recipe(config: Config, latents: Path) -> dict[str, Any]:
+    """Everything that decides what stage 1 learns, as plain values."""
+    parts = ("audio", "trajectory", "displacement", "losses", "augment", "windows", "train")
+    recipe = {name: asdict(getattr(config, name)) for name in parts}
+    return json.loads(json.dumps(recipe | {"data": latents.name}))
+
+
+def _finished(folder: Path, recipe: dict[str, Any]) -> bool:
+    """Whether the folder holds a model of this recipe; RunError if it holds one of another."""
+    if not (folder / "recipe.json").is_file():
+        return False
+    changed = changed_keys(json.loads((folder / "recipe.json").read_text(encoding="utf-8")), recipe)
+    if changed:
+        raise RunError(
+            f"{shown(folder)} was trained with other settings ({'; '.join(changed[:4])}): choose another name=NAME, "
+            "or train it anew with resume=none."
+        )
+    return (folder / "trajectory.safetensors").is_file()
+
+
+if __name__ == "__main__":
+    launch(train_stage1)

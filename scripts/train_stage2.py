@@ -1,0 +1,197 @@
+"""python scripts/train_stage2.py [photo=FILE | clip=VIDEO | target.speaker=NAME] [tuning.steps=350]
+
+Tunes the generator on one face -> results/<name>/stage2/<face>-<hash>/tuned.safetensors (what changed, the pivots and
+the base's hash). Without arguments the face is the first unseen speaker of the data. generate.py finds the file again
+by the same photo=, clip= or speaker.
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # our packages win over installed namesakes
+
+import numpy as np
+
+from audio.timing import samples_of_frames
+from audio.waveform import Waveform
+from configs.schema import Config
+from encoders.clips import ClipEntry, FrameClip, LatentClip, content_hash, read_manifest
+from encoders.prepare import align_photo, prepare_clip, read_photo
+from metrics.plots import save_image, side_by_side
+from scripts.invert_frames import Inverter, invert_frames, neutral_frame
+from scripts.provenance import save_provenance
+from scripts.runtime import Run, RunError, launch, shown
+from scripts.stages import (
+    encoder_path,
+    generator_path,
+    the_detector,
+    the_generator,
+    the_teacher,
+    weight_hashes,
+)
+from stylegan2.render import render
+from stylegan2.weights import file_hash
+from tuning.pivotal import Tuned, tune, uniform_frames
+from tuning.weights import load_tuned, save_tuned
+
+
+@dataclass(frozen=True)
+class Face:
+    """Somebody to animate.
+
+    frames uint8 (N, 256, 256, 3) to tune on, with their codes w (N, L, D); w_ref (L, D): the identity latent, of the
+    frame `neutral` (256, 256, 3). clip, used: the clip of the data that it comes from, and how many of its first
+    frames may be tuned on (the others are scored); ref_index: the neutral frame in that clip; speech: what is said in
+    those others, if there are any.
+    """
+
+    name: str
+    frames: np.ndarray
+    w: np.ndarray
+    neutral: np.ndarray
+    w_ref: np.ndarray
+    clip: str | None = None
+    used: int = 0
+    ref_index: int = 0
+    speech: Waveform | None = None
+
+
+def train_stage2(config: Config, run: Run) -> Path:
+    """The tuned generator of the face that the config names, made if it is not there."""
+    return tuned_on(the_face(config, run), config, run)
+
+
+def tuned_on(face: Face, config: Config, run: Run) -> Path:
+    path = tuned_path(face, config, run)
+    if path.is_file() and config.resume != "none":
+        run.say(f"stage 2: {shown(path)}")
+        return path
+    count = len(uniform_frames(len(face.frames), config.tuning.max_frames))
+    run.say(f"tuning the generator on {face.name} ({count} frames, at most {config.tuning.steps} steps)")
+    with run.timed("stage2"):
+        base = the_generator(config, run)
+        tuned = tune(base, face.w, face.frames, the_teacher(run), config.tuning, _displacements(config, run))
+        base_hash = file_hash(generator_path(config))
+        notes = {
+            "face": face.name,
+            "clip": face.clip,
+            "before": tuned.before,
+            "after": tuned.after,
+            "synthetic": True,
+        }
+        save_tuned(path, tuned.generator, base, tuned.pivots, base_hash, notes)
+        save_image(path.parent / "before_after.png", _before_after(face, base, tuned))
+    fit = {"before": tuned.before, "after": tuned.after, "stopped": tuned.stopped, "steps": len(tuned.steps)}
+    hashes = weight_hashes(config, tuned=path)
+    save_provenance(path.parent, config, face=face.name, fit=fit, weights=hashes, seconds=run.seconds)
+    run.say(
+        f"perceptual distance {tuned.before['perceptual']:.3f} -> {tuned.after['perceptual']:.3f} "
+        f"after {len(tuned.steps)} steps; wrote {shown(path)}"
+    )
+    return path
+
+
+def tuned_path(face: Face, config: Config, run: Run) -> Path:
+    """Keyed by the frames and by all that decides what they become."""
+    hashes = [file_hash(generator_path(config)), file_hash(encoder_path(config))]
+    key = content_hash(face.frames, config.tuning, config.encoder.inversion, hashes)[:8]
+    return run.results / "stage2" / f"{face.name.replace('/', '_')}-{key}" / "tuned.safetensors"
+
+
+def load_tuned_for(face: Face, config: Config, run: Run) -> tuple[Any, Path | None]:
+    """The generator for a face and the tuned file it comes from, as tuned=auto|none|FILE says."""
+    base = the_generator(config, run)
+    if config.tuned == "none":
+        return base, None
+    path = tuned_path(face, config, run) if config.tuned == "auto" else Path(config.tuned).expanduser()
+    if config.tuned == "auto" and not path.is_file():
+        return base, None
+    return load_tuned(path, base, file_hash(generator_path(config))), path
+
+
+def the_face(config: Config, run: Run) -> Face:
+    """From photo=, from clip=, or a speaker of the data. Raises FaceError, VideoError, AudioError or RunError."""
+    if config.photo is not None and config.clip is not None:
+        raise RunError("photo= and clip= both name a face: give one of them.")
+    if config.photo is not None:
+        return _face_of_photo(Path(config.photo).expanduser(), config, run)
+    if config.clip is not None:
+        return _face_of_video(Path(config.clip).expanduser(), config, run)
+    return _face_of_data(config, run)
+
+
+def _face_of_photo(path: Path, config: Config, run: Run) -> Face:
+    photo = align_photo(read_photo(path), the_detector(config.data, str(run.device)), path)
+    w_LD = Inverter(config, run)([photo.crop])[0]
+    return Face(path.stem, photo.crop[None], w_LD[None], photo.crop, w_LD)
+
+
+def _face_of_video(path: Path, config: Config, run: Run) -> Face:
+    detector = the_detector(config.data, str(run.device))
+    clip = prepare_clip(path, detector, path.stem, path.stem, path.stem, "unseen", config.prepare)
+    reference = neutral_frame(clip)
+    chosen = uniform_frames(len(clip), config.tuning.max_frames)
+    frames = np.asarray(clip.frames[[*chosen, reference]])
+    w_NLD = Inverter(config, run)(frames)
+    return Face(path.stem, frames[:-1], w_NLD[:-1], frames[-1], w_NLD[-1])
+
+
+def _face_of_data(config: Config, run: Run) -> Face:
+    latents = invert_frames(config, run)
+    manifest = read_manifest(latents)
+    entry, whole = tuning_clip(manifest.ok(), config)
+    clip = FrameClip.load(run.data / manifest.notes["prepared"] / entry.file)
+    codes = LatentClip.load(latents / entry.file)
+    used = len(clip) if whole else round(config.target.share * len(clip))
+    reference = neutral_frame(clip, used)
+    chosen = uniform_frames(used, config.tuning.max_frames)
+    w_TLD = codes.w.astype(np.float32)
+    return Face(
+        name=entry.speaker,
+        frames=np.asarray(clip.frames[chosen]),
+        w=w_TLD[chosen],
+        neutral=np.asarray(clip.frames[reference]),
+        w_ref=w_TLD[reference],
+        clip=entry.name,
+        used=used,
+        ref_index=reference,
+        speech=None if whole else Waveform(clip.waveform[samples_of_frames(used) :]),
+    )
+
+
+def tuning_clip(entries: list[ClipEntry], config: Config) -> tuple[ClipEntry, bool]:
+    """The clip to tune on, and whether all of it is (configs.schema.TargetConfig)."""
+    speakers = list(dict.fromkeys(e.speaker for e in entries))
+    unseen = [e.speaker for e in entries if e.split == "unseen"]
+    speaker = config.target.speaker or (unseen or speakers)[0]
+    clips = [e for e in entries if e.speaker == speaker]
+    if not clips:
+        raise RunError(
+            f"target.speaker={speaker} has no usable clip; the speakers are {', '.join(speakers)}."
+        )
+    trained = [e for e in clips if e.split == "train"]
+    return (trained or clips)[0], len(clips) > 1
+
+
+def _displacements(config: Config, run: Run) -> np.ndarray | None:
+    """Offsets that speech makes, for tuning.response_weight (off: none are needed)."""
+    if not config.tuning.response_weight:
+        return None
+    latents = invert_frames(config, run)
+    training = read_manifest(latents).ok("train")
+    clips = [LatentClip.load(latents / e.file) for e in training[:: max(1, len(training) // 16)]]
+    return np.concatenate([clip.w[::8].astype(np.float32) - clip.w_ref for clip in clips])
+
+
+def _before_after(face: Face, base: Any, tuned: Tuned) -> np.ndarray:
+    """Truth, base and tuned generator side by side, for up to four of the frames."""
+    some = uniform_frames(len(tuned.chosen), 4)
+    true = [face.frames[tuned.chosen[i]] for i in some]
+    made = [render(generator, tuned.pivots[some]) for generator in (base, tuned.generator)]
+    return np.concatenate(list(side_by_side(true, *made, size=true[0].shape[0])), axis=0)
+
+
+if __name__ == "__main__":
+    launch(train_stage2)

@@ -1,0 +1,51 @@
+"""The resampling filter and the activation of StyleGAN2, in plain PyTorch: differentiable twice, on any device.
+
+Shapes: N images, C channels, H x W pixels. The filter is f = [1, 3, 3, 1] / 8 along each axis.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+SQRT2 = math.sqrt(2)
+
+
+def fir(x: Tensor) -> Tensor:
+    """The 4 x 4 filter [1, 3, 3, 1] outer [1, 3, 3, 1], summing to 1, one per channel of x: (C, 1, 4, 4)."""
+    taps = torch.tensor([1.0, 3.0, 3.0, 1.0], device=x.device, dtype=x.dtype) / 8
+    return (taps[:, None] * taps[None, :]).expand(x.shape[1], 1, 4, 4)
+
+
+def blur(x_NCHW: Tensor, padding: int, gain: float = 1.0, stride: int = 1) -> Tensor:
+    """Zero-pads, filters, keeps every stride-th pixel: H -> (H + 2 padding - 4) // stride + 1.
+
+    A 4 x 4 depthwise convolution: on the CPU twice as fast as two 1-d ones or as sums of slices.
+    """
+    return F.conv2d(x_NCHW, fir(x_NCHW) * gain, padding=padding, stride=stride, groups=x_NCHW.shape[1])
+
+
+def upsample2(x_NCHW: Tensor) -> Tensor:
+    """(N, C, H, W) -> (N, C, 2H, 2W): zeros in between, then 4 f (gain 4 keeps the mean).
+
+    Equals bilinear interpolation of the image padded by one zero pixel, and cropped again.
+    """
+    return F.conv_transpose2d(x_NCHW, fir(x_NCHW) * 4, stride=2, padding=1, groups=x_NCHW.shape[1])
+
+
+def downsample2(x_NCHW: Tensor) -> Tensor:
+    """(N, C, H, W) -> (N, C, H/2, W/2): f, then every second pixel."""
+    return blur(x_NCHW, padding=1, stride=2)
+
+
+def bias_act(x: Tensor, bias: Tensor, clamp: float | None = None) -> Tensor:
+    """sqrt(2) leaky_relu(x + b, 0.2), clamped to [-clamp, clamp] if given; bias (C,) over dimension 1."""
+    x = x + bias.to(x.dtype).view(1, -1, *[1] * (x.ndim - 2))
+    x = F.leaky_relu(x, 0.2) * SQRT2
+    return x if clamp is None else x.clamp(-clamp, clamp)
+
+
+def full_precision(x: Tensor) -> torch.autocast:
+    """A context in which autocast is off: for the small, precision-hungry parts of a network."""
+    return torch.autocast(x.device.type, enabled=False)

@@ -1,0 +1,65 @@
+"""Shared fixtures: tiny talking clips of the embedded generator, cheap enough for every test run."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from audio.timing import RATE, SAMPLES_PER_FRAME
+from audio.waveform import Waveform
+from encoders.video import write_video
+from scripts.runtime import keep_freed_memory
+from stylegan2.protocol import sample_w
+from stylegan2.render import render
+from stylegan2.weights import load_generator
+
+FRAMES = 12
+SEEDS = (3, 5, 8)  # faces that dlib finds
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _like_a_script() -> None:
+    keep_freed_memory()
+    torch.set_num_threads(2)
+
+
+def noise_bursts(frames: int, seed: int = 0) -> Waveform:
+    """Noise in bursts of a tenth of a second: enough rhythm for features, cheap to make."""
+    rng = np.random.default_rng(seed)
+    samples = rng.standard_normal(frames * SAMPLES_PER_FRAME) * 0.1
+    time = np.arange(len(samples)) / RATE
+    return Waveform((samples * (np.sin(2 * np.pi * 5 * time) > 0)).astype(np.float32))
+
+
+def talking_frames(seed: int, frames: int = FRAMES) -> list[np.ndarray]:
+    """A synthetic face whose code sways a little, as 256 px frames."""
+    generator = load_generator()
+    w = sample_w(generator, 1, seed, 0.5)[0].numpy()
+    sway = sample_w(generator, 1, seed + 1000, 0.5)[0].numpy() - w
+    sway[:3] = sway[7:] = 0
+    turns = 0.15 * np.sin(np.arange(frames) * 0.9)
+    return list(render(generator, w + turns[:, None, None] * sway))
+
+
+@pytest.fixture(scope="session")
+def speech() -> Callable[..., Waveform]:
+    return noise_bursts
+
+
+@pytest.fixture(scope="session")
+def face() -> np.ndarray:
+    """One synthetic face, uint8 (256, 256, 3)."""
+    return talking_frames(SEEDS[0], 1)[0]
+
+
+@pytest.fixture(scope="session")
+def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three speakers' videos of half a second with sound, in sub-folders whose names need quoting."""
+    folder = tmp_path_factory.mktemp("my clips [1] a=b")
+    for number, seed in enumerate(SEEDS):
+        path = folder / f"speaker {number}" / f"take={number}, [x].mp4"
+        path.parent.mkdir()
+        write_video(path, talking_frames(seed), noise_bursts(FRAMES, seed))
+    return folder

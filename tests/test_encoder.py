@@ -1,0 +1,162 @@
+"""The compact e4e encoder, its training, inversion, and the viseme basis."""
+
+import numpy as np
+import pytest
+import torch
+
+from encoders.basis import AXES, load_viseme_basis
+from encoders.basis_fit import (
+    BasisConfig,
+    axis_targets,
+    calibrated,
+    draw_expressions,
+    fit_basis,
+    in_all_rows,
+    start_directions,
+)
+from encoders.e4e import CompactE4E, CompactE4EConfig, encoder_config, load_encoder
+from encoders.geometry import aperture
+from encoders.invert import InversionConfig, invert_frames
+from encoders.landmark_net import LandmarkNet, shifted
+from encoders.train import EncoderTrainConfig, EncoderTrainer, augment, train_encoder
+from stylegan2.generator import StyleGAN2
+from stylegan2.images import to_uint8
+from stylegan2.pairs import FolderPairs, draw_codes, write_pairs
+from stylegan2.weights import WeightsError, save_weights
+
+TINY = CompactE4EConfig(num_rows=8, w_dim=16, widths=(8, 8, 8, 16, 16), depths=(1, 1, 1, 1, 1), rank=8)
+
+
+def square(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    return (x - y).square().mean((1, 2, 3))
+
+
+@pytest.fixture(scope="module")
+def generator() -> StyleGAN2:
+    torch.manual_seed(0)
+    channels = {size: 8 for size in (4, 8, 16, 32)}
+    return StyleGAN2(32, w_dim=16, z_dim=16, channels=channels, mapping_layers=2).eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def pairs(generator: StyleGAN2, tmp_path_factory: pytest.TempPathFactory) -> FolderPairs:
+    root = tmp_path_factory.mktemp("pairs")
+    codes = draw_codes(generator, 24, np.random.default_rng(0))
+    with torch.inference_mode():
+        write_pairs(root, 0, to_uint8(generator.synthesis(codes).clamp(-1, 1)), codes.numpy())
+    return FolderPairs(root)
+
+
+def test_an_untrained_encoder_gives_its_rows_around_w_avg() -> None:
+    w_avg = torch.randn(16)
+    encoder = CompactE4E(TINY, w_avg)
+    base, deltas = encoder.split(torch.randn(2, 3, 256, 256))
+    assert deltas.shape == (2, 8, 16) and (deltas == 0).all(), "deltas start at zero, as in e4e"
+    torch.testing.assert_close(encoder(torch.zeros(1, 3, 256, 256)).shape, torch.Size([1, 8, 16]))
+    assert base.shape == (2, 16)
+
+
+def test_weight_file_rebuilds_the_encoder_and_others_are_refused(tmp_path) -> None:
+    encoder = CompactE4E(TINY, torch.randn(16)).eval()
+    save_weights(encoder, tmp_path / "e.safetensors", "compact_e4e", encoder_config(TINY))
+    x = torch.randn(1, 3, 256, 256)
+    torch.testing.assert_close(load_encoder(tmp_path / "e.safetensors")(x), encoder(x))
+    save_weights(encoder, tmp_path / "g.safetensors", "stylegan2", {})
+    with pytest.raises(WeightsError, match="not an encoder"):
+        load_encoder(tmp_path / "g.safetensors")
+
+
+def trained(
+    pairs: FolderPairs, generator: StyleGAN2, folder, steps: int, resume: bool = False
+) -> EncoderTrainer:
+    torch.manual_seed(1)
+    config = EncoderTrainConfig(
+        steps=6, batch=6, group_share=0.5, image_weight=1.0, validation=4, save_every=3, bf16=False
+    )
+    trainer = EncoderTrainer(CompactE4E(TINY, generator.w_avg), config, seed=0)
+    if resume:
+        trainer.load(folder / "checkpoint.pt")
+    for step, losses in train_encoder(trainer, pairs, pairs, 3, generator, square, folder):
+        assert all(np.isfinite(value) for value in losses.values())
+        if step == steps:
+            break
+    return trainer
+
+
+def test_training_resumes_bit_for_bit(pairs: FolderPairs, generator: StyleGAN2, tmp_path) -> None:
+    whole = trained(pairs, generator, tmp_path / "whole", 6)
+    trained(pairs, generator, tmp_path / "parts", 3)
+    parts = trained(pairs, generator, tmp_path / "parts", 6, resume=True)
+    for a, b in zip(whole.ema.parameters(), parts.ema.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_augmentation_treats_a_group_alike() -> None:
+    x = torch.rand(1, 3, 64, 64).repeat(4, 1, 1, 1) - 0.5
+    out = augment(x, 4, torch.Generator().manual_seed(0))
+    inside = (out[0] - out[1]).abs().mean()
+    other = augment(x, 1, torch.Generator().manual_seed(0))
+    assert inside < (other[0] - other[1]).abs().mean()
+
+
+def test_refinement_lowers_the_distance_and_chunks_do_not_matter(generator: StyleGAN2) -> None:
+    codes = draw_codes(generator, 3, np.random.default_rng(3))
+    with torch.inference_mode():
+        frames = to_uint8(generator.synthesis(codes).clamp(-1, 1))
+
+    def error(steps: int, chunk: int) -> tuple[float, torch.Tensor]:
+        config = InversionConfig(start="mean", steps=steps, chunk=chunk, size=32)
+        w = torch.cat(list(invert_frames(frames, None, generator, config, square)))
+        with torch.inference_mode():
+            made = to_uint8(generator.synthesis(w).clamp(-1, 1))
+        return float(np.abs(made.astype(float) - frames).mean()), w
+
+    before, after = error(0, 2)[0], error(40, 2)
+    assert after[0] < 0.8 * before
+    torch.testing.assert_close(error(40, 3)[1], after[1], atol=1e-4, rtol=1e-4)
+    with pytest.raises(ValueError, match="encoder"):
+        next(invert_frames(frames, None, generator, InversionConfig()))
+
+
+def test_a_shifted_face_has_shifted_landmarks() -> None:
+    """A white dot is moved with the picture: its landmark follows."""
+    image = torch.zeros(1, 3, 128, 128)
+    image[0, :, 80:83, 40:43] = 1
+    points = torch.full((1, 68, 2), 0.0)
+    points[0, :, 0], points[0, :, 1] = 41 * 2 + 0.5, 81 * 2 + 0.5
+    out, moved = shifted(image, points, torch.Generator().manual_seed(2))
+    y, x = np.unravel_index(int(out[0, 0].argmax()), (128, 128))
+    assert np.abs(moved[0, 0].numpy() - np.array([2 * x + 0.5, 2 * y + 0.5])).max() < 4
+
+
+def test_basis_fit_moves_only_its_rows(generator: StyleGAN2) -> None:
+    torch.manual_seed(0)
+    net = LandmarkNet(8).eval().requires_grad_(False)
+    net.mean.copy_(256 * torch.rand(68, 2))
+    config = BasisConfig(rows=(3, 6), steps=3, batch=2, people=12)
+    moving = start_directions(generator, config)
+    losses = list(fit_basis(generator, net, moving, config))
+    assert len(losses) == 3 and all(np.isfinite(list(loss.values())).all() for loss in losses)
+    directions = in_all_rows(moving, generator, config)
+    assert directions.shape == (len(AXES), 8, 16)
+    assert (directions[:, :3] == 0).all() and (directions[:, 7:] == 0).all() and directions[:, 3:7].any()
+    assert calibrated(generator, net, directions, config).norm() >= directions.norm()
+    people = list(draw_expressions(generator, directions, 2, 4, np.random.default_rng(0)))
+    assert people[0].shape == (4, 8, 16)
+
+
+def test_targets_open_the_mouth_by_a_third_of_the_eye_distance() -> None:
+    face = np.zeros((68, 2))
+    face[36:42], face[42:48] = (-50, 0), (50, 0)
+    face[60:68, 1] = 60
+    opened = face + 100 * axis_targets()[AXES.index("open")].numpy()
+    assert aperture(opened) == pytest.approx(0.33, abs=0.01)
+
+
+def test_embedded_basis() -> None:
+    basis = load_viseme_basis()
+    assert basis.names == AXES and basis.directions.shape == (5, 14, 512)
+    moving = np.abs(basis.directions).max((0, 2)) > 0
+    assert moving.tolist() == [3 <= row <= 7 for row in range(14)]
+    weights = np.eye(5)[:2]
+    np.testing.assert_allclose(basis.displacement(weights), basis.directions[:2])

@@ -1,0 +1,135 @@
+"""Every stage in one process on tiny clips of synthetic faces: from videos in a folder to a playable mp4 and a report."""
+
+import json
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from audio.timing import RATE, frames_of_samples
+from audio.waveform import Waveform, write_wav
+from encoders.clips import LatentClip, read_manifest
+from encoders.video import iter_frames, probe, read_audio
+from metrics.report import ROW_KEYS
+from scripts import runtime
+from scripts.generate import generate
+from scripts.invert_frames import invert_frames
+from scripts.run_pipeline import run_pipeline
+from scripts.train_stage1 import train_stage1
+from scripts.train_stage2 import train_stage2
+
+FRAMES = 12  # of each clip in clip_folder
+SMALL = [
+    "experiment=smoke",
+    "data=folder",
+    "data.seen=0.0",
+    "data.validation=0.0",
+    "data.unseen=0.34",
+    "workers=1",
+]
+
+
+@pytest.fixture(scope="module")
+def arguments(clip_folder, tmp_path_factory) -> list[str]:
+    where = tmp_path_factory.mktemp("run")
+    return [
+        *SMALL,
+        f"data.root={clip_folder}",
+        f"results_dir={where / 'results'}",
+        f"data_dir={where / 'data'}",
+    ]
+
+
+@pytest.fixture(scope="module")
+def finished(arguments):
+    """The pipeline's config, run and report, all stages made from nothing."""
+    config = runtime.resolve(runtime.compose(arguments))
+    run = runtime.start(config)
+    return config, run, run_pipeline(config, run)
+
+
+def test_every_stage_ran_and_was_timed(finished):
+    _, run, _ = finished
+    assert set(run.seconds) == {"prepare", "invert", "stage1", "stage2", "generate", "evaluate"}
+    for stage in (
+        "stage1/trajectory.safetensors",
+        "stage1/run.json",
+        "stage1/config.yaml",
+        "evaluate/strip.png",
+    ):
+        assert (run.results / stage).is_file(), stage
+
+
+def test_clips_and_latents_are_whole(finished):
+    config, run, _ = finished
+    latents = invert_frames(config, run)
+    manifest = read_manifest(latents)
+    assert len(manifest.ok()) == 3 and {e.split for e in manifest.ok()} == {"train", "unseen"}
+    clip = LatentClip.load(latents / manifest.ok()[0].file)
+    assert clip.w.shape == (FRAMES, 14, 512)
+
+
+def test_report_has_every_column(finished):
+    _, _, path = finished
+    report = json.loads(path.read_text())
+    names = {row["name"] for row in report["rows"]}
+    assert {"ground_truth", "inversion", "static", "wrong_audio", "stage1_only", "full"} <= names
+    for row in report["rows"]:
+        assert set(ROW_KEYS) <= set(row)
+    truth = next(row for row in report["rows"] if row["name"] == "ground_truth")
+    assert (
+        truth["psnr"] is None
+        and truth["ssim"] == pytest.approx(1)
+        and truth["mouth_corr"] == pytest.approx(1)
+    )
+    assert set(report["seconds"]) >= {"prepare", "stage1", "evaluate"}
+    assert all(len(value) == 64 for value in report["weights"].values())
+    assert report["tuned_on"]["frames_before"] < FRAMES  # the frames that were tuned on are not scored
+    assert truth["n_frames"] == FRAMES - report["tuned_on"]["frames_before"]
+
+
+def test_generate_writes_a_playable_video_with_sound(finished, arguments, tmp_path, clip_folder, speech):
+    """Speech from a wav whose name needs quoting, at another rate, and a face from a photo that needs it too."""
+    wav, output = tmp_path / "it's [my] speech, a=b.wav", tmp_path / "out = [1].mp4"
+    samples = speech(9).samples[: 9 * 640 - 100]
+    write_wav(wav, Waveform(samples))
+    photo = tmp_path / "me, 'photo'.png"
+    video = next(clip_folder.rglob("*.mp4"))
+    Image.fromarray(next(iter_frames(video))).save(photo)
+    raw = runtime.compose([*arguments, f"wav={wav}", f"photo={photo}", f"output={output}"])
+    assert runtime.attempt(generate, raw) == 0
+    frames = frames_of_samples(len(samples))
+    assert sum(1 for _ in iter_frames(output)) == frames == 9
+    info = probe(output)
+    assert info.has_audio and (info.width, info.height) == (256, 256) and info.fps == 25
+    assert len(read_audio(output).samples) == pytest.approx(frames * RATE / 25, abs=RATE // 1000)
+    record = json.loads((tmp_path / "out = [1].mp4.json").read_text())
+    assert record["frames"] == frames and set(record["weights"]) == {"generator", "encoder", "trajectory"}
+
+
+def test_finished_stages_are_found_not_repeated(finished):
+    config, run, _ = finished
+    again = runtime.start(config)
+    before = (run.results / "stage1" / "trajectory.safetensors").stat().st_mtime_ns
+    train_stage1(config, again)
+    train_stage2(config, again)
+    assert again.seconds == {}
+    assert (run.results / "stage1" / "trajectory.safetensors").stat().st_mtime_ns == before
+
+
+def test_another_recipe_under_the_same_name_is_refused(finished, arguments, capsys):
+    raw = runtime.compose([*arguments, "train.steps=5"])
+    assert runtime.attempt(train_stage1, raw) == 1
+    error = capsys.readouterr().err
+    assert "train.steps was 4, is 5" in error and "resume=none" in error
+
+
+def test_training_anew_is_bit_identical(finished, arguments):
+    _, run, _ = finished
+    path = run.results / "stage1" / "trajectory.safetensors"
+    before = load_file(path)
+    assert runtime.attempt(train_stage1, runtime.compose([*arguments, "resume=none"])) == 0
+    after = load_file(path)
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[key], after[key]) for key in before)

@@ -1,0 +1,222 @@
+"""Streaming evaluation with a judge that reads the truth out of the pixels, so that every figure has a known answer."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from encoders.clips import FrameClip
+from encoders.faces import Face
+from metrics import evaluate
+from metrics.evaluate import Evaluation, Judges, score_clip, stride_for
+from metrics.report import ROW_KEYS
+from metrics.rows import delayed, static_frames
+
+NOTHING = 250  # a frame of this brightness shows no face
+LEVELS = (20 + 15 * np.sin(np.arange(24) * 1.3) * np.cos(np.arange(24) * 0.4)).round().astype(int)
+
+
+def landmarks(level: int) -> np.ndarray:
+    points = np.full((68, 2), 128, np.float32)
+    points[36:42, 0], points[42:48, 0], points[36:48, 1] = 88, 168, 110
+    points[62, 1], points[66, 1] = 190 - level / 2, 190 + level / 2
+    points[48, 0], points[54, 0] = 110 - level / 4, 146 + level / 4
+    return points
+
+
+class Reader:
+    """Finds a face whose lips are as far open as the frame is bright."""
+
+    name = "reader"
+    calls = 0
+
+    def __call__(self, image: np.ndarray, near: np.ndarray | None = None) -> list[Face]:
+        self.calls += 1
+        level = round(float(image[:, :, 0].mean()))
+        return [] if level == NOTHING else [Face(np.array([60, 80, 196, 216], np.float32), landmarks(level))]
+
+
+class Brightness:
+    """An identity that is the frame's brightness."""
+
+    def embed(self, image: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+        return np.array([image.mean()])
+
+
+class L1(torch.nn.Module):
+    name = "l1"
+    sizes: set[int] = set()  # noqa: RUF012 (a record of calls)
+
+    def forward(self, x, y):
+        self.sizes.add(x.shape[-1])
+        return (x - y).abs().flatten(1).mean(dim=1)
+
+
+def frames_of(levels: np.ndarray, size: int = 256) -> list[np.ndarray]:
+    return [np.full((size, size, 3), level, np.uint8) for level in levels]
+
+
+def clip_of(levels: np.ndarray, name: str = "one", split: str = "seen") -> FrameClip:
+    n = len(levels)
+    points = np.stack([landmarks(level) for level in levels])
+    waveform, quads = np.zeros(640 * n, np.float32), np.zeros((n, 4, 2), np.float32)
+    frames = np.stack(frames_of(levels))
+    return FrameClip(
+        name, "s1", "words", split, "x.mp4", "0", frames, points, quads, np.ones(n, bool), waveform
+    )
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """scikit-image's SSIM takes 40 ms a frame and has its own tests."""
+    monkeypatch.setattr(evaluate, "ssim", lambda a, b: float((a == b).mean()))
+
+
+@pytest.fixture
+def clip() -> FrameClip:
+    return clip_of(LEVELS)
+
+
+def figures(clip: FrameClip, levels: np.ndarray, **options: Any) -> dict[str, Any]:
+    row = options.pop("row", "stage1_only")
+    return score_clip(row, clip, iter(frames_of(levels)), Judges(Reader()), ref_index=0, **options).figures
+
+
+def test_the_truth_against_itself_is_perfect(clip):
+    judges = Judges(Reader(), L1(), Brightness())
+    result = score_clip("ground_truth", clip, iter(clip.frames), judges, ref_index=0).figures
+    assert result["psnr"] is None
+    assert result["ssim"] == pytest.approx(1) and result["detection_rate"] == 1
+    assert result["lmd"] == result["lmd_mouth"] == result["lmd_mouth_iod"] == 0
+    assert result["mouth_corr"] == pytest.approx(1) and result["width_corr"] == pytest.approx(1)
+    assert result["perceptual"] is None  # not one of the rows it is taken for
+    assert result["identity"] == pytest.approx(np.abs(LEVELS - LEVELS[0]).mean())
+
+
+def test_a_shift_is_found(clip):
+    late = figures(clip, delayed(LEVELS, 5))
+    assert late["mouth_corr"] < 0.5 and late["lmd_mouth"] > 0
+
+
+def test_known_figures_of_a_constant_error(clip):
+    result = figures(clip, LEVELS + 10)
+    assert result["psnr"] == pytest.approx(20 * np.log10(255 / 10))
+    assert result["mouth_corr"] == pytest.approx(1)
+    # two lip points move 5 px each, two corners 2.5 px each, opposite ways
+    assert result["lmd"] == pytest.approx(15 / 68, rel=1e-5)
+    assert result["lmd_mouth"] == pytest.approx(15 / 20, rel=1e-5)
+    assert result["lmd_mouth_iod"] == pytest.approx(15 / 20 / 80, rel=1e-5)
+
+
+def test_a_frozen_face_is_looked_for_once_and_earns_nothing(clip):
+    reader = Reader()
+    frozen = static_frames(np.asarray(clip.frames[0]), len(LEVELS))
+    result = score_clip("static", clip, frozen, Judges(reader), ref_index=0).figures
+    assert result["mouth_corr"] == 0 and result["width_corr"] == 0
+    assert result["psnr"] is not None and np.isfinite(result["psnr"])  # although frame 0 is identical
+    assert reader.calls == 2  # the identity frame, and the row
+
+
+def test_a_lost_face_counts_as_the_frozen_one():
+    levels = np.array([30, 30, 1, 30, 1, 30])
+    clip, lost = clip_of(levels), levels.copy()
+    assert figures(clip, levels)["closure_recall"] == 1
+    lost[2] = NOTHING
+    result = figures(clip, lost)
+    assert result["detection_rate"] == pytest.approx(5 / 6)
+    assert result["lmd"] == pytest.approx(figures(clip, np.array([30, 30, 30, 30, 1, 30]))["lmd"])
+    assert result["closure_recall"] == 0.5
+    # and where the identity frame's lips are closed, losing the face closes none
+    closed = clip_of(np.array([1, 30, 30, 1, 30, 30]))
+    gone = figures(closed, np.array([1, 30, 30, NOTHING, 30, 30]))
+    assert gone["closure_recall"] == 0 and gone["lmd"] == 0
+
+
+def test_frames_used_for_tuning_are_not_scored(clip):
+    wrong = LEVELS.copy()
+    wrong[:4] = NOTHING
+    score = score_clip("full", clip, frames_of(wrong), Judges(Reader()), 0, skip=range(4), split="tuned")
+    assert score.figures["detection_rate"] == 1 and score.figures["lmd"] == 0
+    assert score.n_frames == 20 and len(score.aperture) == 20 and score.split == "tuned"
+    with pytest.raises(ValueError, match="nothing to score"):
+        figures(clip, LEVELS, skip=range(24))
+
+
+def test_frames_whose_truth_is_unknown_count_for_the_image_only(clip):
+    hidden = np.arange(24) != 7
+    partly = FrameClip(**{**clip.__dict__, "detected": hidden})
+    wrong = LEVELS.copy()
+    wrong[7] += 60
+    result = figures(partly, wrong)
+    assert result["lmd"] == 0 and result["psnr"] is not None
+    nothing = figures(FrameClip(**{**clip.__dict__, "detected": np.zeros(24, bool)}), LEVELS)
+    assert nothing["lmd"] is None and nothing["mouth_corr"] is None and nothing["ssim"] == pytest.approx(1)
+
+
+def test_sampling_and_size_of_the_perceptual_term(clip):
+    assert stride_for(1000) == 5 and stride_for(10) == 1
+    L1.sizes.clear()
+    judges = Judges(Reader(), L1(), Brightness(), perceptual_size=64)
+    jumps = np.where(np.arange(24) % 6 == 3, LEVELS + 51, LEVELS)  # every 6th frame from the third
+    score = score_clip("full", clip, frames_of(jumps), judges, ref_index=0, every=6)
+    assert score.figures["perceptual"] == pytest.approx(51 / 127.5, rel=1e-4)
+    assert L1.sizes == {64}
+
+
+def test_other_resolutions_are_judged_on_the_256_px_crop(clip):
+    score = score_clip("full", clip, frames_of(LEVELS, 512), Judges(Reader()), ref_index=0)
+    assert score.figures["psnr"] is None and score.figures["lmd"] == 0
+
+
+def test_a_row_of_another_length_is_refused(clip):
+    for levels in (LEVELS[:-1], np.append(LEVELS, 3)):
+        with pytest.raises(ValueError, match="the clip has 24"):
+            figures(clip, levels)
+
+
+def test_rows_are_means_over_clips_with_lip_gain():
+    clips = [clip_of(LEVELS), clip_of(LEVELS[:12][::-1].copy(), "two")]
+    evaluation = Evaluation(Judges(Reader()))
+    for clip in clips:
+        levels = clip.frames[:, 0, 0, 0].astype(int)
+        evaluation.add("static", clip, frames_of(np.full(len(levels), levels[0])), 0)
+        evaluation.add("inversion", clip, frames_of(levels), 0)
+        evaluation.add("stage1_only", clip, frames_of((levels + levels[0]) // 2), 0)
+    evaluation.add("full", clips[0], frames_of(LEVELS), 0, split="tuned")
+    table = {(row["name"], row["split"]): row for row in evaluation.rows()}
+    assert list(table) == [
+        ("static", "seen"),
+        ("inversion", "seen"),
+        ("stage1_only", "seen"),
+        ("full", "tuned"),
+    ]
+    half = table["stage1_only", "seen"]
+    assert set(ROW_KEYS) <= half.keys()
+    each = [s.figures["lmd_mouth"] for s in evaluation.scores if s.row == "stage1_only"]
+    assert half["lmd_mouth"] == pytest.approx(np.mean([value for value in each if value is not None]))
+    assert half["lip_gain"] == pytest.approx(0.5, abs=0.05)
+    assert table["static", "seen"]["lip_gain"] == 0 and table["inversion", "seen"]["lip_gain"] == 1
+    assert table["full", "tuned"]["lip_gain"] is None  # no static and inversion rows on that split
+    assert half["n_frames"] == 36 and half["n_clips"] == 2
+    assert half["fid"] is None and half["fid_reason"]
+    low, high = half["interval"]["lmd_mouth"]
+    assert low <= half["lmd_mouth"] <= high
+    with pytest.raises(ValueError, match="scored twice"):
+        evaluation.add("static", clips[0], frames_of(LEVELS), 0)
+        evaluation.rows()
+
+
+def test_fid_compares_with_the_ground_truth_row(clip):
+    def inception(x):
+        out = np.zeros((len(x), 4))
+        out[:, 0] = x.mean(dim=(1, 2, 3)).numpy() * 127.5
+        return out
+
+    evaluation = Evaluation(Judges(Reader(), inception=inception, no_inception=None))
+    short = clip_of(LEVELS[:3])
+    evaluation.add("ground_truth", short, frames_of(LEVELS[:3]), 0)
+    evaluation.add("full", short, frames_of(LEVELS[:3] + 2), 0)
+    truth, full = evaluation.rows()
+    assert truth["fid"] == pytest.approx(0, abs=1e-6) and full["fid"] == pytest.approx(4, rel=1e-4)
+    assert full["fid_reason"] is None

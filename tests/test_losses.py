@@ -1,0 +1,103 @@
+"""Stage 1's losses against closed forms."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from trajectory.displacement import DisplacementConfig, fit_space
+from trajectory.losses import ImageTerm, LossConfig, image_loss, latent_loss, stage1_losses, velocity_loss
+
+ROWS, DIM = 4, 8
+
+
+def space(components=6):
+    d = np.random.default_rng(0).standard_normal((50, ROWS, DIM)).astype(np.float32)
+    return fit_space(d, d, DisplacementConfig(components, 3))
+
+
+class LinearGenerator(torch.nn.Module):
+    """Image = the latent's first numbers, as a flat colour."""
+
+    num_rows, w_dim, resolution = ROWS, DIM, 32
+
+    def __init__(self):
+        super().__init__()
+        self.w_avg = torch.zeros(DIM)
+        self.gain = torch.nn.Parameter(torch.ones(()))
+
+    def mapping(self, z):
+        return z
+
+    def synthesis(self, w, noise="const"):
+        return self.gain * w[:, 0, :3, None, None].expand(-1, -1, 32, 32)
+
+
+def l1(x, y):
+    return (x - y).abs().mean((1, 2, 3))
+
+
+def test_no_distance_to_itself():
+    w = torch.randn(2, 5, ROWS, DIM)
+    assert latent_loss(w, w) == 0 and velocity_loss(w, w) == 0
+    assert image_loss(w[0], w[0], LinearGenerator(), l1) == 0
+
+
+def test_latent_loss_is_the_mean_of_norms():
+    w, off = torch.randn(2, 5, ROWS, DIM), torch.zeros(2, 5, ROWS, DIM)
+    off[0, 1, 0, 0], off[0, 1, 1, 1] = 3.0, 4.0
+    assert latent_loss(w + off, w).item() == pytest.approx(5 / 10, rel=1e-5)
+
+
+def test_padding_does_not_count():
+    w = torch.randn(1, 4, ROWS, DIM)
+    far = w.clone()
+    far[:, 2:] += 100
+    mask = torch.tensor([[True, True, False, False]])
+    assert latent_loss(far, w, mask) == 0 and velocity_loss(far, w, mask) == 0
+
+
+def test_velocity_ignores_a_constant_offset():
+    w = torch.randn(2, 5, ROWS, DIM)
+    assert velocity_loss(w + 7, w).item() == pytest.approx(0, abs=1e-4)
+    assert velocity_loss(w[:, :1], w[:, :1]) == 0  # one frame has no velocity
+
+
+def test_inside_the_basis_both_spaces_are_the_same_distance():
+    s = space()
+    predicted, truth, mask = torch.randn(2, 5, 6), torch.randn(2, 5, 6), torch.ones(2, 5, dtype=torch.bool)
+    d = s.decode(truth)
+    w, basis = (stage1_losses(predicted, d, mask, s, LossConfig(space=x))["latent"] for x in ("w", "basis"))
+    assert w.item() == pytest.approx(basis.item(), rel=1e-3)
+
+
+def test_noise_outside_the_basis_counts_in_w_only():
+    s = space()
+    truth, mask = torch.randn(2, 5, 6), torch.ones(2, 5, dtype=torch.bool)
+    noise = torch.randn(2, 5, ROWS * DIM)
+    outside = noise - noise @ s.offset_axes.T @ s.offset_axes
+    d = s.decode(truth) + outside.unflatten(-1, (ROWS, DIM))
+    assert stage1_losses(s.encode(d), d, mask, s, LossConfig(space="basis"))["latent"] < 1e-3
+    assert stage1_losses(s.encode(d), d, mask, s, LossConfig(space="w"))["latent"] > 0.1
+
+
+def test_the_image_term_reaches_the_coefficients_but_not_the_generator():
+    s, generator = space(), LinearGenerator()
+    term, rng = ImageTerm(generator, l1), np.random.default_rng(0)
+    c = torch.randn(2, 5, 6, requires_grad=True)
+    mask = torch.zeros(2, 5, dtype=torch.bool)
+    mask[:, 0] = True
+    loss = term(c, torch.zeros(2, 5, ROWS, DIM), torch.randn(2, ROWS, DIM), mask, s, 16, rng)
+    loss.backward()
+    assert loss > 0 and c.grad is not None and generator.gain.grad is None
+    assert c.grad[:, 0].any() and not c.grad[:, 1:].any()  # only frames that are there are drawn
+
+
+def test_when_the_image_term_is_due():
+    assert [LossConfig(image_every=3).wants_image(step) for step in range(4)] == [True, False, False, True]
+    assert not LossConfig(image=0).wants_image(0) and not LossConfig(image_every=0).wants_image(0)
+    wrong: list[dict[str, Any]] = [{"latent": -1}, {"space": "z"}, {"image_size": 8}]
+    for bad in wrong:
+        with pytest.raises(ValueError):
+            LossConfig(**bad)

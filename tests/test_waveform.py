@@ -1,0 +1,101 @@
+"""Any sound file -> 16 kHz mono; every file that is not one is named in one sentence."""
+
+import numpy as np
+import pytest
+import soundfile
+
+from audio.waveform import AudioError, Waveform, read_waveform, to_mono16k, write_wav
+
+
+def tone(seconds, rate, hertz=440.0):
+    return 0.5 * np.sin(2 * np.pi * hertz * np.arange(round(seconds * rate)) / rate)
+
+
+@pytest.mark.parametrize("rate", [8000, 11025, 16000, 22050, 25000, 44100, 48000, 96000])
+@pytest.mark.parametrize("channels", [1, 2, 6])
+def test_any_rate_and_channel_count_gives_the_same_tone(tmp_path, rate, channels):
+    path = tmp_path / "a tone [x=1].wav"
+    soundfile.write(path, np.repeat(tone(1.0, rate)[:, None], channels, 1), rate, subtype="FLOAT")
+    waveform = read_waveform(path)
+    assert waveform.rate == 16000 and waveform.samples.shape == (16000,)
+    assert waveform.samples.dtype == np.float32
+    middle = slice(1600, -1600)  # resampler edges apart, the tone is in phase: no delay at any rate
+    np.testing.assert_allclose(waveform.samples[middle], tone(1.0, 16000)[middle], atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("subtype", "atol"),
+    [("PCM_U8", 1e-2), ("PCM_16", 1e-4), ("PCM_24", 1e-6), ("PCM_32", 1e-6), ("DOUBLE", 1e-6)],
+)
+def test_any_sample_width(tmp_path, subtype, atol):
+    soundfile.write(tmp_path / "x.wav", tone(0.5, 16000), 16000, subtype=subtype)
+    np.testing.assert_allclose(read_waveform(tmp_path / "x.wav").samples, tone(0.5, 16000), atol=atol)
+
+
+@pytest.mark.parametrize("suffix", ["flac", "ogg", "mp3"])
+def test_compressed_files(tmp_path, suffix):
+    soundfile.write(tmp_path / f"x.{suffix}", tone(1.0, 16000), 16000)
+    samples = read_waveform(tmp_path / f"x.{suffix}").samples
+    assert np.corrcoef(samples[4000:12000], tone(1.0, 16000)[4000:12000])[0, 1] > 0.99
+
+
+def test_length_is_the_rounded_ratio():
+    for count in (4411, 44099, 44101, 50003):
+        assert len(to_mono16k(np.zeros(count), 44100).samples) == round(count * 16000 / 44100)
+
+
+def test_integers_are_scaled_and_channels_averaged():
+    samples = np.full((3200, 2), 16384, np.int16)
+    samples[:, 1] = 0
+    np.testing.assert_allclose(to_mono16k(samples, 16000).samples, 0.25)
+
+
+def test_silence_is_allowed(tmp_path):
+    soundfile.write(tmp_path / "x.wav", np.zeros(16000), 16000)
+    assert not read_waveform(tmp_path / "x.wav").samples.any()
+
+
+def broken_files(folder):
+    def sound(name, samples):
+        soundfile.write(folder / name, samples, 16000, subtype="FLOAT")
+        return folder / name
+
+    def raw(name, content):
+        (folder / name).write_bytes(content)
+        return folder / name
+
+    (folder / "folder.wav").mkdir()
+    bad = tone(1.0, 16000)
+    return {
+        "does not exist": [folder / "nobody.wav"],
+        "is empty": [raw("empty.wav", b"")],
+        "is a folder": [folder / "folder.wav"],
+        "cannot be read as sound": [raw("text.wav", b"not sound at all\n" * 50), raw("header.wav", b"RIFF")],
+        "no samples": [sound("none.wav", np.zeros(0))],
+        "too short": [sound("short.wav", bad[:800])],
+        "NaN or infinite": [
+            sound("nan.wav", np.where(np.arange(16000) == 9, np.nan, bad)),
+            sound("inf.wav", np.where(np.arange(16000) == 9, np.inf, bad)),
+        ],
+    }
+
+
+def test_each_broken_file_is_named_in_one_sentence(tmp_path):
+    for reason, paths in broken_files(tmp_path).items():
+        for path in paths:
+            with pytest.raises(AudioError, match=reason) as caught:
+                read_waveform(path)
+            message = str(caught.value)
+            assert str(path) in message and "\n" not in message
+
+
+def test_write_and_read_back(tmp_path):
+    waveform = Waveform(tone(0.3, 16000).astype(np.float32))
+    write_wav(tmp_path / "x.wav", waveform)
+    np.testing.assert_allclose(read_waveform(tmp_path / "x.wav").samples, waveform.samples, atol=1e-4)
+    assert [p.name for p in tmp_path.iterdir()] == ["x.wav"]
+
+
+def test_a_waveform_is_float32_mono():
+    with pytest.raises(ValueError, match="float32"):
+        Waveform(np.zeros((10, 2), np.float32))
