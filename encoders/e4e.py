@@ -26,12 +26,14 @@ COARSE_ROWS, MIDDLE_ROWS = 3, 7  # rows 0-2 read the coarse level, 3-6 the middl
 
 @dataclass
 class CompactE4EConfig:
-    """widths: channels at 64, 32, 16, 8 and 4 px (of a 128 px input); depth: blocks per level; rank: of the deltas."""
+    """widths: channels at 64, 32, 16, 8 and 4 px (of a 128 px input); depths: blocks per level; hidden: units between
+    the 4 px features and w; rank: of the deltas."""
 
     num_rows: int = 14
     w_dim: int = 512
     widths: tuple[int, ...] = (32, 64, 128, 256, 320)
     depths: tuple[int, ...] = (1, 2, 3, 3, 1)
+    hidden: int = 512
     rank: int = 128
 
     def __post_init__(self) -> None:
@@ -111,7 +113,10 @@ class CompactE4E(nn.Module):
             )
         self.levels = nn.ModuleList(levels)
         self.base = nn.Sequential(
-            nn.Flatten(), nn.Linear(widths[4] * 16, 512), nn.PReLU(512), nn.Linear(512, config.w_dim)
+            nn.Flatten(),
+            nn.Linear(widths[4] * 16, config.hidden),
+            nn.PReLU(config.hidden),
+            nn.Linear(config.hidden, config.w_dim),
         )
         self.lateral = nn.ModuleList(nn.Conv2d(width, widths[4], 1) for width in widths[2:4])
         rows = (COARSE_ROWS, MIDDLE_ROWS - COARSE_ROWS, config.num_rows - MIDDLE_ROWS)

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # our packages win over installed namesakes
 
@@ -18,8 +17,9 @@ from rich.progress import track
 
 from configs.schema import Config
 from encoders import invert
-from encoders.clips import FrameClip, LatentClip, Manifest, read_manifest, write_manifest
+from encoders.clips import ClipEntry, FrameClip, LatentClip, Manifest, read_manifest, write_manifest
 from encoders.geometry import aperture, width
+from encoders.landmark_net import load_landmark_net
 from scripts.prepare_data import prepare_data
 from scripts.runtime import Run, launch, shown
 from scripts.stages import encoder_path, generator_path, keyed, the_encoder, the_generator, the_teacher
@@ -30,7 +30,7 @@ def invert_frames(config: Config, run: Run) -> Path:
     """The folder of latent clips, made if it is not there; its manifest notes which prepared folder they show."""
     prepared = prepare_data(config, run)
     hashes = {"generator": file_hash(generator_path(config)), "encoder": file_hash(encoder_path(config))}
-    folder = keyed(run, "latents", prepared.name, hashes, config.encoder.inversion)
+    folder = keyed(run, "latents", prepared.name, hashes, config.encoder.inversion, config.target.share)
     if (folder / "manifest.json").is_file():
         run.say(f"inverted: {len(read_manifest(folder).ok())} clips in {shown(folder)}")
         return folder
@@ -40,10 +40,16 @@ def invert_frames(config: Config, run: Run) -> Path:
     )
     with run.timed("invert"):
         inverter = Inverter(config, run)
+        offsets: dict[str, torch.Tensor | None] = {}  # of each speaker
         for entry in track(entries, "invert", transient=True):
-            if not (folder / entry.file).is_file():
-                clip = FrameClip.load(prepared / entry.file)
-                _latent_clip(clip, inverter, hashes).save(folder / entry.file)
+            if (folder / entry.file).is_file():
+                continue
+            if entry.speaker not in offsets:
+                model, _ = portrait_clip(entries, entry.speaker)
+                clip = FrameClip.load(prepared / model.file)
+                offsets[entry.speaker] = inverter.person_offset(portrait_frames(clip, config))
+            clip = FrameClip.load(prepared / entry.file)
+            _latent_clip(clip, inverter, offsets[entry.speaker], hashes).save(folder / entry.file)
         write_manifest(folder, Manifest(tuple(entries), {"prepared": prepared.name, **hashes}))
     return folder
 
@@ -51,11 +57,14 @@ def invert_frames(config: Config, run: Run) -> Path:
 class Inverter:
     """Frames -> W+ as the config says; holds the networks."""
 
-    def __init__(self, config: Config, run: Run, generator: Any = None) -> None:
+    def __init__(self, config: Config, run: Run) -> None:
         self.settings = config.encoder.inversion
-        self.generator = generator or the_generator(config, run)
+        self.generator = the_generator(config, run).requires_grad_(False)
         self.encoder = the_encoder(config, run) if self.settings.start == "encoder" else None
-        self.distance = the_teacher(run) if self.settings.steps else None
+        self.judges = None
+        if self.settings.steps or self.settings.person_steps:
+            net = load_landmark_net().to(run.device) if self.settings.landmark_weight else None
+            self.judges = invert.Judges(the_teacher(run), net)
         if self.encoder is not None and self.encoder.num_rows != self.generator.num_rows:
             raise WeightsError(
                 f"encoder.weights={config.encoder.weights} writes {self.encoder.num_rows} rows and "
@@ -63,16 +72,24 @@ class Inverter:
                 "choose an encoder trained for this generator, or encoder=optimise."
             )
 
-    def __call__(self, frames: Iterable[np.ndarray]) -> np.ndarray:
+    def person_offset(self, frames: np.ndarray) -> torch.Tensor | None:
+        """What all codes of a person lack (L, D), found on uint8 frames (K, 256, 256, 3); None if that is off."""
+        if self.judges is None or not self.settings.person_steps:
+            return None
+        return invert.person_offset(frames, self.encoder, self.generator, self.settings, self.judges)
+
+    def __call__(self, frames: Iterable[np.ndarray], offset_LD: torch.Tensor | None = None) -> np.ndarray:
         """uint8 frames (256, 256, 3) -> float32 (T, L, D)."""
         chunks = invert.invert_frames(
-            iter(frames), self.encoder, self.generator, self.settings, self.distance
+            iter(frames), self.encoder, self.generator, self.settings, self.judges, offset_LD
         )
         return torch.cat(list(chunks)).numpy()
 
 
-def _latent_clip(clip: FrameClip, inverter: Inverter, hashes: dict[str, str]) -> LatentClip:
-    w_TLD = inverter(clip.frames)
+def _latent_clip(
+    clip: FrameClip, inverter: Inverter, offset_LD: torch.Tensor | None, hashes: dict[str, str]
+) -> LatentClip:
+    w_TLD = inverter(clip.frames, offset_LD)
     reference = neutral_frame(clip)
     return LatentClip(
         name=clip.name,
@@ -86,6 +103,23 @@ def _latent_clip(clip: FrameClip, inverter: Inverter, hashes: dict[str, str]) ->
         generator_hash=hashes["generator"],
         encoder_hash=hashes["encoder"],
     )
+
+
+def portrait_clip(entries: list[ClipEntry], speaker: str) -> tuple[ClipEntry, bool]:
+    """The clip that shows who a speaker is, never one that is tested if there is another; is it the only one?"""
+    clips = [e for e in entries if e.speaker == speaker]
+    trained = [e for e in clips if e.split == "train"]
+    return (trained or clips)[0], len(clips) == 1
+
+
+def portrait_frames(clip: FrameClip, config: Config) -> np.ndarray:
+    """A few frames from the part of a clip that is never scored, from the lips' narrowest to their widest opening."""
+    before = round(config.target.share * len(clip))
+    opening = np.where(clip.detected[:before], aperture(clip.landmarks[:before]), np.inf)
+    seen = np.argsort(opening, kind="stable")[: max(1, int(np.isfinite(opening).sum()))]
+    count = min(config.encoder.inversion.person_frames, len(seen))
+    chosen = seen[np.linspace(0, len(seen) - 1, count).round().astype(int)]
+    return np.asarray(clip.frames[sorted(chosen.tolist())])
 
 
 def neutral_frame(clip: FrameClip, before: int | None = None) -> int:

@@ -19,11 +19,12 @@ from configs.schema import Config
 from encoders.basis import VISEMES, load_viseme_basis
 from encoders.basis_fit import draw_expressions
 from encoders.e4e import CompactE4E, encoder_config
-from encoders.train import EncoderTrainer
+from encoders.landmark_net import load_landmark_net
+from encoders.train import EncoderTrainer, ImageJudges
 from encoders.train import train_encoder as training
 from scripts.provenance import save_provenance
 from scripts.runtime import Run, launch, shown
-from scripts.stages import generator_path, keyed, the_generator, the_teacher
+from scripts.stages import generator_path, keyed, the_encoder, the_generator, the_teacher
 from stylegan2.pairs import SHARD, FolderPairs, draw_codes, make_pairs
 from stylegan2.protocol import Generator
 from stylegan2.weights import file_hash, read_weights, save_weights
@@ -44,13 +45,19 @@ def train_encoder(config: Config, run: Run) -> Path:
     settings = config.encoder_train
     with run.timed("encoder"):
         torch.manual_seed(config.seed)
-        encoder = CompactE4E(config.encoder_net, generator.w_avg.cpu())
+        encoder = (
+            the_encoder(config, run)
+            if settings.warm_start
+            else CompactE4E(config.encoder_net, generator.w_avg.cpu())
+        )
         trainer = EncoderTrainer(encoder, settings, config.seed)
         checkpoint = folder / "checkpoint.pt" if config.resume == "auto" else Path(config.resume)
         if config.resume != "none" and (config.resume != "auto" or checkpoint.is_file()):
             trainer.load(checkpoint)
-        teacher = the_teacher(run) if settings.image_weight else None
-        steps = training(trainer, singles, groups, GROUP, generator, teacher, folder)
+        judges = None
+        if settings.image_weight or settings.landmark_weight:
+            judges = ImageJudges(generator.requires_grad_(False), the_teacher(run), load_landmark_net())
+        steps = training(trainer, singles, groups, GROUP, judges, folder)
         for step, losses in track(steps, "encoder", settings.steps - trainer.step, transient=True):
             if "val/latent" in losses:
                 run.say(f"step {step}: " + ", ".join(f"{name} {value:.4f}" for name, value in losses.items()))
@@ -60,7 +67,7 @@ def train_encoder(config: Config, run: Run) -> Path:
         "trained_on": file_hash(generator_path(config)),
     }
     path = folder / "encoder.safetensors"
-    save_weights(trainer.ema, path, "compact_e4e", encoder_config(config.encoder_net), notes, half=True)
+    save_weights(trainer.ema, path, "compact_e4e", encoder_config(encoder.config), notes, half=True)
     save_provenance(folder, config, seconds=run.seconds, weights={"encoder": file_hash(path)})
     run.say(f"wrote {shown(path)}")
     return path

@@ -20,7 +20,7 @@ from configs.schema import Config
 from encoders.clips import ClipEntry, FrameClip, LatentClip, content_hash, read_manifest
 from encoders.prepare import align_photo, prepare_clip, read_photo
 from metrics.plots import save_image, side_by_side
-from scripts.invert_frames import Inverter, invert_frames, neutral_frame
+from scripts.invert_frames import Inverter, invert_frames, neutral_frame, portrait_clip, portrait_frames
 from scripts.provenance import save_provenance
 from scripts.runtime import Run, RunError, launch, shown
 from scripts.stages import (
@@ -124,8 +124,9 @@ def the_face(config: Config, run: Run) -> Face:
 
 def _face_of_photo(path: Path, config: Config, run: Run) -> Face:
     photo = align_photo(read_photo(path), the_detector(config.data, str(run.device)), path)
-    w_LD = Inverter(config, run)([photo.crop])[0]
-    return Face(path.stem, photo.crop[None], w_LD[None], photo.crop, w_LD)
+    inverter, frames = Inverter(config, run), photo.crop[None]
+    w_1LD = inverter(frames, inverter.person_offset(frames))
+    return Face(path.stem, frames, w_1LD, photo.crop, w_1LD[0])
 
 
 def _face_of_video(path: Path, config: Config, run: Run) -> Face:
@@ -134,7 +135,8 @@ def _face_of_video(path: Path, config: Config, run: Run) -> Face:
     reference = neutral_frame(clip)
     chosen = uniform_frames(len(clip), config.tuning.max_frames)
     frames = np.asarray(clip.frames[[*chosen, reference]])
-    w_NLD = Inverter(config, run)(frames)
+    inverter = Inverter(config, run)
+    w_NLD = inverter(frames, inverter.person_offset(portrait_frames(clip, config)))
     return Face(path.stem, frames[:-1], w_NLD[:-1], frames[-1], w_NLD[-1])
 
 
@@ -166,13 +168,12 @@ def tuning_clip(entries: list[ClipEntry], config: Config) -> tuple[ClipEntry, bo
     speakers = list(dict.fromkeys(e.speaker for e in entries))
     unseen = [e.speaker for e in entries if e.split == "unseen"]
     speaker = config.target.speaker or (unseen or speakers)[0]
-    clips = [e for e in entries if e.speaker == speaker]
-    if not clips:
+    if speaker not in speakers:
         raise RunError(
             f"target.speaker={speaker} has no usable clip; the speakers are {', '.join(speakers)}."
         )
-    trained = [e for e in clips if e.split == "train"]
-    return (trained or clips)[0], len(clips) > 1
+    clip, only = portrait_clip(entries, speaker)
+    return clip, not only
 
 
 def _displacements(config: Config, run: Run) -> np.ndarray | None:

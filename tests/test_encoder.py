@@ -16,11 +16,11 @@ from encoders.basis_fit import (
 )
 from encoders.e4e import CompactE4E, CompactE4EConfig, encoder_config, load_encoder
 from encoders.geometry import aperture
-from encoders.invert import InversionConfig, invert_frames
+from encoders.invert import InversionConfig, Judges, invert_frames, person_offset
 from encoders.landmark_net import LandmarkNet, shifted
-from encoders.train import EncoderTrainConfig, EncoderTrainer, augment, train_encoder
+from encoders.train import EncoderTrainConfig, EncoderTrainer, ImageJudges, augment, train_encoder
 from stylegan2.generator import StyleGAN2
-from stylegan2.images import to_uint8
+from stylegan2.images import to_tensor, to_uint8
 from stylegan2.pairs import FolderPairs, draw_codes, write_pairs
 from stylegan2.weights import WeightsError, save_weights
 
@@ -71,12 +71,21 @@ def trained(
 ) -> EncoderTrainer:
     torch.manual_seed(1)
     config = EncoderTrainConfig(
-        steps=6, batch=6, group_share=0.5, image_weight=1.0, validation=4, save_every=3, bf16=False
+        steps=6,
+        batch=6,
+        group_share=0.5,
+        image_weight=1.0,
+        landmark_weight=0.1,
+        validation=4,
+        save_every=3,
+        bf16=False,
     )
     trainer = EncoderTrainer(CompactE4E(TINY, generator.w_avg), config, seed=0)
     if resume:
         trainer.load(folder / "checkpoint.pt")
-    for step, losses in train_encoder(trainer, pairs, pairs, 3, generator, square, folder):
+    torch.manual_seed(2)
+    judges = ImageJudges(generator, square, LandmarkNet(8).requires_grad_(False))
+    for step, losses in train_encoder(trainer, pairs, pairs, 3, judges, folder):
         assert all(np.isfinite(value) for value in losses.values())
         if step == steps:
             break
@@ -106,7 +115,7 @@ def test_refinement_lowers_the_distance_and_chunks_do_not_matter(generator: Styl
 
     def error(steps: int, chunk: int) -> tuple[float, torch.Tensor]:
         config = InversionConfig(start="mean", steps=steps, chunk=chunk, size=32)
-        w = torch.cat(list(invert_frames(frames, None, generator, config, square)))
+        w = torch.cat(list(invert_frames(frames, None, generator, config, Judges(square))))
         with torch.inference_mode():
             made = to_uint8(generator.synthesis(w).clamp(-1, 1))
         return float(np.abs(made.astype(float) - frames).mean()), w
@@ -116,6 +125,33 @@ def test_refinement_lowers_the_distance_and_chunks_do_not_matter(generator: Styl
     torch.testing.assert_close(error(40, 3)[1], after[1], atol=1e-4, rtol=1e-4)
     with pytest.raises(ValueError, match="encoder"):
         next(invert_frames(frames, None, generator, InversionConfig()))
+
+
+def test_a_person_s_offset_repairs_a_constant_error_of_the_encoder(generator: StyleGAN2) -> None:
+    """An encoder that is wrong by the same amount in every frame is mended on frames other than those used."""
+    codes = draw_codes(generator, 1, np.random.default_rng(4)) + 0.1 * torch.randn(6, 8, 16)
+    error = 0.4 * torch.randn(1, 8, 16)
+    with torch.inference_mode():
+        frames = to_uint8(generator.synthesis(codes).clamp(-1, 1))
+
+    class Wrong(torch.nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            nearest = (images[:, None] - to_tensor(frames)[None]).square().mean((2, 3, 4)).argmin(1)
+            return codes[nearest] + error
+
+    config = InversionConfig(person_steps=60, person_frames=2, size=32)
+    judges = Judges(square)
+    offset = person_offset(frames[:2], Wrong(), generator, config, judges)
+    assert offset.shape == (8, 16)
+
+    def distance(shift: torch.Tensor | None) -> float:
+        w = torch.cat(list(invert_frames(frames[2:], Wrong(), generator, config, judges, shift)))
+        with torch.inference_mode():
+            return float(square(generator.synthesis(w), to_tensor(frames[2:])).mean())
+
+    assert distance(offset) < 0.3 * distance(None)
+    w = torch.cat(list(invert_frames(frames[2:], Wrong(), generator, config, judges, offset)))
+    torch.testing.assert_close(w.diff(dim=0), codes[2:].diff(dim=0))  # the motion is as the encoder saw it
 
 
 def test_a_shifted_face_has_shifted_landmarks() -> None:
