@@ -6,7 +6,6 @@ prepared first when they are absent.
 
 import sys
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # our packages win over installed namesakes
@@ -128,19 +127,6 @@ def neutral_frame(clip: FrameClip, before: int | None = None) -> int:
     wide = width(landmarks)
     cost = aperture(landmarks) + np.abs(wide - np.median(wide))
     return int(np.argmin(np.where(detected, cost, cost + 1e3)))
-
-
-def part_of(clip: FrameClip, stop: int) -> FrameClip:
-    """The first `stop` frames of a clip, with their sound."""
-    samples = len(clip.waveform) // len(clip) * stop
-    return replace(
-        clip,
-        frames=clip.frames[:stop],
-        landmarks=clip.landmarks[:stop],
-        quads=clip.quads[:stop],
-        detected=clip.detected[:stop],
-        waveform=clip.waveform[:samples],
-    )
 
 
 if __name__ == "__main__":
