@@ -150,8 +150,11 @@ def _score_all(
 ) -> tuple[Evaluation, Kept]:
     """Over processes on a CPU, where one network call cannot fill the cores; in this process on a GPU, and for FID,
     whose features are gathered over all clips."""
-    total = sum(len(LatentClip.load(case.latents)) - case.start for case in cases)
-    every = stride_for(total, config.metrics.perceptual_frames)
+    lengths = [len(LatentClip.load(case.latents)) - case.start for case in cases]
+    every = stride_for(sum(lengths), config.metrics.perceptual_frames)
+    # The longest first, so that the last ones, which leave a process idle, are short; `full` is a row more.
+    order = sorted(range(len(cases)), key=lambda i: (cases[i].full, lengths[i]), reverse=True)
+    cases = [cases[i] for i in order]
     shared = (config, checkpoint, tuned, every, _controls(config, run))
     judges = make_judges(config.metrics, the_detector(config.data, str(run.device)), run.device)
     evaluation = Evaluation(judges)
