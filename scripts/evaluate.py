@@ -27,7 +27,7 @@ from metrics.plots import plot_apertures, save_image, side_by_side, strip
 from metrics.report import print_table, write_report, write_tables
 from metrics.rows import ROWS, EnergyRidge, fit_energy, log_energy, mean_displacement, wrong_audio
 from scripts.cases import Case, Kept, Tools, make_judges, score_case
-from scripts.invert_frames import invert_frames
+from scripts.invert_frames import invert_frames, portrait_clip
 from scripts.provenance import plain, provenance, stage_seconds
 from scripts.runtime import Run, launch, shown, start
 from scripts.stages import generator_path, the_detector, the_generator, weight_hashes
@@ -86,14 +86,17 @@ def evaluate(config: Config, run: Run) -> Path:
 def test_cases(config: Config, run: Run, latents: Path, face: Face) -> list[Case]:
     """Test clips, at most metrics.clips of each split; the tuned face's own are scored with both generators.
 
-    Frames that stage 2 was tuned on are left out: a whole clip, or the first frames of a speaker's only one.
+    Frames that stage 2 was tuned on, or a person's offset was found on, are left out: a whole clip, or the first
+    frames of a speaker's only one.
     """
     manifest = read_manifest(latents)
     prepared = run.data / manifest.notes["prepared"]
     entries = manifest.ok()
     speaker = next(e.speaker for e in entries if e.name == face.clip)
     only = [e for e in entries if e.speaker == speaker] == [e for e in entries if e.name == face.clip]
-    test = [e for e in entries if e.split in ("seen", "unseen") and e.name != face.clip]
+    portraits = [portrait_clip(entries, name) for name in {e.speaker for e in entries}]
+    fitted = {clip.name for clip, alone in portraits if not alone} | {face.clip}
+    test = [e for e in entries if e.split in ("seen", "unseen") and e.name not in fitted]
     chosen: list[tuple[ClipEntry, str]] = []
     if only:  # own footage: the rest of the clip that was tuned on
         chosen = [(e, "tuned") for e in entries if e.name == face.clip]

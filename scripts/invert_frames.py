@@ -105,14 +105,14 @@ def _latent_clip(
 
 
 def portrait_clip(entries: list[ClipEntry], speaker: str) -> tuple[ClipEntry, bool]:
-    """The clip that shows who a speaker is, never one that is tested if there is another; is it the only one?"""
+    """The clip that shows who a speaker is, and whether it is the only one; evaluate.py scores the others."""
     clips = [e for e in entries if e.speaker == speaker]
     trained = [e for e in clips if e.split == "train"]
     return (trained or clips)[0], len(clips) == 1
 
 
 def portrait_frames(clip: FrameClip, config: Config) -> np.ndarray:
-    """A few frames from the part of a clip that is never scored, from the lips' narrowest to their widest opening."""
+    """A few frames of the first target.share of a clip, from the lips' narrowest to their widest opening."""
     before = round(config.target.share * len(clip))
     opening = np.where(clip.detected[:before], aperture(clip.landmarks[:before]), np.inf)
     seen = np.argsort(opening, kind="stable")[: max(1, int(np.isfinite(opening).sum()))]
