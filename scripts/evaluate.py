@@ -93,9 +93,9 @@ def test_cases(config: Config, run: Run, latents: Path, face: Face) -> list[Case
     prepared = run.data / manifest.notes["prepared"]
     entries = manifest.ok()
     speaker = next(e.speaker for e in entries if e.name == face.clip)
-    only = [e for e in entries if e.speaker == speaker] == [e for e in entries if e.name == face.clip]
-    portraits = [portrait_clip(entries, name) for name in {e.speaker for e in entries}]
-    fitted = {clip.name for clip, alone in portraits if not alone} | {face.clip}
+    portraits = {name: portrait_clip(entries, name) for name in {e.speaker for e in entries}}
+    fitted = {clip.name for clip, alone in portraits.values() if not alone}
+    only = portraits[speaker][1]
     test = [e for e in entries if e.split in ("seen", "unseen") and e.name not in fitted]
     chosen: list[tuple[ClipEntry, str]] = []
     if only:  # own footage: the rest of the clip that was tuned on
