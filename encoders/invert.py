@@ -6,9 +6,10 @@ Refinement minimises over an offset s of the codes
 
     |G(w_0 + s) - x|^2 + d(G(w_0 + s), x) + mu |F(G(w_0 + s)) - F(x)| + lambda |s|^2
 
-with w_0 the encoder's code, or w_avg, and F the mouth's landmarks; either for each frame on its own, so that a chunk's size changes nothing, or for one offset that all frames of a
-person share. An encoder's error is nearly the same in all frames of a person: one offset, found on a few of them,
-repairs who it is and leaves the motion as the encoder saw it, without the jitter of independent optimisations.
+with w_0 the encoder's code, or w_avg, and F the mouth's landmarks; either for each frame on its own, so that a
+chunk's size changes nothing, or for one offset that all frames of a person share. An encoder's error is nearly the
+same in all frames of a person: one offset, found on a few of them, repairs who it is and leaves the motion as the
+encoder saw it, without the jitter of independent optimisations.
 """
 
 from __future__ import annotations

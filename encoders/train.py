@@ -27,6 +27,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from encoders.e4e import SIDE, CompactE4E
+from encoders.geometry import MOUTH
 from encoders.landmark_net import LandmarkNet
 from stylegan2.images import resize
 from stylegan2.pairs import FolderPairs
@@ -105,7 +106,7 @@ class ImageJudges:
         return {
             "pixel": config.image_weight * (made - true_N3HW).abs().mean(),
             "perceptual": config.image_weight * self.perceptual(made, true_N3HW).mean(),
-            "landmarks": config.landmark_weight * (points.mean() + 2 * points[:, 48:68].mean()),
+            "landmarks": config.landmark_weight * (points.mean() + 2 * points[:, MOUTH].mean()),
         }
 
 

@@ -143,10 +143,10 @@ def _face_of_video(path: Path, config: Config, run: Run) -> Face:
 def _face_of_data(config: Config, run: Run) -> Face:
     latents = invert_frames(config, run)
     manifest = read_manifest(latents)
-    entry, whole = tuning_clip(manifest.ok(), config)
+    entry, only = tuning_clip(manifest.ok(), config)
     clip = FrameClip.load(run.data / manifest.notes["prepared"] / entry.file)
     codes = LatentClip.load(latents / entry.file)
-    used = len(clip) if whole else round(config.target.share * len(clip))
+    used = round(config.target.share * len(clip)) if only else len(clip)
     reference = neutral_frame(clip, used)
     chosen = uniform_frames(used, config.tuning.max_frames)
     w_TLD = codes.w.astype(np.float32)
@@ -159,12 +159,12 @@ def _face_of_data(config: Config, run: Run) -> Face:
         clip=entry.name,
         used=used,
         ref_index=reference,
-        speech=None if whole else Waveform(clip.waveform[samples_of_frames(used) :]),
+        speech=Waveform(clip.waveform[samples_of_frames(used) :]) if only else None,
     )
 
 
 def tuning_clip(entries: list[ClipEntry], config: Config) -> tuple[ClipEntry, bool]:
-    """The clip to tune on, and whether all of it is (configs.schema.TargetConfig)."""
+    """The clip to tune on, and whether it is the speaker's only one (configs.schema.TargetConfig)."""
     speakers = list(dict.fromkeys(e.speaker for e in entries))
     unseen = [e.speaker for e in entries if e.split == "unseen"]
     speaker = config.target.speaker or (unseen or speakers)[0]
@@ -172,8 +172,7 @@ def tuning_clip(entries: list[ClipEntry], config: Config) -> tuple[ClipEntry, bo
         raise RunError(
             f"target.speaker={speaker} has no usable clip; the speakers are {', '.join(speakers)}."
         )
-    clip, only = portrait_clip(entries, speaker)
-    return clip, not only
+    return portrait_clip(entries, speaker)
 
 
 def _displacements(config: Config, run: Run) -> np.ndarray | None:
