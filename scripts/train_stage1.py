@@ -12,25 +12,36 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # our packages win over installed namesakes
 
+import numpy as np
 import torch
 
 from audio.features import extract_features
 from audio.waveform import Waveform
 from configs.schema import Config, DataConfig
 from encoders.clips import FrameClip, read_manifest
+from encoders.geometry import aperture
 from scripts.invert_frames import invert_frames
 from scripts.provenance import save_provenance, write_json
 from scripts.runtime import Run, RunError, launch, shown
 from scripts.stages import keyed, the_generator, the_teacher, weight_hashes
 from stylegan2.protocol import sample_w
-from trajectory.dataset import TrajectoryClip, WindowSampler, offsets_of, split_of, store_features
-from trajectory.displacement import fit_space
+from trajectory.dataset import (
+    TrajectoryClip,
+    WindowSampler,
+    offsets_of,
+    read_clip,
+    split_of,
+    store_features,
+)
+from trajectory.displacement import DisplacementSpace, fit_space
+from trajectory.lips import fit_lip_axis
 from trajectory.losses import ImageTerm
 from trajectory.models import TrajectoryNet
 from trajectory.state import changed_keys
 from trajectory.train import train
 
 IDENTITIES = 1000  # samples of W that the projection of the identity latent is fitted on
+LIP_CLIPS = 200  # training clips that the lip axis is fitted on, at most
 
 
 def train_stage1(config: Config, run: Run) -> Path:
@@ -49,7 +60,7 @@ def train_stage1(config: Config, run: Run) -> Path:
         clips = speech_clips(config, run, latents)
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "recipe.json", recipe)
-        _train(config, run, clips, folder)
+        _train(config, run, clips, folder, latents)
     checkpoint = folder / "trajectory.safetensors"
     hashes = weight_hashes(config, trajectory=checkpoint)
     save_provenance(folder, config, data=latents.name, weights=hashes, seconds=run.seconds)
@@ -83,7 +94,7 @@ def speech_clips(config: Config, run: Run, latents: Path) -> list[TrajectoryClip
     return clips
 
 
-def _train(config: Config, run: Run, clips: list[TrajectoryClip], folder: Path) -> None:
+def _train(config: Config, run: Run, clips: list[TrajectoryClip], folder: Path, latents: Path) -> None:
     training, validation = split_of(clips, "train"), split_of(clips, "val")
     sampler = WindowSampler(
         training, config.audio, config.augment, config.windows.batch, config.windows.length, config.train.seed
@@ -98,10 +109,24 @@ def _train(config: Config, run: Run, clips: list[TrajectoryClip], folder: Path) 
     net = TrajectoryNet(config.trajectory, window, space.identity_dims, space.num_coefficients)
     wants_images = config.losses.image > 0 and config.losses.image_every > 0
     image_term = ImageTerm(generator, the_teacher(run)) if wants_images else None
+    lip_axis = _lip_axis(training, space, config, run, latents) if config.losses.lip > 0 else None
     resume = None if config.resume == "none" else config.resume
-    train(
-        net, space, sampler, validation, config.train, config.losses, folder, run.fabric, image_term, resume
-    )
+    parts = (net, space, sampler, validation)
+    train(*parts, config.train, config.losses, folder, run.fabric, image_term, lip_axis, resume)
+
+
+def _lip_axis(
+    clips: list[TrajectoryClip], space: DisplacementSpace, config: Config, run: Run, latents: Path
+) -> np.ndarray:
+    """Which coefficients open the lips, from the landmarks of up to LIP_CLIPS training clips."""
+    prepared = run.data / read_manifest(latents).notes["prepared"]
+    pairs = []
+    for i in np.unique(np.linspace(0, len(clips) - 1, min(len(clips), LIP_CLIPS)).round().astype(int)):
+        frames = FrameClip.load(prepared / clips[i].latents.relative_to(latents.resolve()))
+        d_TLD = torch.from_numpy(read_clip(clips[i], config.audio).d[0])
+        coefficients_TC = space.encode(d_TLD).numpy()
+        pairs.append((coefficients_TC[frames.detected], aperture(frames.landmarks[frames.detected])))
+    return fit_lip_axis(pairs)
 
 
 def _recipe(config: Config, latents: Path) -> dict[str, Any]:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from trajectory.displacement import DisplacementConfig, fit_space
+from trajectory.displacement import DisplacementConfig, TrajectoryError, fit_space
+from trajectory.lips import RIDGE, fit_lip_axis, lip_loss
 from trajectory.losses import ImageTerm, LossConfig, image_loss, latent_loss, stage1_losses, velocity_loss
 
 ROWS, DIM = 4, 8
@@ -101,3 +102,48 @@ def test_when_the_image_term_is_due():
     for bad in wrong:
         with pytest.raises(ValueError):
             LossConfig(**bad)
+
+
+def test_the_lip_axis_is_found_again():
+    rng = np.random.default_rng(0)
+    axis = np.array([0.5, -1.0, 0.0, 2.0])
+    clips = [
+        (c := rng.standard_normal((300, 4)), c @ axis + k) for k in range(3)
+    ]  # each clip's level is its own
+    np.testing.assert_allclose(fit_lip_axis(clips), axis, atol=0.05)
+
+
+def test_the_lip_axis_of_few_frames_is_the_same_ridge_regression():
+    rng = np.random.default_rng(1)
+    c, o = rng.standard_normal((5, 12)), rng.standard_normal(5)
+    x, y = c - c.mean(0), o - o.mean()
+    expected = np.linalg.solve(x.T @ x + RIDGE * 5 * np.eye(12), x.T @ y)
+    np.testing.assert_allclose(fit_lip_axis([(c, o)]), expected, rtol=1e-4, atol=1e-6)
+    with pytest.raises(TrajectoryError, match="no face was found"):
+        fit_lip_axis([(c[:0], o[:0])])
+
+
+def test_lip_loss_is_one_minus_the_correlation():
+    rng = np.random.default_rng(2)
+    truth, predicted = torch.from_numpy(rng.standard_normal((2, 3, 40, 5)).astype(np.float32))
+    axis = torch.tensor([1.0, 0.5, 0.0, 0.0, -1.0])
+    r = [
+        np.corrcoef((t @ axis).numpy(), (p @ axis).numpy())[0, 1]
+        for t, p in zip(truth, predicted, strict=True)
+    ]
+    assert lip_loss(predicted, truth, axis).item() == pytest.approx(1 - np.mean(r), abs=1e-4)
+    assert lip_loss(3 * truth + 1, truth, axis).item() == pytest.approx(0, abs=1e-4)  # rhythm, not size
+    assert lip_loss(-truth, truth, axis).item() == pytest.approx(2, abs=1e-4)
+
+
+def test_lip_loss_ignores_padding_and_still_lips():
+    rng = np.random.default_rng(3)
+    truth = torch.from_numpy(rng.standard_normal((1, 20, 2)).astype(np.float32))
+    predicted = truth.clone()
+    predicted[:, 12:] = -5
+    mask = torch.arange(20)[None] < 12
+    assert lip_loss(predicted, truth, torch.ones(2), mask).item() == pytest.approx(0, abs=1e-4)
+    still = torch.zeros(1, 20, 2, requires_grad=True)
+    loss = lip_loss(still, torch.zeros(1, 20, 2), torch.ones(2))
+    loss.backward()
+    assert loss.item() == 1 and still.grad is not None and (still.grad == 0).all()

@@ -117,7 +117,7 @@ def test_killed_and_resumed_is_bit_identical(tmp_path):
     here = Path(__file__).resolve()
     script = SCRIPT.format(root=str(here.parents[1]), tests=str(here.parent), folder=str(tmp_path))
     process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(script)], stdout=subprocess.DEVNULL)
-    checkpoint, deadline = tmp_path / "killed" / "state.pt", time.monotonic() + 120
+    checkpoint, deadline = tmp_path / "killed" / "state.pt", time.monotonic() + 300
     while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)

@@ -24,10 +24,10 @@ class AugmentConfig:
     mask_bins: widest band of bins replaced by zero (log-mel only).
     """
 
-    warp: float = 0.15
-    gain: float = 0.2
-    tilt: float = 0.3
-    noise: float = 0.1
+    warp: float = 0.25
+    gain: float = 0.3
+    tilt: float = 0.5
+    noise: float = 0.3
     mask_ms: float = 0.0
     masks: int = 1
     mask_bins: int = 0

@@ -1,4 +1,4 @@
-"""Losses of stage 1: the paper's two (latent and perceptual) and an optional velocity term.
+"""Losses of stage 1: the paper's two (latent and perceptual), and optional ones of velocity and of the lips.
 
 Shapes: N clips, T frames, L rows of W+, D = 512, C coefficients.
 """
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from stylegan2.images import resize
 from stylegan2.protocol import Generator
 from trajectory.displacement import DisplacementSpace
+from trajectory.lips import lip_loss
 
 
 @dataclass
@@ -26,19 +27,21 @@ class LossConfig:
       "w": || w_t - w^_t ||_2 over all of W+, the paper's equation.
       "basis": the same norm inside the span of the offset basis only, so that what no coefficient can reach
       (the frame encoder's noise in the other directions) neither dilutes nor scales the gradient.
+    lip: correlation of the lips' opening (trajectory/lips.py; ours).
     image_every: steps between two image terms (0 = never); image_size: px at which they are compared.
     """
 
     latent: float = 1.0
     image: float = 1.0
     velocity: float = 0.0
+    lip: float = 0.0
     space: Literal["w", "basis"] = "basis"
     image_every: int = 4
     image_size: int = 128
 
     def __post_init__(self) -> None:
-        if min(self.latent, self.image, self.velocity) < 0:
-            raise ValueError("losses.latent, losses.image and losses.velocity cannot be negative")
+        if min(self.latent, self.image, self.velocity, self.lip) < 0:
+            raise ValueError("losses.latent, losses.image, losses.velocity and losses.lip cannot be negative")
         if self.space not in ("w", "basis"):
             raise ValueError(f"losses.space is {self.space!r}; it must be 'w' or 'basis'")
         if self.image_every < 0 or self.image_size < 16:
@@ -87,8 +90,12 @@ def stage1_losses(
     mask_NT: Tensor,
     space: DisplacementSpace,
     config: LossConfig,
+    lip_axis_C: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """The latent and velocity terms, unweighted. In units of W whichever the space: coefficients times their scale."""
+    """The latent, velocity and lip terms, unweighted; the lip term only with its axis.
+
+    The first two are in units of W whichever the space: coefficients times their scale.
+    """
     if config.space == "basis":
         predicted = coefficients_NTC * space.offset_scale
         target = space.encode(d_NTLD) * space.offset_scale
@@ -97,6 +104,8 @@ def stage1_losses(
     losses = {"latent": latent_loss(predicted, target, mask_NT)}
     if config.velocity > 0:
         losses["velocity"] = velocity_loss(predicted, target, mask_NT)
+    if config.lip > 0 and lip_axis_C is not None:
+        losses["lip"] = lip_loss(coefficients_NTC, space.encode(d_NTLD), lip_axis_C, mask_NT)
     return losses
 
 

@@ -71,12 +71,14 @@ def train(
     folder: str | Path,
     fabric: Fabric | None = None,
     image_term: ImageTerm | None = None,
+    lip_axis: np.ndarray | None = None,
     resume: str | Path | None = "auto",
     stop_at: int | None = None,
 ) -> TrajectoryPredictor:
     """Trains `net`, keeps the EMA weights that validate best, calibrates their amplitude and exports them.
 
-    folder: gets state.pt, trajectory.safetensors and tensorboard/. image_term None: no L_lpips.
+    folder: gets state.pt, trajectory.safetensors and tensorboard/. image_term None: no L_lpips;
+    lip_axis (C,) None: no L_lip.
     resume: "auto" continues folder/state.pt if it is there, a path that file, None starts anew.
     stop_at: leaves after that step with the state saved, as a queue's time limit would (nothing is exported before
     config.steps). Raises TrajectoryError for a checkpoint of another configuration.
@@ -90,6 +92,7 @@ def train(
     optimiser = torch.optim.AdamW(groups, lr=config.lr)
     model, optimiser = fabric.setup(net, optimiser)
     space = space.to(fabric.device)
+    lip_axis_C = None if lip_axis is None else torch.from_numpy(lip_axis).to(fabric.device)
     signature = {"net": asdict(net.config), "space": space.layout(), "features": asdict(sampler.features)}
     rng = np.random.default_rng([config.seed, fabric.global_rank])
     sampler.rank = fabric.global_rank  # every process its own windows
@@ -110,7 +113,7 @@ def train(
                 group["lr"] = rate
 
             coefficients, _ = model(values, space.identity(w_ref))
-            terms = stage1_losses(coefficients, d, mask, space, losses)
+            terms = stage1_losses(coefficients, d, mask, space, losses, lip_axis_C)
             if image_term and losses.wants_image(state.step):
                 size = losses.image_size
                 terms["image"] = image_term(coefficients, d, w_ref, mask, space, size, rng)
