@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 .PHONY: test lint demo install clean
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -1,5 +1,6 @@
 """Shared fixtures: tiny talking clips of the embedded generator, cheap enough for every test run."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,7 +23,7 @@ SEEDS = (3, 5, 8)  # faces that dlib finds
 @pytest.fixture(scope="session", autouse=True)
 def _like_a_script() -> None:
     keep_freed_memory()
-    torch.set_num_threads(2)
+    torch.set_num_threads(max(1, 2 // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))))
 
 
 def noise_bursts(frames: int, seed: int = 0) -> Waveform:
