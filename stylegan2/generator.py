@@ -41,7 +41,7 @@ def full_table(resolution: int, channels: Channels | None) -> dict[int, int]:
         raise ValueError(
             f"channels must name the sizes {sizes(resolution)} with at least one channel, got {table}"
         )
-    return table
+    return dict(sorted(table.items()))
 
 
 class Block(nn.Module):

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from stylegan2.weights import WeightsError
 
-MAX_OPCODES = 1_000_000  # a snapshot of G, D and G_ema at 1024 px has about 50,000
+MAX_OPCODES = 300_000  # a snapshot of G, D and G_ema at 1024 px has about 50,000
 MAX_HEIGHT = 100  # levels of nesting; such a snapshot has about 25
 MAX_STORAGE_OPCODES = 200  # of the pickles around one tensor's bytes; torch writes about 60
 

@@ -144,7 +144,8 @@ def assemble(build: Callable[[], Network], state: Mapping[str, Tensor], what: st
         with torch.device("meta"):
             network = build()
     except (ValueError, LookupError, ArithmeticError, RuntimeError) as error:
-        raise WeightsError(f"These tensors do not form a {what}: {str(error)[:160]}.") from error
+        reason = "a tensor has too few axes" if isinstance(error, LookupError) else str(error)[:160]
+        raise WeightsError(f"These tensors do not form a {what}: {reason}.") from error
     difference = first_difference(network.state_dict(), state)
     if difference is not None:
         raise WeightsError(f"These tensors do not form a {what}: {difference}.")
