@@ -68,8 +68,8 @@ def convert_weights(config: Config, run: Run) -> Path:
             run.say("Note: rosinality's code has no clamp; values beyond it will differ there.")
     else:
         kind = "stylegan2" if isinstance(network, StyleGAN2) else "discriminator"
-        notes = {"converted_from": {"file": source.name, "sha256": file_hash(source), **found}}
-        notes["licence"] = "as the source's: see docs/WEIGHTS.md"
+        origin = {"file": source.name, "sha256": file_hash(source), **found}
+        notes = {"converted_from": origin, "licence": "as the source's: see docs/WEIGHTS.md"}
         save_weights(network, target, kind, network.config, notes)  # type: ignore[arg-type]
     found["sha256 of the input"], found["sha256 of the output"] = file_hash(source), file_hash(target)
     run.say("\n".join(f"  {name:<22} {value}" for name, value in found.items()))

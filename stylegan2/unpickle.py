@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -89,7 +89,7 @@ class _Machine:
             self.step(opcode.name, argument, position)
         raise Refused("has no end: it is cut short")
 
-    def step(self, name: str, argument: Any, position: int) -> None:
+    def step(self, name: str, argument: Any, position: int | None) -> None:
         """One instruction; those that are not listed are refused."""
         stack = self.stack
         match name:
@@ -302,7 +302,7 @@ def _admitted(name: str) -> _Name:
 # Bounds, shared with the readers of .pt files.
 
 
-def check_pickles(stream: IO[bytes] | mmap.mmap, pickles: int, limit: int) -> None:
+def check_pickles(stream: Any, pickles: int, limit: int) -> None:
     """Refused unless the next pickles of the stream have at most `limit` instructions together; builds nothing."""
 
     def opcodes() -> Iterator[Any]:

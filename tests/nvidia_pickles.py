@@ -39,8 +39,8 @@ def nvidia_modules():
     names = ("torch_utils", "torch_utils.persistence", "dnnlib", "dnnlib.util")
     sys.modules.update({name: types.ModuleType(name) for name in names})
     easy = type("EasyDict", (dict,), {"__module__": "dnnlib.util"})
-    sys.modules["dnnlib.util"].EasyDict = easy
-    sys.modules["torch_utils.persistence"]._reconstruct_persistent_obj = reconstruct
+    vars(sys.modules["dnnlib.util"])["EasyDict"] = easy
+    vars(sys.modules["torch_utils.persistence"])["_reconstruct_persistent_obj"] = reconstruct
     before = reconstruct.__module__, reconstruct.__qualname__
     reconstruct.__module__, reconstruct.__qualname__ = (
         "torch_utils.persistence",
@@ -65,12 +65,12 @@ def recorded(network, kind, change=None, **kwargs):
             parent, _, last = name.rpartition(".")
             made = Persistent(TREE.get(last, "Layer"))
             if last.startswith("b") and last[1:].isdigit():
-                made.architecture = "skip" if kind == "Generator" else "resnet"
+                vars(made)["architecture"] = "skip" if kind == "Generator" else "resnet"
             if last.startswith("conv") or last in ("torgb", "fromrgb"):
-                made.conv_clamp = network.conv_clamp
-                made.activation = "linear" if last == "torgb" else "lrelu"
+                activation = "linear" if last == "torgb" else "lrelu"
+                vars(made).update(conv_clamp=network.conv_clamp, activation=activation)
             if name.startswith("mapping.fc"):
-                made.bias_gain, made.activation = 0.01, "lrelu"
+                vars(made).update(bias_gain=0.01, activation="lrelu")
             module(parent).add_module(last, made)
             modules[name] = made
         return modules[name]
