@@ -145,7 +145,9 @@ class Config:
 
     device: auto, cpu, cuda, mps; precision: as Lightning Fabric names it. threads: of torch, 0 = its default;
     workers: processes of prepare_data. Relative data_dir and results_dir are relative to the repository.
-    wav, photo, clip, output, predictions, references: files of one call.
+    wav, photo, clip, input, output, predictions, references: files of one call.
+    network: which of a weight file's networks convert_weights.py takes; layout: whose names it gives exported tensors.
+    entry: which file of the catalogue of public weights download_weights.py fetches.
     tuned: "auto" (the generator that stage 2 tuned on this face, if there is one), a file, or "none".
     """
 
@@ -164,10 +166,14 @@ class Config:
     wav: str | None = None
     photo: str | None = None
     clip: str | None = None
+    input: str | None = None
     output: str | None = None
     predictions: str | None = None
     references: str | None = None
     tuned: str = "auto"
+    network: Literal["g_ema", "g", "d", "encoder"] = "g_ema"
+    layout: Literal["rosinality", "nvidia"] = "rosinality"
+    entry: str | None = None
 
     data: DataConfig = field(default_factory=DataConfig)
     prepare: PrepareConfig = field(default_factory=PrepareConfig)

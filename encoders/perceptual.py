@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import pickle
 import warnings
 from pathlib import Path
 from typing import Literal
@@ -15,10 +16,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from stylegan2.catalogue import path_of
 from stylegan2.weights import WeightsError
 
 Net = Literal["alex", "vgg"]
-TRUNKS = {"alex": "alexnet-owt-7be5be79.pth", "vgg": "vgg16-397923af.pth"}
+TRUNKS = {"alex": "lpips_alex", "vgg": "lpips_vgg"}  # their names in stylegan2/catalogue.py
 
 
 class Perceptual(nn.Module):
@@ -44,12 +46,27 @@ def load_perceptual(net: Net = "alex", family: Literal["st-lpips", "lpips"] = "s
             return Perceptual(
                 f"st-lpips-{net}", stlpips.LPIPS(net=net, variant="shift_tolerant", verbose=False)
             )
-        trunk = Path(torch.hub.get_dir()) / "checkpoints" / TRUNKS[net]
+        trunk = path_of(TRUNKS[net])
         if not trunk.is_file():
             raise WeightsError(
-                f"lpips needs {trunk}: download it from https://download.pytorch.org/models/{TRUNKS[net]}, "
-                "or use metrics.perceptual=st-lpips, whose weights are installed."
+                f"lpips needs {trunk}: python scripts/download_weights.py entry={TRUNKS[net]}, or use "
+                "metrics.perceptual=st-lpips, whose weights are installed."
             )
-        import lpips
+        return Perceptual(f"lpips-{net}", _lpips(net, trunk))
 
-        return Perceptual(f"lpips-{net}", lpips.LPIPS(net=net, verbose=False))
+
+def _lpips(net: Net, trunk: Path) -> nn.Module:
+    """lpips with the trunk of this file: its constructor takes no weights, only a function of torchvision's downloads."""
+    import lpips
+    from torchvision.models import _api
+
+    download = _api.load_state_dict_from_url
+    _api.load_state_dict_from_url = lambda *_, **__: torch.load(trunk, map_location="cpu", weights_only=True)
+    try:
+        return lpips.LPIPS(net=net, verbose=False)
+    except (EOFError, RuntimeError, pickle.UnpicklingError) as error:
+        raise WeightsError(
+            f"{trunk} is not the trunk of LPIPS {net}, or is damaged: download it again."
+        ) from error
+    finally:
+        _api.load_state_dict_from_url = download

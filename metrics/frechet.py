@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stylegan2.catalogue import path_of
+
 Inception = Callable[[Tensor], np.ndarray]
 
 
@@ -75,10 +77,8 @@ def fid_of(
 
 
 def inception_path() -> Path:
-    """Where pytorch-fid's weights lie once it has fetched them: torch's hub cache."""
-    from pytorch_fid.inception import FID_WEIGHTS_URL
-
-    return Path(torch.hub.get_dir()) / "checkpoints" / FID_WEIGHTS_URL.rsplit("/", 1)[-1]
+    """Where pytorch-fid's weights lie: a folder for offline use, or torch's hub cache, as pytorch-fid leaves them."""
+    return path_of("inception_fid")
 
 
 def load_inception(
@@ -86,7 +86,7 @@ def load_inception(
 ) -> tuple[Inception | None, str | None]:
     """(features, None) with features(x_N3HW in [-1, 1]) -> (N, 2048), or (None, why not). Downloads nothing.
 
-    path: the weight file of pytorch-fid; by default the one in torch's hub cache.
+    path: the weight file of pytorch-fid; by default where stylegan2/catalogue.py finds it.
     """
     try:
         import pytorch_fid.inception as package
@@ -94,7 +94,11 @@ def load_inception(
         return None, "pytorch-fid is not installed: pip install pytorch-fid"
     path = Path(path) if path is not None else inception_path()
     if not path.is_file():
-        return None, f"no Inception weights at {path}: fetch {package.FID_WEIGHTS_URL} and put the file there"
+        return (
+            None,
+            f"no Inception weights at {path}: python scripts/download_weights.py entry=inception_fid, "
+            f"or put {package.FID_WEIGHTS_URL} there",
+        )
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         network = _inception(package, state).to(device).eval()

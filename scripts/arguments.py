@@ -10,6 +10,7 @@ PATHS = (
     "wav",
     "photo",
     "clip",
+    "input",
     "output",
     "predictions",
     "references",

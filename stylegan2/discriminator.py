@@ -4,6 +4,8 @@ Shapes: N images, C channels, H = W = resolution.
 """
 
 import math
+import re
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -12,6 +14,7 @@ from torch import Tensor, nn
 from stylegan2.generator import Channels, full_table, sizes
 from stylegan2.layers import Conv, Linear
 from stylegan2.ops import full_precision
+from stylegan2.weights import WeightsError, assemble
 
 
 def minibatch_std(x_NCHW: Tensor, group: int = 4) -> Tensor:
@@ -101,3 +104,20 @@ class Discriminator(nn.Module):
         for size in self.sizes:
             x = self.get_submodule(f"b{size}")(x)
         return self.b4(x)
+
+    @classmethod
+    def from_state_dict(
+        cls, state: Mapping[str, Tensor], conv_clamp: float | None = None, group: int = 4
+    ) -> "Discriminator":
+        """Rebuilds the network from tensors alone; they show neither `conv_clamp` nor `group`. Filters are ignored."""
+        state = {key: value for key, value in state.items() if not key.endswith("resample_filter")}
+        found = {int(m[1]): key for key in state if (m := re.fullmatch(r"b(\d+)\.conv0\.weight", key))}
+        if not found or "b4.conv.weight" not in state:
+            raise WeightsError(
+                "These tensors are not a StyleGAN2 discriminator (no b4.conv or b8.conv0 with a skip)."
+            )
+        channels = {size: state[key].shape[0] for size, key in found.items()}
+        channels[4] = state["b4.conv.weight"].shape[0]
+        return assemble(
+            lambda: cls(max(found), channels, conv_clamp, group), state, "StyleGAN2 discriminator"
+        )

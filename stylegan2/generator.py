@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from stylegan2.layers import Mapping, SynthesisLayer, ToRGB
 from stylegan2.ops import upsample2
 from stylegan2.protocol import NoiseMode
-from stylegan2.weights import WeightsError
+from stylegan2.weights import WeightsError, assemble
 
 Channels = MappingType[int, int] | MappingType[str, int]
 
@@ -41,7 +41,7 @@ def full_table(resolution: int, channels: Channels | None) -> dict[int, int]:
         raise ValueError(
             f"channels must name the sizes {sizes(resolution)} with at least one channel, got {table}"
         )
-    return table
+    return dict(sorted(table.items()))
 
 
 class Block(nn.Module):
@@ -146,7 +146,7 @@ class StyleGAN2(nn.Module):
 
         The tensors do not show `conv_clamp`. FIR filters are ignored (they are fixed); a missing w_avg is estimated.
         """
-        state = {key: value.float() for key, value in state.items() if not key.endswith("resample_filter")}
+        state = {key: value for key, value in state.items() if not key.endswith("resample_filter")}
         found = {
             int(m[1]): key for key in state if (m := re.fullmatch(r"synthesis\.b(\d+)\.conv1\.weight", key))
         }
@@ -155,22 +155,20 @@ class StyleGAN2(nn.Module):
             raise WeightsError(
                 "These tensors are not a StyleGAN2 generator (no mapping.fc0 or synthesis.b4.conv1)."
             )
-        try:
-            generator = cls(
+        known = "mapping.w_avg" in state
+        w_dim = state["synthesis.b4.conv1.affine.weight"].shape[-1:].numel()
+        generator = assemble(
+            lambda: cls(
                 resolution=max(found),
-                z_dim=state["mapping.fc0.weight"].shape[1],
-                w_dim=state["synthesis.b4.conv1.affine.weight"].shape[1],
+                z_dim=state["mapping.fc0.weight"].shape[-1],
+                w_dim=w_dim,
                 channels={size: state[key].shape[0] for size, key in found.items()},
                 mapping_layers=layers,
                 conv_clamp=conv_clamp,
-            )
-            missing, unexpected = generator.load_state_dict(state, strict=False)
-        except (RuntimeError, ValueError) as error:
-            raise WeightsError(f"These tensors do not form a StyleGAN2 generator: {error}") from error
-        if unexpected or [key for key in missing if key != "mapping.w_avg"]:
-            raise WeightsError(
-                f"These tensors do not form a StyleGAN2 generator: missing {missing}, unknown {unexpected}."
-            )
-        if missing:
+            ),
+            state if known else {**state, "mapping.w_avg": torch.zeros(1).expand(w_dim)},
+            "StyleGAN2 generator",
+        )
+        if not known:
             generator.mapping.estimate_w_avg()
         return generator

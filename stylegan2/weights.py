@@ -5,10 +5,10 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 EMBEDDED = Path(__file__).parent / "assets" / "generator_256.safetensors"
+Network = TypeVar("Network", bound=nn.Module)
 
 
 class WeightsError(ValueError):
@@ -124,17 +125,49 @@ def read_weights(path: str | Path) -> WeightsFile:
 
 def fill(module: nn.Module, weights: WeightsFile, path: str | Path) -> nn.Module:
     """Loads the tensors into a network of the same shapes; WeightsError names the first that differs."""
-    wanted = module.state_dict()
-    for key in sorted(wanted.keys() | weights.state.keys()):
-        got = tuple(weights.state[key].shape) if key in weights.state else "nothing"
-        expected = tuple(wanted[key].shape) if key in wanted else "nothing"
-        if got != expected:
-            raise WeightsError(
-                f"{path} does not fit its own config: {key} is {got}, the {weights.kind} network expects {expected}; "
-                "the file was made by another version or is damaged, convert or export it again."
-            )
+    difference = first_difference(module.state_dict(), weights.state)
+    if difference is not None:
+        raise WeightsError(
+            f"{path} does not fit its own config, a {weights.kind} network: {difference}; "
+            "the file was made by another version or is damaged, convert or export it again."
+        )
     module.load_state_dict(weights.state)
     return module
+
+
+def assemble(build: Callable[[], Network], state: Mapping[str, Tensor], what: str) -> Network:
+    """The network that `build` makes, holding copies of these tensors as float32; WeightsError if they do not fit.
+
+    It is first built without memory, so that shapes that lie about the network cannot make it allocate any.
+    """
+    try:
+        with torch.device("meta"):
+            network = build()
+    except (ValueError, LookupError, ArithmeticError, RuntimeError) as error:
+        reason = "a tensor has too few axes" if isinstance(error, LookupError) else str(error)[:160]
+        raise WeightsError(f"These tensors do not form a {what}: {reason}.") from error
+    difference = first_difference(network.state_dict(), state)
+    if difference is not None:
+        raise WeightsError(f"These tensors do not form a {what}: {difference}.")
+    copies = {
+        key: value.detach().float().clone(memory_format=torch.contiguous_format)
+        for key, value in state.items()
+    }
+    for key, value in copies.items():
+        if not bool(torch.isfinite(value).all()):
+            raise WeightsError(f"These tensors do not form a {what}: {key} holds NaN or infinity.")
+    network.load_state_dict(copies, assign=True)
+    return network
+
+
+def first_difference(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str | None:
+    """ "KEY is (2, 2), expected (512, 512)" for the first key whose shape is another or that only one side has."""
+    for key in sorted(wanted.keys() | state.keys()):
+        got = tuple(state[key].shape) if key in state else "nothing"
+        expected = tuple(wanted[key].shape) if key in wanted else "nothing"
+        if got != expected:
+            return f"{key} is {got}, expected {expected}"
+    return None
 
 
 def load_generator(path: str | Path = "embedded", device: torch.device | str = "cpu") -> Any:

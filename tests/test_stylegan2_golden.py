@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from nvidia_pickles import recorded, write_snapshot
 
+from stylegan2.checkpoints import read_foreign
 from stylegan2.convert import (
     discriminator_from_rosinality,
     discriminator_to_rosinality,
@@ -65,6 +67,17 @@ def test_bfloat16_autocast_stays_near_the_reference(generator, expected):
         image = generator.synthesis(expected["wp"])
     assert image.dtype == torch.float32
     assert (image - expected["image_wp"]).abs().mean() < 0.02  # images have a standard deviation of 1
+
+
+@torch.no_grad()
+def test_the_reference_survives_nvidias_pickle(generator, expected, tmp_path):
+    """The same tensors from a snapshot as NVIDIA writes it: bit-equal, so the images above are its images too."""
+    path = write_snapshot(tmp_path / "snapshot.pkl", G_ema=recorded(generator, "Generator"))
+    again = read_foreign(path).build("g_ema")
+    state, theirs = generator.state_dict(), again.state_dict()
+    assert state.keys() == theirs.keys() and all(torch.equal(state[key], theirs[key]) for key in state)
+    w = again.mapping(expected["z"])  # type: ignore[operator]
+    assert torch.allclose(w, expected["w"], rtol=0, atol=TOLERANCE)
 
 
 def test_generator_state_survives_both_conversions(generator, generator_state):

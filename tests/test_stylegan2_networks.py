@@ -6,12 +6,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from stylegan2.checkpoints import read_checkpoint
 from stylegan2.convert import (
     discriminator_from_rosinality,
     discriminator_to_rosinality,
     generator_from_rosinality,
     generator_to_rosinality,
-    read_checkpoint,
 )
 from stylegan2.discriminator import Discriminator, minibatch_std
 from stylegan2.generator import StyleGAN2, channel_table
