@@ -18,7 +18,7 @@ from rich.progress import track
 from configs.schema import Config
 from encoders.basis import VISEMES, load_viseme_basis
 from encoders.basis_fit import draw_expressions
-from encoders.e4e import CompactE4E, encoder_config
+from encoders.e4e import CompactE4E, save_encoder
 from encoders.landmark_net import load_landmark_net
 from encoders.train import EncoderTrainer, ImageJudges
 from encoders.train import train_encoder as training
@@ -27,7 +27,7 @@ from scripts.runtime import Run, launch, shown
 from scripts.stages import generator_path, keyed, the_encoder, the_generator, the_teacher
 from stylegan2.pairs import SHARD, FolderPairs, draw_codes, make_pairs
 from stylegan2.protocol import Generator
-from stylegan2.weights import file_hash, read_weights, save_weights
+from stylegan2.weights import file_hash, read_weights
 
 GROUP = 6  # expressions of one person
 SIZE = 256
@@ -67,7 +67,7 @@ def train_encoder(config: Config, run: Run) -> Path:
         "trained_on": file_hash(generator_path(config)),
     }
     path = folder / "encoder.safetensors"
-    save_weights(trainer.ema, path, "compact_e4e", encoder_config(encoder.config), notes, half=True)
+    save_encoder(trainer.ema, path, notes)
     save_provenance(folder, config, seconds=run.seconds, weights={"encoder": file_hash(path)})
     run.say(f"wrote {shown(path)}")
     return path

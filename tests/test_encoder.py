@@ -14,7 +14,7 @@ from encoders.basis_fit import (
     in_all_rows,
     start_directions,
 )
-from encoders.e4e import CompactE4E, CompactE4EConfig, encoder_config, load_encoder
+from encoders.e4e import CompactE4E, CompactE4EConfig, load_encoder, save_encoder
 from encoders.geometry import aperture
 from encoders.invert import InversionConfig, Judges, invert_frames, person_offset
 from encoders.landmark_net import LandmarkNet, shifted
@@ -58,7 +58,7 @@ def test_an_untrained_encoder_gives_its_rows_around_w_avg() -> None:
 
 def test_weight_file_rebuilds_the_encoder_and_others_are_refused(tmp_path) -> None:
     encoder = CompactE4E(TINY, torch.randn(16)).eval()
-    save_weights(encoder, tmp_path / "e.safetensors", "compact_e4e", encoder_config(TINY))
+    save_encoder(encoder, tmp_path / "e.safetensors", {}, half=False)
     x = torch.randn(1, 3, 256, 256)
     torch.testing.assert_close(load_encoder(tmp_path / "e.safetensors")(x), encoder(x))
     save_weights(encoder, tmp_path / "g.safetensors", "stylegan2", {})
