@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stylegan2.images import resize
-from stylegan2.weights import WeightsError
+from stylegan2.weights import WeightsError, fill, read_weights
 
 IDENTITY_SIDE = 112  # px that the recognition network looks at
 
@@ -98,6 +99,8 @@ class IdentityNet(nn.Module):
     keeps [35:223, 32:220] of 256 px (Richardson et al. 2021). Both have gradients.
     """
 
+    kind = "ir_se"
+
     def __init__(self, config: BackboneConfig | None = None, width: int = 512):
         super().__init__()
         self.backbone_config, self.width = config or BackboneConfig(), width
@@ -132,6 +135,32 @@ def identity_from_public(state: Mapping[str, Tensor]) -> IdentityNet:
     net.to_empty(device="cpu")
     fill_public(net, state, "an IR-SE50 recognition network")
     return net.eval().requires_grad_(False)
+
+
+def load_identity(path: str | Path, device: torch.device | str = "cpu") -> IdentityNet:
+    """The recognition network in a weight file, frozen and in eval mode; WeightsError for any other file."""
+    weights = read_weights(path)
+    if weights.kind != IdentityNet.kind:
+        raise WeightsError(f"{path} holds a {weights.kind!r} network, not a recognition network ('ir_se').")
+    try:
+        sizes = {key: value for key, value in weights.config.items() if key != "width"}
+        net = IdentityNet(BackboneConfig(**sizes), weights.config["width"])
+    except (TypeError, KeyError, ValueError) as error:
+        raise WeightsError(f"{path} holds a config that does not build its network ({error}).") from error
+    fill(net, weights, path)
+    return net.to(device).eval().requires_grad_(False)
+
+
+def start_backbone(encoder: nn.Module, identity: IdentityNet, path: str | Path) -> None:
+    """Gives an encoder's backbone the weights of a recognition network, as e4e and pSp start; WeightsError if they differ."""
+    parts = ("input_layer", "body")
+    theirs = {k: v for k, v in identity.state_dict().items() if k.startswith(parts)}
+    ours = {k: tuple(v.shape) for k, v in encoder.state_dict().items() if k.startswith(parts)}
+    if ours != {k: tuple(v.shape) for k, v in theirs.items()}:
+        raise WeightsError(
+            f"{path} holds a backbone of other sizes than encoder_full describes: give both the same widths and depths."
+        )
+    encoder.load_state_dict(theirs, strict=False)
 
 
 def fill_public(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:

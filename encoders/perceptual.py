@@ -48,7 +48,7 @@ def load_perceptual(net: Net = "alex", family: Literal["st-lpips", "lpips"] = "s
         if not trunk.is_file():
             raise WeightsError(
                 f"lpips needs {trunk}: download it from https://download.pytorch.org/models/{TRUNKS[net]}, "
-                "or use metrics.perceptual=st-lpips, whose weights are installed."
+                "or choose st-lpips, whose weights are installed (metrics.perceptual, encoder_train.perceptual)."
             )
         import lpips
 

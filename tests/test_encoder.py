@@ -18,7 +18,9 @@ from encoders.e4e import CompactE4E, CompactE4EConfig, load_encoder, save_encode
 from encoders.geometry import aperture
 from encoders.invert import InversionConfig, Judges, invert_frames, person_offset
 from encoders.landmark_net import LandmarkNet, shifted
-from encoders.train import EncoderTrainConfig, EncoderTrainer, ImageJudges, augment, train_encoder
+from encoders.train import EncoderTrainConfig, EncoderTrainer, train_encoder
+from encoders.train_data import PairBatches, augment
+from encoders.train_judges import ImageJudges
 from stylegan2.generator import StyleGAN2
 from stylegan2.images import to_tensor, to_uint8
 from stylegan2.pairs import FolderPairs, draw_codes, write_pairs
@@ -74,7 +76,8 @@ def trained(
         steps=6,
         batch=6,
         group_share=0.5,
-        image_weight=1.0,
+        pixel_weight=1.0,
+        perceptual_weight=1.0,
         landmark_weight=0.1,
         validation=4,
         save_every=3,
@@ -85,7 +88,10 @@ def trained(
         trainer.load(folder / "checkpoint.pt")
     torch.manual_seed(2)
     judges = ImageJudges(generator, square, LandmarkNet(8).requires_grad_(False))
-    for step, losses in train_encoder(trainer, pairs, pairs, 3, judges, folder):
+    batches = PairBatches(
+        pairs, pairs, 3, config.batch, config.group_share, 4, trainer.encoder.side, trainer.rng
+    )
+    for step, losses in train_encoder(trainer, batches, batches.validate, judges, folder):
         assert all(np.isfinite(value) for value in losses.values())
         if step == steps:
             break
