@@ -122,6 +122,7 @@ def test_one_step_has_the_terms_of_the_paper(generator: StyleGAN2, judges: Image
     assert set(losses) == {"delta", "pixel", "perceptual", "identity", "adversarial", "discriminator", "r1"}
     assert losses["delta"] == 0 and all(np.isfinite(list(losses.values())))
     assert "r1" not in trainer.train_step(Batch(images), judges)
+    assert isinstance(trainer.encoder, FullEncoder)
     heads = trainer.encoder.styles.by_row()
     before = {row: heads[f"{row}.linear.weight"].clone() for row in (0, 1, 2)}
     assert trainer.train_step(Batch(images), judges)["delta"] > 0 and trainer.encoder.stage == 1
