@@ -12,6 +12,7 @@ from audio.features import FeatureConfig
 from configs.typed import twin
 from encoders.basis_fit import BasisConfig
 from encoders.e4e import CompactE4EConfig
+from encoders.e4e_full import FullEncoderConfig
 from encoders.invert import InversionConfig
 from encoders.prepare import PrepareConfig
 from encoders.train import EncoderTrainConfig
@@ -195,6 +196,7 @@ class Config:
     fit: HeadConfig = field(default_factory=HeadConfig)
     basis: BasisConfig = field(default_factory=BasisConfig)
     encoder_net: CompactE4EConfig = field(default_factory=CompactE4EConfig)
+    encoder_full: FullEncoderConfig = field(default_factory=FullEncoderConfig)
     pairs: PairsConfig = field(default_factory=PairsConfig)
     encoder_train: EncoderTrainConfig = field(default_factory=EncoderTrainConfig)
 

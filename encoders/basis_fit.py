@@ -240,4 +240,5 @@ def draw_expressions(
         neutral = draw_codes(generator, 1, rng, psi=(0.5, 0.9), mixing=0.3)
         a = rng.uniform(0, 1.15, (group, len(AXES))) * (rng.random((group, len(AXES))) < 0.5)
         a[0] = 0
-        yield neutral + torch.einsum("na,ald->nld", torch.from_numpy(a.astype(np.float32)), directions_ALD)
+        amplitudes = torch.from_numpy(a.astype(np.float32)).to(neutral.device)
+        yield neutral + torch.einsum("na,ald->nld", amplitudes, directions_ALD.to(neutral.device))

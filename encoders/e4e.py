@@ -11,17 +11,18 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from encoders.e4e_full import COARSE_ROWS, MIDDLE_ROWS, FullEncoder, FullEncoderConfig
 from stylegan2.images import resize
-from stylegan2.weights import WeightsError, fill, read_weights
+from stylegan2.weights import WeightsError, fill, read_weights, save_weights
 
 EMBEDDED = Path(__file__).parent / "assets" / "encoder_256.safetensors"
 SIDE = 128  # px that the backbone looks at
-COARSE_ROWS, MIDDLE_ROWS = 3, 7  # rows 0-2 read the coarse level, 3-6 the middle one, 7 ... the fine one
 
 
 @dataclass
@@ -99,6 +100,8 @@ class RowHead(nn.Module):
 class CompactE4E(nn.Module):
     """images [N, 3, 256, 256] in [-1, 1] -> W+ [N, L, D] = w_avg + w + delta_row."""
 
+    kind, side = "compact_e4e", SIDE
+
     def __init__(self, config: CompactE4EConfig, w_avg: Tensor | None = None):
         super().__init__()
         self.config, self.num_rows = config, config.num_rows
@@ -140,21 +143,41 @@ class CompactE4E(nn.Module):
         base, deltas = self.split(images_N3HW)
         return self.w_avg + base[:, None] + deltas
 
+    def file_config(self) -> dict[str, Any]:
+        """What the weight file stores to rebuild the network."""
+        return asdict(self.config)
 
-def encoder_config(config: CompactE4EConfig) -> dict[str, object]:
-    """What the weight file stores to rebuild the network."""
-    return asdict(config)
+
+def save_encoder(
+    encoder: CompactE4E | FullEncoder, path: str | Path, notes: dict[str, Any], half: bool = True
+) -> None:
+    """Writes the file that `load_encoder` reads; half: floats as float16."""
+    save_weights(encoder, path, encoder.kind, encoder.file_config(), notes, half)
 
 
-def load_encoder(path: str | Path = "embedded", device: torch.device | str = "cpu") -> CompactE4E:
-    """The encoder in a weight file, frozen and in eval mode; WeightsError for any other file."""
+def load_encoder(
+    path: str | Path = "embedded", device: torch.device | str = "cpu"
+) -> CompactE4E | FullEncoder:
+    """The encoder in a weight file, compact or full, frozen and in eval mode; WeightsError for any other file."""
     path = EMBEDDED if str(path) == "embedded" else Path(path)
     weights = read_weights(path)
-    if weights.kind != "compact_e4e":
-        raise WeightsError(f"{path} holds a {weights.kind!r} network, not an encoder ('compact_e4e').")
     try:
-        encoder = CompactE4E(CompactE4EConfig(**weights.config))
+        encoder = _network(weights.kind, weights.config)
     except (TypeError, ValueError) as error:
         raise WeightsError(f"{path} holds a config that does not build an encoder ({error}).") from error
+    if encoder is None:
+        raise WeightsError(
+            f"{path} holds a {weights.kind!r} network, not an encoder ('compact_e4e' or 'full_encoder')."
+        )
     fill(encoder, weights, path)
     return encoder.to(device).eval().requires_grad_(False)
+
+
+def _network(kind: str, config: dict[str, Any]) -> CompactE4E | FullEncoder | None:
+    if kind == CompactE4E.kind:
+        return CompactE4E(CompactE4EConfig(**config))
+    if kind == FullEncoder.kind:
+        with torch.device("meta"):  # a gigabyte of random numbers that the file overwrites
+            encoder = FullEncoder(FullEncoderConfig(**config))
+        return encoder.to_empty(device="cpu")
+    return None

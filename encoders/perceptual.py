@@ -49,24 +49,26 @@ def load_perceptual(net: Net = "alex", family: Literal["st-lpips", "lpips"] = "s
         trunk = path_of(TRUNKS[net])
         if not trunk.is_file():
             raise WeightsError(
-                f"lpips needs {trunk}: python scripts/download_weights.py entry={TRUNKS[net]}, or use "
-                "metrics.perceptual=st-lpips, whose weights are installed."
+                f"lpips needs {trunk}: python scripts/download_weights.py entry={TRUNKS[net]}, or choose st-lpips, "
+                "whose weights are installed (metrics.perceptual, encoder_train.perceptual)."
             )
         return Perceptual(f"lpips-{net}", _lpips(net, trunk))
 
 
 def _lpips(net: Net, trunk: Path) -> nn.Module:
-    """lpips with the trunk of this file: its constructor takes no weights, only a function of torchvision's downloads."""
+    """lpips with the trunk of this file; by itself it would download one, so it is made with a random one first."""
     import lpips
-    from torchvision.models import _api
 
-    download = _api.load_state_dict_from_url
-    _api.load_state_dict_from_url = lambda *_, **__: torch.load(trunk, map_location="cpu", weights_only=True)
+    network = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
     try:
-        return lpips.LPIPS(net=net, verbose=False)
-    except (EOFError, RuntimeError, pickle.UnpicklingError) as error:
+        state = torch.load(trunk, map_location="cpu", weights_only=True)
+        for (
+            name,
+            value,
+        ) in network.net.state_dict().items():  # slice2.3.weight is torchvision's features.3.weight
+            value.copy_(state[f"features.{name.split('.', 1)[1]}"])
+    except (EOFError, KeyError, TypeError, RuntimeError, pickle.UnpicklingError) as error:
         raise WeightsError(
             f"{trunk} is not the trunk of LPIPS {net}, or is damaged: download it again."
         ) from error
-    finally:
-        _api.load_state_dict_from_url = download
+    return network

@@ -25,6 +25,8 @@ PATHS = (
     "stage1.name",
     "tuned",
     "pairs.folder",
+    "encoder_train.images",
+    "encoder_train.identity",
     "pretrain.images",
     "pretrain.teacher",
 )

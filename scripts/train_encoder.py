@@ -1,12 +1,13 @@
-"""python scripts/train_encoder.py [pairs.folder=FOLDER] [encoder_train.steps=6000] [resume=auto|PATH|none]
+"""python scripts/train_encoder.py [experiment=e4e_ffhq encoder_train.images=FOLDER] [pairs.folder=FOLDER] [resume=auto|PATH|none]
 
-Trains the compact e4e on images whose codes are known -> results/<name>/encoder/encoder.safetensors, which is what
-encoder.weights= takes. Without pairs.folder= the generator makes the images; groups of one person with several
-expressions teach it what talking changes.
+Trains an e4e encoder -> results/<name>/encoder/encoder.safetensors, which is what encoder.weights= takes. By default
+the compact one, on images whose codes are known: those of pairs.folder=, or the generator's; groups of one person
+with several expressions teach it what talking changes. experiment=e4e_ffhq trains the full one on photographs.
 """
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # our packages win over installed namesakes
@@ -14,52 +15,53 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # our packages win
 import numpy as np
 import torch
 from rich.progress import track
+from torch import nn
 
 from configs.schema import Config
+from encoders.backbone import load_identity, start_backbone
 from encoders.basis import VISEMES, load_viseme_basis
 from encoders.basis_fit import draw_expressions
-from encoders.e4e import CompactE4E, encoder_config
+from encoders.e4e import CompactE4E, save_encoder
+from encoders.e4e_full import FullEncoder
 from encoders.landmark_net import load_landmark_net
-from encoders.train import EncoderTrainer, ImageJudges
+from encoders.perceptual import load_perceptual
+from encoders.train import EncoderTrainer
 from encoders.train import train_encoder as training
+from encoders.train_data import Draw, PairBatches, held_batches, photo_batches, photographs
+from encoders.train_judges import ImageJudges, fidelity
 from scripts.provenance import save_provenance
 from scripts.runtime import Run, launch, shown
-from scripts.stages import generator_path, keyed, the_encoder, the_generator, the_teacher
+from scripts.stages import generator_path, keyed, the_encoder, the_generator
 from stylegan2.pairs import SHARD, FolderPairs, draw_codes, make_pairs
 from stylegan2.protocol import Generator
-from stylegan2.weights import file_hash, read_weights, save_weights
+from stylegan2.sources import Teacher
+from stylegan2.weights import WeightsError, file_hash, read_weights
 
 GROUP = 6  # expressions of one person
 SIZE = 256
 
+Validate = Callable[[nn.Module], dict[str, float]]
+
 
 def train_encoder(config: Config, run: Run) -> Path:
     """The trained encoder's weight file."""
-    folder = run.results / "encoder"
+    folder, settings = run.results / "encoder", config.encoder_train
     generator = the_generator(config, run)
-    with run.timed("pairs"):
-        singles, groups = _pairs(config, run, generator)
-    run.say(
-        f"training the encoder into {shown(folder)} on {len(singles)} images and {len(groups or [])} in groups"
-    )
-    settings = config.encoder_train
     with run.timed("encoder"):
         torch.manual_seed(config.seed)
-        encoder = (
-            the_encoder(config, run)
-            if settings.warm_start
-            else CompactE4E(config.encoder_net, generator.w_avg.cpu())
-        )
+        encoder = _new_encoder(config, run, generator).to(run.device)
         trainer = EncoderTrainer(encoder, settings, config.seed)
+        judges = _judges(config, run, generator) if settings.sees_images else None
+    with run.timed("pairs"):
+        draw, validate, what = _data(config, run, generator, trainer, judges)
+    run.say(f"training the {settings.network} encoder into {shown(folder)} on {what}")
+    with run.timed("encoder"):
         checkpoint = folder / "checkpoint.pt" if config.resume == "auto" else Path(config.resume)
         if config.resume != "none" and (config.resume != "auto" or checkpoint.is_file()):
             trainer.load(checkpoint)
-        judges = None
-        if settings.image_weight or settings.landmark_weight:
-            judges = ImageJudges(generator.requires_grad_(False), the_teacher(run), load_landmark_net())
-        steps = training(trainer, singles, groups, GROUP, judges, folder)
+        steps = training(trainer, draw, validate, judges, folder)
         for step, losses in track(steps, "encoder", settings.steps - trainer.step, transient=True):
-            if "val/latent" in losses:
+            if any(name.startswith("val/") for name in losses):
                 run.say(f"step {step}: " + ", ".join(f"{name} {value:.4f}" for name, value in losses.items()))
     theirs = read_weights(generator_path(config)).notes
     notes = {
@@ -67,10 +69,70 @@ def train_encoder(config: Config, run: Run) -> Path:
         "trained_on": file_hash(generator_path(config)),
     }
     path = folder / "encoder.safetensors"
-    save_weights(trainer.ema, path, "compact_e4e", encoder_config(encoder.config), notes, half=True)
+    save_encoder(trainer.ema, path, notes)
     save_provenance(folder, config, seconds=run.seconds, weights={"encoder": file_hash(path)})
     run.say(f"wrote {shown(path)}")
     return path
+
+
+def _new_encoder(config: Config, run: Run, generator: Generator) -> CompactE4E | FullEncoder:
+    """With random weights around the generator's w_avg, or those of encoder.weights; rows as the generator reads."""
+    settings, w_avg = config.encoder_train, generator.w_avg.cpu()
+    sizes = {"num_rows": generator.num_rows, "w_dim": generator.w_dim}
+    if settings.warm_start:
+        encoder = the_encoder(config, run)
+    elif settings.network == "full":
+        encoder = FullEncoder(replace(config.encoder_full, **sizes), w_avg)
+        if settings.identity:
+            start_backbone(encoder, load_identity(settings.identity), settings.identity)
+    else:
+        encoder = CompactE4E(replace(config.encoder_net, **sizes), w_avg)
+    wanted = FullEncoder if settings.network == "full" else CompactE4E
+    if not isinstance(encoder, wanted) or encoder.num_rows != generator.num_rows:
+        raise WeightsError(
+            f"encoder.weights={config.encoder.weights} is a {encoder.kind} network of {encoder.num_rows} rows; "
+            f"encoder_train.network={settings.network} and the generator need {wanted.kind} of {generator.num_rows}."
+        )
+    if isinstance(encoder, FullEncoder) and encoder.config.kind == "psp":
+        raise WeightsError("Only e4e encoders are trained here, and this is pSp: set encoder_full.kind=e4e.")
+    return encoder
+
+
+def _judges(config: Config, run: Run, generator: Generator) -> ImageJudges:
+    settings = config.encoder_train
+    return ImageJudges(
+        generator,
+        load_perceptual("alex", settings.perceptual).to(run.device),
+        load_landmark_net().to(run.device) if settings.landmark_weight else None,
+        load_identity(settings.identity, run.device)
+        if settings.identity and settings.identity_weight
+        else None,
+    )
+
+
+def _data(
+    config: Config, run: Run, generator: Generator, trainer: EncoderTrainer, judges: ImageJudges | None
+) -> tuple[Draw, Validate, str]:
+    """What is trained on, how it is validated, and both in words."""
+    settings, side = config.encoder_train, trainer.encoder.side
+    batch, held, device = settings.batch, settings.validation, run.device
+    if settings.source == "pairs":
+        singles, groups = _pairs(config, run, generator)
+        share, rng = settings.group_share, trainer.rng
+        pairs = PairBatches(singles, groups, GROUP, batch, share, held, side, rng, device)
+        return pairs, pairs.validate, f"{len(singles)} images and {len(groups or [])} in groups"
+    if settings.source == "photos" and settings.images:
+        train, test = photographs(Path(settings.images).expanduser(), side, batch, held, config.seed, device)
+        what = f"{len(train.paths)} photographs"
+    else:
+        train, test = (Teacher(generator, generator, batch, seed) for seed in (config.seed, config.seed + 1))
+        what = "samples of the generator"
+    assert judges is not None  # the settings demand image terms when there are no codes
+
+    def validate(encoder: nn.Module) -> dict[str, float]:
+        return fidelity(encoder, judges, held_batches(photo_batches(test, side), held, batch), settings)
+
+    return photo_batches(train, side), validate, what
 
 
 def _pairs(config: Config, run: Run, generator: Generator) -> tuple[FolderPairs, FolderPairs | None]:

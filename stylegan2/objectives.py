@@ -23,11 +23,11 @@ def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
     return F.softplus(-real_logits.float()).mean() + F.softplus(fake_logits.float()).mean()
 
 
-def r1_penalty(discriminator: Callable[[Tensor], Tensor], real_N3HW: Tensor) -> Tensor:
-    """R1 = E[|grad_x D(x)|^2] on real images (Mescheder 2018); its weight is gamma / 2."""
-    real = real_N3HW.detach().requires_grad_(True)
+def r1_penalty(discriminator: Callable[[Tensor], Tensor], real: Tensor) -> Tensor:
+    """R1 = E[|grad_x D(x)|^2] on real images or latents [N, ...] (Mescheder 2018); its weight is gamma / 2."""
+    real = real.detach().requires_grad_(True)
     (gradient,) = torch.autograd.grad(discriminator(real).sum(), real, create_graph=True)
-    return gradient.float().square().sum((1, 2, 3)).mean()
+    return gradient.float().square().flatten(1).sum(1).mean()
 
 
 def default_r1_gamma(resolution: int, batch: int) -> float:

@@ -9,7 +9,11 @@ from configs.schema import Config
 from scripts.runtime import RunError, compose, resolve
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-NEEDS = {"own_clip": ["data.root=somewhere"], "folder": ["data.root=somewhere"]}
+NEEDS = {
+    "own_clip": ["data.root=somewhere"],
+    "folder": ["data.root=somewhere"],
+    "e4e_ffhq": ["encoder_train.images=somewhere", "encoder_train.identity=something"],
+}
 OPTIONS = [
     (group.name, file.stem)
     for group in sorted(CONFIGS.iterdir())
@@ -44,6 +48,19 @@ def test_paper_lstm_follows_the_paper():
     assert config.losses.space == "w" and config.train.lr == 1e-4
 
 
+def test_e4e_follows_its_paper_and_has_a_tiny_twin():
+    config = resolve(compose(["experiment=e4e_ffhq", *NEEDS["e4e_ffhq"]]))
+    train = config.encoder_train
+    weights = (train.pixel_weight, train.perceptual_weight, train.identity_weight, train.delta_weight)
+    assert weights == (1.0, 0.8, 0.1, 2e-4) and train.pixel == "l2" and train.perceptual == "lpips"
+    assert (train.progressive_start, train.progressive_every) == (20_000, 2000)
+    adversary = train.adversary
+    assert (adversary.weight, adversary.lr, adversary.r1_every, adversary.pool) == (0.1, 2e-5, 16, 50)
+    assert (train.batch, train.lr, train.image_size, config.encoder_full.side) == (8, 1e-4, 256, 256)
+    twin = resolve(compose(["experiment=e4e_ffhq_smoke"])).encoder_train
+    assert twin.network == "full" and twin.adversary.weight == 0.1 and twin.progressive_start == 1
+
+
 def test_one_seed_rules_all():
     config = resolve(compose(["seed=7"]))
     assert config.train.seed == config.tuning.seed == 7
@@ -56,6 +73,10 @@ def test_one_seed_rules_all():
         (["audio.context_ms=33"], "audio.context_ms"),
         (["name=a/b"], "name=a/b"),
         (["target.share=1.5"], "target.share"),
+        (["experiment=e4e_ffhq"], "encoder_train.images=FOLDER"),
+        (["experiment=e4e_ffhq", "encoder_train.images=x"], "encoder_train.identity=FILE"),
+        (["encoder_train.progressive_start=10"], "encoder_train.network=full"),
+        (["encoder_train.source=samples"], "encoder_train.pixel_weight"),
     ],
 )
 def test_impossible_values_are_refused_with_a_remedy(overrides, words):

@@ -14,11 +14,13 @@ from encoders.basis_fit import (
     in_all_rows,
     start_directions,
 )
-from encoders.e4e import CompactE4E, CompactE4EConfig, encoder_config, load_encoder
+from encoders.e4e import CompactE4E, CompactE4EConfig, load_encoder, save_encoder
 from encoders.geometry import aperture
 from encoders.invert import InversionConfig, Judges, invert_frames, person_offset
 from encoders.landmark_net import LandmarkNet, shifted
-from encoders.train import EncoderTrainConfig, EncoderTrainer, ImageJudges, augment, train_encoder
+from encoders.train import EncoderTrainConfig, EncoderTrainer, train_encoder
+from encoders.train_data import PairBatches, augment
+from encoders.train_judges import ImageJudges
 from stylegan2.generator import StyleGAN2
 from stylegan2.images import to_tensor, to_uint8
 from stylegan2.pairs import FolderPairs, draw_codes, write_pairs
@@ -58,7 +60,7 @@ def test_an_untrained_encoder_gives_its_rows_around_w_avg() -> None:
 
 def test_weight_file_rebuilds_the_encoder_and_others_are_refused(tmp_path) -> None:
     encoder = CompactE4E(TINY, torch.randn(16)).eval()
-    save_weights(encoder, tmp_path / "e.safetensors", "compact_e4e", encoder_config(TINY))
+    save_encoder(encoder, tmp_path / "e.safetensors", {}, half=False)
     x = torch.randn(1, 3, 256, 256)
     torch.testing.assert_close(load_encoder(tmp_path / "e.safetensors")(x), encoder(x))
     save_weights(encoder, tmp_path / "g.safetensors", "stylegan2", {})
@@ -74,7 +76,8 @@ def trained(
         steps=6,
         batch=6,
         group_share=0.5,
-        image_weight=1.0,
+        pixel_weight=1.0,
+        perceptual_weight=1.0,
         landmark_weight=0.1,
         validation=4,
         save_every=3,
@@ -85,7 +88,10 @@ def trained(
         trainer.load(folder / "checkpoint.pt")
     torch.manual_seed(2)
     judges = ImageJudges(generator, square, LandmarkNet(8).requires_grad_(False))
-    for step, losses in train_encoder(trainer, pairs, pairs, 3, judges, folder):
+    batches = PairBatches(
+        pairs, pairs, 3, config.batch, config.group_share, 4, trainer.encoder.side, trainer.rng
+    )
+    for step, losses in train_encoder(trainer, batches, batches.validate, judges, folder):
         assert all(np.isfinite(value) for value in losses.values())
         if step == steps:
             break
