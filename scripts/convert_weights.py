@@ -1,7 +1,8 @@
 """python scripts/convert_weights.py input=FILE output=FILE [network=g_ema|g|d|encoder] [layout=rosinality|nvidia]
 
 Reads weights of others (NVIDIA .pkl; rosinality, e4e, pSp, ReStyle, IR-SE50 .pt) without executing anything in them,
-prints what it found, tries the network, and writes a .safetensors that generator.weights= takes. Given one of our
+prints what it found, tries the network, and writes a .safetensors that generator.weights= takes, or, with
+network=encoder, encoder.weights= (IR-SE50: encoder_train.identity=). Given one of our
 .safetensors it goes the other way and writes a .pt in the layout of rosinality's or NVIDIA's code; a generator tuned by
 train_stage2.py is exported whole (generator.weights= names the one it was tuned from).
 """
@@ -11,12 +12,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # our packages win over installed namesakes
 
-from typing import Any
+from typing import Any, Literal, cast
 
 import torch
 from torch import nn
 
 from configs.schema import Config
+from encoders.backbone import IDENTITY_SIDE, IdentityNet, identity_from_public
+from encoders.e4e_full import FullEncoder, from_public
 from scripts.runtime import Run, RunError, launch, shown
 from stylegan2.checkpoints import ESTIMATED, Foreign, read_foreign
 from stylegan2.convert import discriminator_to_rosinality, generator_to_rosinality
@@ -26,6 +29,7 @@ from stylegan2.nvidia import to_nvidia
 from stylegan2.protocol import sample_w
 from stylegan2.weights import (
     EMBEDDED,
+    WeightsError,
     assemble,
     atomic_path,
     file_hash,
@@ -80,17 +84,47 @@ def convert_weights(config: Config, run: Run) -> Path:
 
 
 def write_encoder(foreign: Foreign, target: Path, run: Run) -> Path:
-    """PLUG-IN POINT for the encoder networks: `foreign.encoder` holds their tensors, `foreign.latent_avg` the mean.
-
-    Until the full-size networks are connected here, an encoder is recognised but not written.
-    """
+    """e4e and pSp -> what encoder.weights= takes; IR-SE50 -> what encoder_train.identity= takes."""
     if not foreign.encoder:
         raise RunError(f"{foreign.path} ({foreign.kind}) holds no encoder.")
-    remedy = "network=g_ema writes its generator" if foreign.networks else "give a file with a generator"
-    raise RunError(
-        f"{foreign.path} ({foreign.kind}) holds an encoder of {len(foreign.encoder)} tensors, which cannot be converted "
-        f"yet; {remedy}."
-    )
+    try:
+        network, found = _encoder(foreign)
+    except WeightsError as error:
+        raise WeightsError(f"{foreign.path}: {error}") from error
+    side = IDENTITY_SIDE if isinstance(network, IdentityNet) else network.side
+    try_out(network, foreign.path, torch.zeros(1, 3, side, side))
+    found = {"kind": foreign.kind, **found, "parameters": f"{sum(p.numel() for p in network.parameters()):,}"}
+    config = network.config if isinstance(network, IdentityNet) else network.file_config()
+    origin = {"file": foreign.path.name, "sha256": file_hash(foreign.path), **found}
+    notes = {"converted_from": origin, "licence": "as the source's: see docs/WEIGHTS.md"}
+    save_weights(network, target, network.kind, config, notes)
+    found |= {"sha256 of the input": origin["sha256"], "sha256 of the output": file_hash(target)}
+    run.say("\n".join(f"  {name:<22} {value}" for name, value in found.items()))
+    run.say(f"wrote {shown(target)}")
+    return target
+
+
+def _encoder(foreign: Foreign) -> tuple[FullEncoder | IdentityNet, dict[str, Any]]:
+    """The network, and the rows of the table that describe it. e4e and pSp differ in nothing but the file's options."""
+    if "output_layer.3.weight" in foreign.encoder:
+        return identity_from_public(foreign.encoder), {"written": "recognition network"}
+    names = {"Encoder4Editing": "e4e", "GradualStyleEncoder": "psp"}
+    if foreign.encoder_type not in names:
+        raise RunError(
+            f"{foreign.path} ({foreign.kind}) holds an encoder of the type {foreign.encoder_type or 'unknown'!r}; only "
+            f"{' (e4e) and '.join(names)} (pSp) can be converted."
+        )
+    latent_avg = foreign.latent_avg
+    if latent_avg is None and foreign.networks:
+        latent_avg = cast(StyleGAN2, foreign.build("g_ema")).w_avg
+    if latent_avg is None:
+        raise RunError(
+            f"{foreign.path} holds an encoder but neither latent_avg nor the decoder it belongs to."
+        )
+    kind = cast("Literal['e4e', 'psp']", names[foreign.encoder_type])
+    network = from_public(foreign.encoder, latent_avg, kind)
+    w_avg = foreign.w_avg if foreign.latent_avg is None else "in the file (latent_avg)"
+    return network, {"written": f"{kind} encoder", "rows of W+": network.num_rows, "w_avg": w_avg}
 
 
 def ours(source: Path, config: Config) -> nn.Module:
@@ -113,16 +147,15 @@ def ours(source: Path, config: Config) -> nn.Module:
 
 
 @torch.no_grad()
-def try_out(network: nn.Module, source: Path) -> None:
-    """One forward pass; RunError unless every number that comes out is finite."""
+def try_out(network: nn.Module, source: Path, x: torch.Tensor | None = None) -> None:
+    """One forward pass (of x, or of what the network takes); RunError unless every number that comes out is finite."""
     if isinstance(network, StyleGAN2):
         result = network.synthesis(sample_w(network, 1, seed=0))
     else:
-        assert isinstance(network, Discriminator)
-        noise = torch.randn(
-            1, 3, network.resolution, network.resolution, generator=torch.Generator().manual_seed(0)
-        )
-        result = network(noise)
+        if isinstance(network, Discriminator):
+            shape = (1, 3, network.resolution, network.resolution)
+            x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        result = network(x)
     if not bool(torch.isfinite(result).all()):
         raise RunError(
             f"{source} was read, but its network computes NaN or infinity: it is damaged, not written."

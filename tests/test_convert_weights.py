@@ -10,6 +10,8 @@ import torch
 from nvidia_pickles import Persistent, marked, recorded, write_snapshot
 
 from configs.schema import Config, GeneratorConfig
+from encoders.e4e import load_encoder
+from encoders.e4e_full import FullEncoder, FullEncoderConfig
 from scripts import runtime
 from scripts.convert_weights import convert_weights
 from scripts.runtime import RunError
@@ -334,6 +336,23 @@ def test_encoders_are_recognised_and_handed_over(tmp_path):
     assert read_foreign(tmp_path / "ir.pth").kind.startswith("IR-SE50")
 
 
+@pytest.mark.slow  # 270 M parameters: a gigabyte, twice
+@pytest.mark.parametrize(
+    ("encoder_type", "kind"), [("Encoder4Editing", "e4e"), ("GradualStyleEncoder", "psp")]
+)
+def test_a_full_encoder_is_converted(encoder_type, kind, tmp_path, convert):
+    torch.manual_seed(0)
+    net = FullEncoder(FullEncoderConfig(kind=kind, num_rows=8), torch.randn(512)).eval()  # type: ignore[arg-type]
+    state = {f"encoder.{key}": value for key, value in net.state_dict().items() if key != "w_avg"}
+    content = {"state_dict": state, "latent_avg": net.w_avg, "opts": {"encoder_type": encoder_type}}
+    torch.save(content, tmp_path / "theirs.pt")
+    printed = convert(tmp_path / "theirs.pt", tmp_path / "e.safetensors", network="encoder")
+    assert f"{kind} encoder" in printed
+    ours, x = load_encoder(tmp_path / "e.safetensors"), torch.rand(1, 3, 256, 256) * 2 - 1
+    with torch.inference_mode():
+        assert torch.equal(ours(x), net(x))
+
+
 def test_a_network_that_computes_nan_is_not_written(tmp_path, convert):
     net = generator()
     net.synthesis.b16.conv1.bias.fill_(3e38)  # type: ignore[operator, union-attr]  # finite, but not times sqrt 2
@@ -351,6 +370,9 @@ def test_a_network_that_computes_nan_is_not_written(tmp_path, convert):
         ("absent", "o.safetensors", "g_ema", "no weight file"),
         ("file", "o.safetensors", "d", "holds no network 'd', only g_ema, g"),
         ("file", "o.safetensors", "encoder", "holds no encoder"),
+        ("e4e", "o.safetensors", "encoder", "not an e4e or pSp encoder"),
+        ("restyle", "o.safetensors", "encoder", "of the type 'unknown'"),
+        ("ir", "o.safetensors", "encoder", "not an IR-SE50 recognition network"),
         ("embedded", "o.pt", "g_ema", "only a StyleGAN2"),
         ("page", "o.safetensors", "g_ema", "web page"),
         ("unknown", "o.safetensors", "g_ema", "none of the networks"),
@@ -363,6 +385,9 @@ def test_impossible_requests(source, target, network, words, tmp_path, convert):
     torch.save({"fc.weight": torch.zeros(3)}, tmp_path / "unknown.pt")
     files = {"file": foreign_file("rosinality", net, tmp_path), "ours": tmp_path / "g.safetensors"}
     files |= {"embedded": EMBEDDED, "page": tmp_path / "page.pt", "unknown": tmp_path / "unknown.pt"}
+    files |= {kind: foreign_file(kind, net, tmp_path) for kind in ("e4e", "restyle")}
+    files |= {"ir": tmp_path / "ir.pth"}
+    torch.save({"input_layer.0.weight": torch.zeros(1), "output_layer.3.weight": torch.zeros(1)}, files["ir"])
     with pytest.raises((RunError, WeightsError), match=words) as caught:
         convert(files.get(source, tmp_path / "absent.pkl"), tmp_path / target, network=network)
     assert one_sentence(caught) and not (tmp_path / target).exists()
