@@ -15,27 +15,23 @@ import torch
 from encoders.align import CROP_SIZE
 from encoders.clips import FrameClip
 from encoders.faces import FaceDetector, face_in_crop
-from encoders.geometry import aperture, landmark_distance, mouth_distance, width
-from encoders.identity import identity_distance
-from metrics.frechet import Gaussian, Inception, fid_of
+from encoders.geometry import aperture, mouth_distance
+from encoders.identity import identity_cosine, identity_distance
+from metrics.frechet import Inception, fid_of
 from metrics.image import mean_psnr, psnr, ssim
-from metrics.landmarks import closure_recall, correlation, lip_gain, mouth_distance_iod
+from metrics.kid import Features, kid_of
+from metrics.landmarks import lip_gain
+from metrics.legacy import LEGACY
+from metrics.motion import Flicker
 from metrics.rows import PERCEPTUAL_ROWS
+from metrics.sequence import SEQUENCE, sequence_figures
 from metrics.stats import bootstrap_interval, mean_over
 from stylegan2.images import resize, to_tensor, to_uint8
 
+DISTANCES = ("lpips_alex", "lpips_vgg", "st_lpips_alex", "st_lpips_vgg")
 MEANS = (
-    "psnr",
-    "ssim",
-    "lmd",
-    "lmd_mouth",
-    "lmd_mouth_iod",
-    "mouth_corr",
-    "width_corr",
-    "closure_recall",
-    "perceptual",
-    "identity",
-    "detection_rate",
+    *("psnr", "ssim", *SEQUENCE, "perceptual", *DISTANCES),
+    *("identity", "csim_dlib", "flicker", "detection_rate", *LEGACY),
 )
 
 
@@ -65,7 +61,10 @@ class Judges:
 
 @dataclass(frozen=True)
 class ClipScore:
-    """One clip of one row. figures: MEANS -> value or None; apertures (T',) of the T' frames with true landmarks."""
+    """One clip of one row. figures: MEANS -> value or None; apertures (T',) of the T' frames with true landmarks.
+
+    error (T,): mouth distance of each frame, px, nan where the truth has no landmarks.
+    """
 
     row: str
     split: str
@@ -74,6 +73,8 @@ class ClipScore:
     figures: dict[str, float | None]
     aperture: np.ndarray
     true_aperture: np.ndarray
+    speaker: str = ""
+    error: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
 
 def stride_for(total_frames: int, wanted: int = 200) -> int:
@@ -91,6 +92,8 @@ class _Frames:
     ssim: list[float] = field(default_factory=list)
     perceptual: list[float] = field(default_factory=list)
     identity: list[float] = field(default_factory=list)
+    csim: list[float] = field(default_factory=list)
+    flicker: Flicker = field(default_factory=Flicker)
 
 
 def score_clip(
@@ -102,7 +105,7 @@ def score_clip(
     every: int = 1,
     skip: Collection[int] = (),
     split: str | None = None,
-    features: Gaussian | None = None,
+    features: Features | None = None,
 ) -> ClipScore:
     """Compares the predicted frames, one uint8 (H, W, 3) for each frame of the clip, with the truth.
 
@@ -134,10 +137,11 @@ def score_clip(
         seen.detected.append(face is not None)
         seen.psnr.append(psnr(frame, true))
         seen.ssim.append(ssim(frame, true))
+        seen.flicker.update([frame])
         if t in sampled:
             _sample(row, frame, true, points, static, judges, seen)
         if features is not None and judges.inception is not None:
-            features.update(judges.inception(to_tensor(frame, judges.device)))
+            features.update(judges.inception(to_tensor(frame, judges.device)), clip.name, t)
     if count != len(clip.frames):
         raise ValueError(f"row {row} has {count} frames for {clip.name}, the clip has {len(clip.frames)}")
     return _score(row, clip, split or clip.split, np.array(scored), seen)
@@ -170,7 +174,10 @@ def _sample(
         both = resize(to_tensor(np.stack([frame, true]), judges.device), judges.perceptual_size)
         seen.perceptual.append(float(judges.perceptual(both[:1], both[1:])))
     if judges.identity is not None and static.embedding is not None:
-        seen.identity.append(identity_distance(judges.identity.embed(frame, points), static.embedding))
+        embedding = judges.identity.embed(frame, points)
+        seen.identity.append(identity_distance(embedding, static.embedding))
+        # A frame without a detected face resembles nobody.
+        seen.csim.append(identity_cosine(embedding, static.embedding) if seen.detected[-1] else 0.0)
 
 
 def _score(row: str, clip: FrameClip, split: str, scored: np.ndarray, seen: _Frames) -> ClipScore:
@@ -178,20 +185,17 @@ def _score(row: str, clip: FrameClip, split: str, scored: np.ndarray, seen: _Fra
     true = np.asarray(clip.landmarks)[scored][known]
     predicted, detected = np.stack(seen.landmarks)[known], np.array(seen.detected)[known]
     figures: dict[str, float | None] = dict.fromkeys(MEANS)
-    figures |= {"psnr": mean_psnr(seen.psnr), "ssim": mean_over(seen.ssim)}
+    figures |= {"psnr": mean_psnr(seen.psnr), "ssim": mean_over(seen.ssim), "flicker": seen.flicker.value}
     figures |= {"perceptual": mean_over(seen.perceptual), "identity": mean_over(seen.identity)}
-    figures["detection_rate"] = float(np.mean(seen.detected))
-    opening, true_opening = aperture(predicted), aperture(true)
-    if known.any():
-        figures |= {
-            "lmd": float(landmark_distance(predicted, true).mean()),
-            "lmd_mouth": float(mouth_distance(predicted, true).mean()),
-            "lmd_mouth_iod": float(mouth_distance_iod(predicted, true).mean()),
-            "mouth_corr": correlation(opening, true_opening),
-            "width_corr": correlation(width(predicted), width(true)),
-            "closure_recall": closure_recall(np.where(detected, opening, np.nan), true_opening),
-        }
-    return ClipScore(row, split, clip.name, len(scored), figures, opening, true_opening)
+    figures |= {"csim_dlib": mean_over(seen.csim), "detection_rate": float(np.mean(seen.detected))}
+    figures |= sequence_figures(predicted, true, detected)
+    error = np.full(len(scored), np.nan)
+    error[known] = mouth_distance(predicted, true)
+    return ClipScore(
+        *(row, split, clip.name, len(scored), figures, aperture(predicted), aperture(true)),
+        speaker=clip.speaker,
+        error=error,
+    )
 
 
 def _at_crop_size(frame: np.ndarray) -> np.ndarray:
@@ -210,7 +214,7 @@ class Evaluation:
     def __init__(self, judges: Judges) -> None:
         self.judges = judges
         self.scores: list[ClipScore] = []
-        self._features: dict[tuple[str, str], Gaussian] = {}
+        self.features: dict[tuple[str, str], Features] = {}
 
     def add(
         self,
@@ -225,7 +229,7 @@ class Evaluation:
         """Scores one clip of one row (see score_clip) and keeps the figures. split: "tuned" or the clip's own."""
         features = None
         if self.judges.inception is not None:
-            features = self._features.setdefault((row, split or clip.split), Gaussian())
+            features = self.features.setdefault((row, split or clip.split), Features())
         score = score_clip(row, clip, frames, self.judges, ref_index, every, skip, split, features)
         self.scores.append(score)
         return score
@@ -235,8 +239,10 @@ class Evaluation:
         rows = summarise(self.scores)
         for record in rows:
             key, reference = (record["name"], record["split"]), ("ground_truth", record["split"])
-            pair = self._features.get(key), self._features.get(reference)
-            record["fid"], record["fid_reason"] = fid_of(*pair, self.judges.no_inception)
+            pair = self.features.get(key), self.features.get(reference)
+            gaussians = [None if part is None else part.gaussian for part in pair]
+            record["fid"], record["fid_reason"] = fid_of(*gaussians, self.judges.no_inception)
+            record["kid"] = kid_of(*pair)
         return rows
 
 
@@ -262,7 +268,7 @@ def summarise(scores: Iterable[ClipScore]) -> list[dict[str, Any]]:
                 interval[key] = spread
         anchors = [_mean_mouth(table.get((anchor, split), {}), clips) for anchor in ("static", "inversion")]
         record["lip_gain"] = lip_gain(record["lmd_mouth"], *anchors)
-        record |= {"fid": None, "fid_reason": "no Inception network was given"}
+        record |= {"fid": None, "kid": None, "fid_reason": "no Inception network was given"}
         record |= {"n_frames": sum(score.n_frames for score in clips.values()), "n_clips": len(clips)}
         record["interval"] = interval
         rows.append(record)
