@@ -128,7 +128,11 @@ class MetricsConfig:
     perceptual_frames: about how many frames of each row the perceptual and identity measures look at.
 
     perceptual, net, perceptual_size: the judge; training uses alex, so vgg judges. fid: count Fréchet distances when
-    the Inception weights are there.
+    the Inception weights are there. legacy: old definitions too (metrics/legacy.py).
+
+    Of predictions= and references= only: crop, what the image measures see (metrics/pairs.py); nets, the trunks of
+    LPIPS, or of ST-LPIPS under its own name where LPIPS's weights are absent; batch, frames that the networks see at
+    once; controls: score ground_truth, static and shift_5 beside the method.
     """
 
     clips: int = 4
@@ -137,6 +141,17 @@ class MetricsConfig:
     perceptual_size: int = 128
     perceptual_frames: int = 200
     fid: bool = True
+    legacy: bool = False
+    crop: Literal["face", "mouth", "full"] = "face"
+    nets: tuple[str, ...] = ("alex", "vgg")
+    batch: int = 16
+    controls: bool = True
+
+    def __post_init__(self) -> None:
+        if not set(self.nets) <= {"alex", "vgg"}:
+            raise ValueError(f"metrics.nets is {list(self.nets)}; it may hold alex and vgg.")
+        if self.batch < 1:
+            raise ValueError(f"metrics.batch is {self.batch}; it must be at least 1.")
 
 
 @dataclass
@@ -145,7 +160,7 @@ class Config:
 
     device: auto, cpu, cuda, mps; precision: as Lightning Fabric names it. threads: of torch, 0 = its default;
     workers: processes of prepare_data. Relative data_dir and results_dir are relative to the repository.
-    wav, photo, clip, output, predictions, references: files of one call.
+    wav, photo, clip, output, predictions, references: files of one call. against: a report.json of another method.
     tuned: "auto" (the generator that stage 2 tuned on this face, if there is one), a file, or "none".
     """
 
@@ -167,6 +182,7 @@ class Config:
     output: str | None = None
     predictions: str | None = None
     references: str | None = None
+    against: str | None = None
     tuned: str = "auto"
 
     data: DataConfig = field(default_factory=DataConfig)

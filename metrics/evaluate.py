@@ -21,11 +21,11 @@ from metrics.frechet import Inception, fid_of
 from metrics.image import mean_psnr, psnr, ssim
 from metrics.kid import Features, kid_of
 from metrics.landmarks import lip_gain
-from metrics.legacy import LEGACY
+from metrics.legacy import LEGACY, legacy_figures, psnr_uint8, ssim_96
 from metrics.motion import Flicker
 from metrics.rows import PERCEPTUAL_ROWS
 from metrics.sequence import SEQUENCE, sequence_figures
-from metrics.stats import bootstrap_interval, mean_over
+from metrics.stats import bootstrap_interval, mean_over, speaker_interval
 from stylegan2.images import resize, to_tensor, to_uint8
 
 DISTANCES = ("lpips_alex", "lpips_vgg", "st_lpips_alex", "st_lpips_vgg")
@@ -46,7 +46,8 @@ class Judges:
     """The networks that look at frames; a missing one leaves its column empty.
 
     perceptual: a Perceptual (vgg: the judge is not the teacher) on frames averaged to perceptual_size px, for the
-    rows in perceptual_rows. inception: metrics.frechet.load_inception's two values.
+    rows in perceptual_rows. distances: column -> Perceptual, for metrics.pairs. inception: metrics.frechet.load_inception's two values.
+    legacy: fill the columns of metrics.legacy too.
     """
 
     detector: FaceDetector
@@ -54,9 +55,11 @@ class Judges:
     identity: Identity | None = None
     inception: Inception | None = None
     no_inception: str | None = "no Inception network was given"
+    distances: Mapping[str, torch.nn.Module] = field(default_factory=dict)
     perceptual_size: int = 128
     perceptual_rows: tuple[str, ...] = PERCEPTUAL_ROWS
     device: str = "cpu"
+    legacy: bool = False
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,7 @@ class _Frames:
     identity: list[float] = field(default_factory=list)
     csim: list[float] = field(default_factory=list)
     flicker: Flicker = field(default_factory=Flicker)
+    legacy: list[tuple[float, float]] = field(default_factory=list)
 
 
 def score_clip(
@@ -138,6 +142,8 @@ def score_clip(
         seen.psnr.append(psnr(frame, true))
         seen.ssim.append(ssim(frame, true))
         seen.flicker.update([frame])
+        if judges.legacy:
+            seen.legacy.append((psnr_uint8(frame, true), ssim_96(frame, true)))
         if t in sampled:
             _sample(row, frame, true, points, static, judges, seen)
         if features is not None and judges.inception is not None:
@@ -189,6 +195,8 @@ def _score(row: str, clip: FrameClip, split: str, scored: np.ndarray, seen: _Fra
     figures |= {"perceptual": mean_over(seen.perceptual), "identity": mean_over(seen.identity)}
     figures |= {"csim_dlib": mean_over(seen.csim), "detection_rate": float(np.mean(seen.detected))}
     figures |= sequence_figures(predicted, true, detected)
+    if seen.legacy:
+        figures |= legacy_figures(predicted, true, seen.legacy)
     error = np.full(len(scored), np.nan)
     error[known] = mouth_distance(predicted, true)
     return ClipScore(
@@ -247,7 +255,8 @@ class Evaluation:
 
 
 def summarise(scores: Iterable[ClipScore]) -> list[dict[str, Any]]:
-    """Means over clips, equally weighted, of each row and split; `interval` holds 95 % bootstrap intervals.
+    """Means over clips, equally weighted, of each row and split; `interval` and `interval_speakers` hold 95 %
+    bootstrap intervals over clips and over speakers.
 
     lip_gain takes static and inversion on the clips that the row has.
     """
@@ -261,16 +270,20 @@ def summarise(scores: Iterable[ClipScore]) -> list[dict[str, Any]]:
     for (row, split), clips in table.items():
         record: dict[str, Any] = {"name": row, "split": split}
         interval: dict[str, tuple[float, float]] = {}
+        over_speakers: dict[str, tuple[float, float]] = {}
+        speakers = [score.speaker or score.clip for score in clips.values()]
         for key in MEANS:
             values = [score.figures[key] for score in clips.values()]
             record[key] = mean_over(values)
             if spread := bootstrap_interval(values):
                 interval[key] = spread
+            if spread := speaker_interval(values, speakers):
+                over_speakers[key] = spread
         anchors = [_mean_mouth(table.get((anchor, split), {}), clips) for anchor in ("static", "inversion")]
         record["lip_gain"] = lip_gain(record["lmd_mouth"], *anchors)
         record |= {"fid": None, "kid": None, "fid_reason": "no Inception network was given"}
         record |= {"n_frames": sum(score.n_frames for score in clips.values()), "n_clips": len(clips)}
-        record["interval"] = interval
+        record |= {"n_speakers": len(set(speakers)), "interval": interval, "interval_speakers": over_speakers}
         rows.append(record)
     return rows
 

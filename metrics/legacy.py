@@ -4,6 +4,7 @@ Each reproduces what a public script computes, flaw included; its docstring name
 uint8 (H, W, 3), landmarks (T, 68, 2) px of the crop.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import cv2
@@ -59,3 +60,11 @@ def ssim_96(predicted: np.ndarray, true: np.ndarray) -> float:
     a, b = (np.asarray(Image.fromarray(x).resize(size, Image.Resampling.BOX)) for x in (predicted, true))
     value: Any = structural_similarity(a, b, channel_axis=-1, data_range=255)
     return float(value)
+
+
+def legacy_figures(
+    predicted: np.ndarray, true: np.ndarray, psnr_and_ssim: Sequence[tuple[float, float]]
+) -> dict[str, float | None]:
+    """LEGACY -> mean over the frames of a clip: landmarks (T, 68, 2) twice, and (psnr_uint8, ssim_96) of each frame."""
+    lmd = [float(measure(predicted, true).mean()) if len(true) else None for measure in (lmd_sum, lmd_mean)]
+    return dict(zip(LEGACY, [*lmd, *np.mean(psnr_and_ssim, axis=0).tolist()], strict=True))

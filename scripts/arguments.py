@@ -13,6 +13,7 @@ PATHS = (
     "output",
     "predictions",
     "references",
+    "against",
     "resume",
     "name",
     "data_dir",
