@@ -155,6 +155,14 @@ class MetricsConfig:
 
 
 @dataclass
+class TablesConfig:
+    """Result files of reproduce_tables.py; None: results/tcd_timit/report.json and results/grid/report.json."""
+
+    tcd_timit: str | None = None
+    grid: str | None = None
+
+
+@dataclass
 class Config:
     """name: results go to results_dir/name. resume: "auto", a state file, or "none" (train anew).
 
@@ -201,6 +209,7 @@ class Config:
     target: TargetConfig = field(default_factory=TargetConfig)
     tuning: PivotalConfig = field(default_factory=PivotalConfig)
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
+    tables: TablesConfig = field(default_factory=TablesConfig)
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
     fit: HeadConfig = field(default_factory=HeadConfig)
     basis: BasisConfig = field(default_factory=BasisConfig)

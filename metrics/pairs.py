@@ -60,7 +60,7 @@ class PairOptions:
 @dataclass
 class PairResult:
     """scores: one of each row. features: row -> Inception features. Frames: left out before the truth's first face,
-    black because the prediction had no usable picture, truth without a detected face."""
+    black because the prediction had no usable picture, truth without a detected face. best, worst: by mouth error."""
 
     scores: list[ClipScore]
     features: dict[str, Features]
@@ -68,6 +68,18 @@ class PairResult:
     black: int
     unknown: int
     other_shape: bool
+    best: list["Extreme"]
+    worst: list["Extreme"]
+
+
+@dataclass(frozen=True, eq=False)
+class Extreme:
+    """A frame worth looking at: its number among the scored ones, mouth error in px, crops uint8 (256, 256, 3)."""
+
+    index: int
+    error: float
+    true: np.ndarray
+    predicted: np.ndarray
 
 
 @dataclass
@@ -116,6 +128,8 @@ class _PairScorer:
         self._identity: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None  # picture, landmarks, quad
         self._embedding: np.ndarray | None = None
         self._before: tuple[np.ndarray, Face | None] | None = None
+        self.best: list[Extreme] = []
+        self.worst: list[Extreme] = []
         self._waiting: list[tuple[np.ndarray, dict[str, np.ndarray]]] = []
 
     def add(self, item: Aligned) -> None:
@@ -152,6 +166,9 @@ class _PairScorer:
         seen(self.method, None if face is None else face.landmarks, item.quad)
         seen(self.truth, None if true_face is None else true_face.landmarks, item.quad)
         seen(self.frozen, identity_points, identity_quad)
+        if true_face is not None:
+            error = float(mouth_distance(self.method.landmarks[-1], true_face.landmarks))
+            self._remember(Extreme(len(self.known) - 1, error, true_face_crop, face_crop))
         if (len(self.known) - 1) % self.options.every == 0:
             self._embed(self.method, face_crop)
             self._embed(self.truth, true_face_crop)
@@ -159,6 +176,10 @@ class _PairScorer:
         self._waiting.append((true_picture, pictures))
         if len(self._waiting) == self.options.batch:
             self._flush()
+
+    def _remember(self, frame: Extreme, most: int = 4) -> None:
+        self.best = sorted([*self.best, frame], key=lambda f: f.error)[:most]
+        self.worst = sorted([*self.worst, frame], key=lambda f: -f.error)[:most]
 
     def _picture(self, frame: np.ndarray, face_crop: np.ndarray) -> np.ndarray:
         """What the image measures see of a frame."""
@@ -229,7 +250,7 @@ class _PairScorer:
             scores.append(self._score(self._late(), speaker, split))
         features = {row.name: row.features for row in self.rows} if self.judges.inception else {}
         unknown = self.known.count(False)
-        return PairResult(scores, features, self.left_out, self.black, unknown, self.other_shape)
+        return PairResult(scores, features, self.left_out, self.black, unknown, self.other_shape, self.best, self.worst)
 
     def _late(self) -> _Row:
         row = _Row("shift_5")

@@ -25,6 +25,8 @@ PATHS = (
     "stage1.name",
     "tuned",
     "pairs.folder",
+    "tables.tcd_timit",
+    "tables.grid",
     "pretrain.images",
     "pretrain.teacher",
 )

@@ -28,6 +28,7 @@ from metrics.pairs import CONTROLS, RULES, PairOptions, PairResult, score_pair
 from metrics.paired import clip_records, compare_reports
 from metrics.report import print_table, write_report, write_tables
 from metrics.schema import read_report
+from scripts.pages import write_pages
 from scripts.prepare_data import VIDEOS
 from scripts.provenance import plain, provenance
 from scripts.runtime import Run, RunError, shown, start
@@ -87,6 +88,7 @@ def compare(config: Config, run: Run) -> Path:
         **provenance(),
     )
     write_tables(output, rows)
+    write_pages(output, report, pairs, {record["name"]: result for record, result in results if result})
     if run.fabric.is_global_zero:
         print_table(rows)
     bad = [f for f in files if f["status"] != "scored"]
@@ -95,7 +97,7 @@ def compare(config: Config, run: Run) -> Path:
             run.say(f"  {record['name']}: {note}")
     for line in report["warnings"]:
         run.say(f"  warning: {line}")
-    run.say(f"report: {shown(path)}")
+    run.say(f"report: {shown(path)}, to look at: {shown(output / 'index.html')}")
     if bad:
         names = ", ".join(f"{f['name']} ({f['status']})" for f in bad)
         raise RunError(f"{len(bad)} of {len(files)} names were not scored as they are: {names}; see {shown(path)}.")

@@ -60,7 +60,8 @@ def inception(x: torch.Tensor) -> np.ndarray:
     return np.stack([x.mean(dim=(1, 2, 3)).numpy() * 127.5, np.ones(len(x))], axis=1)
 
 
-JUDGES = Judges(
+JUDGES = Judges(Reader(), identity=Brightness())
+NETWORKS = Judges(
     Reader(), identity=Brightness(), inception=inception, no_inception=None, distances={"st_lpips_vgg": L1()}
 )
 
@@ -85,9 +86,10 @@ def figures(result: PairResult, row: str = "ours") -> dict:
 @pytest.mark.parametrize("crop", ["face with real crops", "mouth", "full"])
 def test_a_video_against_itself_is_perfect(crop):
     levels = LEVELS[:14] if "real" in crop else LEVELS
-    result = scored(frames_of(levels), levels, crop=crop.split()[0])
+    judges = NETWORKS if "real" in crop else JUDGES
+    result = scored(frames_of(levels), levels, judges, crop=crop.split()[0])
     ours = figures(result)
-    assert ours["psnr"] is None and ours["ssim"] == 1 and ours["st_lpips_vgg"] == 0
+    assert ours["psnr"] is None and ours["ssim"] == 1 and ours["st_lpips_vgg"] in (0, None)
     for name in ("lmd", "lmd_mouth", "f_lmd", "m_lmd", "head_error", "blink_error", "mouth_lag", "width_lag"):
         assert ours[name] == 0, name
     for name in ("mouth_corr", "mouth_corr_best", "width_corr", "closure_recall", "detection_rate"):
@@ -110,7 +112,7 @@ def test_controls_say_what_they_must():
     result = scored(frames_of(LEVELS))
     static, late = figures(result, "static"), figures(result, "shift_5")
     assert static["mouth_corr"] == 0 and static["mouth_lag"] is None and static["flicker"] == 0
-    assert static["head_motion"] == 0 and static["psnr"] < 30
+    assert static["head_motion"] == pytest.approx(0, abs=1e-9) and static["psnr"] < 30
     assert late["mouth_lag"] == 5 and late["psnr"] is None
     wanted = figures(scored(frames_of(delayed(LEVELS))))
     for name in ("lmd", "mouth_corr", "closure_recall", "head_motion"):
@@ -118,12 +120,12 @@ def test_controls_say_what_they_must():
 
 
 def test_batch_size_changes_nothing():
-    made = frames_of(np.clip(LEVELS + 9, 0, 240))
-    one, many = (scored(made, batch=batch, every=3) for batch in (1, 7))
+    made = frames_of(LEVELS[:9] + 9)
+    one, many = (scored(made, LEVELS[:9], NETWORKS, batch=batch, every=3) for batch in (1, 4))
     for a, b in zip(one.scores, many.scores, strict=True):
         assert a.figures == pytest.approx(b.figures, nan_ok=True)
     assert np.allclose(one.features["ours"].gaussian.mean, many.features["ours"].gaussian.mean)
-    assert np.array_equal(one.features["ours"].sample, many.features["ours"].sample)
+    assert np.allclose(one.features["ours"].sample, many.features["ours"].sample, atol=1e-3)
 
 
 def test_lost_faces_are_penalised_not_dropped():
@@ -157,15 +159,15 @@ def test_another_size_is_scaled_and_another_shape_refused():
 
 def test_frames_of_the_truth_without_a_face():
     true = LEVELS.copy()
-    true[:15] = NOTHING  # the first face comes after more than the window
-    true[20] = NOTHING
+    true[:20] = NOTHING  # the first face comes after more than the window
+    true[23] = NOTHING
     made = true.copy()
-    made[20] = 90
+    made[23] = 90
     result = scored(frames_of(made), true)
-    assert result.left_out == 15 and result.unknown == 1
+    assert result.left_out == 20 and result.unknown == 1
     ours = figures(result)
-    assert ours["lmd"] == 0 and ours["psnr"] is not None  # frame 20 counts for the image only
-    assert result.scores[0].n_frames == 25 and np.isnan(result.scores[0].error[5])
+    assert ours["lmd"] == 0 and ours["psnr"] is not None  # frame 23 counts for the image only
+    assert result.scores[0].n_frames == 20 and np.isnan(result.scores[0].error[3])
     with pytest.raises(ValueError, match="no face"):
         scored(frames_of(LEVELS), [NOTHING] * 40)
 
