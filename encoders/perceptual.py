@@ -33,6 +33,11 @@ class Perceptual(nn.Module):
         return self.network(x_N3HW, y_N3HW).flatten()
 
 
+def trunk_path(net: str) -> Path:
+    """Where LPIPS's trunk weights lie once torchvision has fetched them: torch's hub cache."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / TRUNKS[net]
+
+
 def load_perceptual(net: Net = "alex", family: Literal["st-lpips", "lpips"] = "st-lpips") -> Perceptual:
     """The named distance; WeightsError when its weights are not on this machine (nothing is downloaded)."""
     quiet = contextlib.redirect_stdout(io.StringIO())  # both packages print while they load
@@ -44,7 +49,7 @@ def load_perceptual(net: Net = "alex", family: Literal["st-lpips", "lpips"] = "s
             return Perceptual(
                 f"st-lpips-{net}", stlpips.LPIPS(net=net, variant="shift_tolerant", verbose=False)
             )
-        trunk = Path(torch.hub.get_dir()) / "checkpoints" / TRUNKS[net]
+        trunk = trunk_path(net)
         if not trunk.is_file():
             raise WeightsError(
                 f"lpips needs {trunk}: download it from https://download.pytorch.org/models/{TRUNKS[net]}, "

@@ -20,7 +20,9 @@ from encoders.faces import FaceDetector
 from encoders.prepare import FaceTracker
 
 X = TypeVar("X")
-SAME_SHAPE = 0.02  # relative difference of aspect ratios up to which two videos show the same part of the world
+SAME_SHAPE = (
+    0.02  # relative difference of aspect ratios up to which two videos show the same part of the world
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +101,9 @@ def aligned_pairs(
     """Pairs of frames with the quad of each; the reference's length decides, the other must have as many."""
     tracker = FaceTracker(detector)
 
-    def tracked() -> Iterator[tuple[tuple[np.ndarray, np.ndarray | None, np.ndarray | None], np.ndarray | None]]:
+    def tracked() -> Iterator[
+        tuple[tuple[np.ndarray, np.ndarray | None, np.ndarray | None], np.ndarray | None]
+    ]:
         for true, predicted in zip(true_frames, predicted_frames, strict=False):
             face = tracker(true)
             points = None if face is None else face.landmarks

@@ -244,14 +244,19 @@ class Evaluation:
 
     def rows(self) -> list[dict[str, Any]]:
         """One record per row and split, in the order in which they were first scored."""
-        rows = summarise(self.scores)
-        for record in rows:
-            key, reference = (record["name"], record["split"]), ("ground_truth", record["split"])
-            pair = self.features.get(key), self.features.get(reference)
-            gaussians = [None if part is None else part.gaussian for part in pair]
-            record["fid"], record["fid_reason"] = fid_of(*gaussians, self.judges.no_inception)
-            record["kid"] = kid_of(*pair)
-        return rows
+        return with_frechet(summarise(self.scores), self.features, self.judges.no_inception)
+
+
+def with_frechet(
+    rows: list[dict[str, Any]], features: Mapping[tuple[str, str], Features], missing: str | None
+) -> list[dict[str, Any]]:
+    """Fills fid, kid and fid_reason of each row. features: of (row, split); missing: why there are none at all."""
+    for record in rows:
+        pair = [features.get((row, record["split"])) for row in (record["name"], "ground_truth")]
+        gaussians = [None if part is None else part.gaussian for part in pair]
+        record["fid"], record["fid_reason"] = fid_of(*gaussians, missing)
+        record["kid"] = kid_of(*pair)
+    return rows
 
 
 def summarise(scores: Iterable[ClipScore]) -> list[dict[str, Any]]:

@@ -49,7 +49,9 @@ def page(report: Mapping[str, Any], clips: Sequence[ClipView], pictures: Sequenc
     rows = report["rows"]
     parts = [f"<h1>{escape(title)}</h1>"]
     clips_line = f"{rows[0]['n_clips']} clips of {rows[0].get('n_speakers', '?')} speakers, {rows[0]['n_frames']} frames"
-    parts.append(f"<p>{escape(clips_line)}; image measures on the {escape(str(report.get('crop', 'face')))} crop.</p>")
+    parts.append(
+        f"<p>{escape(clips_line)}; image measures on the {escape(str(report.get('crop', 'face')))} crop.</p>"
+    )
     parts += [f'<p class="bad">{escape(line)}</p>' for line in report.get("warnings", [])]
     parts.append(_table(rows))
     parts += [f'<p><img src="{_link(path)}" alt="figures of every clip"></p>' for path in pictures]
@@ -58,8 +60,12 @@ def page(report: Mapping[str, Any], clips: Sequence[ClipView], pictures: Sequenc
     parts.append("<h2>Rules</h2><dl>")
     parts += [f"<dt><b>{escape(k)}</b></dt><dd>{escape(v)}</dd>" for k, v in report.get("rules", {}).items()]
     parts.append("</dl><h2>Measures</h2><dl>")
-    parts += [f"<dt><b>{escape(k)}</b></dt><dd>{escape(v)}</dd>" for k, v in report.get("measures", {}).items()]
-    parts.append(f"</dl><details><summary>Versions and weights</summary><pre>{_made_from(report)}</pre></details>")
+    parts += [
+        f"<dt><b>{escape(k)}</b></dt><dd>{escape(v)}</dd>" for k, v in report.get("measures", {}).items()
+    ]
+    parts.append(
+        f"</dl><details><summary>Versions and weights</summary><pre>{_made_from(report)}</pre></details>"
+    )
     head = f'<meta charset="utf-8"><title>{escape(title)}</title><style>{STYLE}</style>'
     body = "\n".join(parts)
     return f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head>\n<body>\n{body}\n<script>{SCRIPT}</script>\n</body></html>\n'
@@ -88,7 +94,9 @@ def _files(files: Sequence[Mapping[str, Any]]) -> str:
         notes = [*([record["reason"]] if record.get("reason") else []), *record.get("notes", [])]
         if notes:
             kind = "" if record["status"] == "scored" else ' class="bad"'
-            lines.append(f"<li{kind}><b>{escape(record['name'])}</b> ({record['status']}): {escape('; '.join(notes))}</li>")
+            lines.append(
+                f"<li{kind}><b>{escape(record['name'])}</b> ({record['status']}): {escape('; '.join(notes))}</li>"
+            )
     rest = len(files) - len(lines)
     return f"<ul>{''.join(lines)}</ul><p>{rest} files without a remark.</p>"
 
@@ -99,7 +107,9 @@ def _section(clip: ClipView) -> str:
         f'<figure><video controls preload="metadata" src="{_link(path)}"></video><figcaption>{escape(caption)}</figcaption></figure>'
         for caption, path in clip.videos.items()
     )
-    pictures = "".join(f'<p><img src="{_link(path)}" alt="{escape(clip.name)}"></p>' for path in clip.pictures)
+    pictures = "".join(
+        f'<p><img src="{_link(path)}" alt="{escape(clip.name)}"></p>' for path in clip.pictures
+    )
     notes = f"<p>{escape('; '.join(clip.notes))}</p>" if clip.notes else ""
     return (
         f"<section><h3>{escape(clip.name)} ({escape(clip.status)})</h3><p>{escape(figures)}</p>{notes}"
@@ -108,4 +118,6 @@ def _section(clip: ClipView) -> str:
 
 
 def _made_from(report: Mapping[str, Any]) -> str:
-    return escape(json.dumps({key: report.get(key) for key in ("versions", "weights", "code", "command")}, indent=1))
+    return escape(
+        json.dumps({key: report.get(key) for key in ("versions", "weights", "code", "command")}, indent=1)
+    )

@@ -29,7 +29,10 @@ from metrics.stats import mean_over
 from stylegan2.images import resize, to_tensor, to_uint8
 
 Crop = Literal["face", "mouth", "full"]
-MOUTH_PLACE = slice(144, 240), slice(80, 176)  # rows, columns of the face crop: 96 px around where it puts the mouth
+MOUTH_PLACE = (
+    slice(144, 240),
+    slice(80, 176),
+)  # rows, columns of the face crop: 96 px around where it puts the mouth
 CONTROLS = ("ground_truth", "static", "shift_5")
 RULES = {
     "match": "by relative name without its suffix",
@@ -250,7 +253,9 @@ class _PairScorer:
             scores.append(self._score(self._late(), speaker, split))
         features = {row.name: row.features for row in self.rows} if self.judges.inception else {}
         unknown = self.known.count(False)
-        return PairResult(scores, features, self.left_out, self.black, unknown, self.other_shape, self.best, self.worst)
+        return PairResult(
+            scores, features, self.left_out, self.black, unknown, self.other_shape, self.best, self.worst
+        )
 
     def _late(self) -> _Row:
         row = _Row("shift_5")

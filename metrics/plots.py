@@ -46,7 +46,10 @@ def plot_error_strip(
     path: str | Path, error: np.ndarray, best: Sequence[Extreme], worst: Sequence[Extreme], title: str = ""
 ) -> None:
     """Mouth error (T,) over time, nan where unknown, with the best and the worst frames below: truth above prediction."""
-    shown = [*((frame, "best", "#2a7f62") for frame in best), *((frame, "worst", "#d1495b") for frame in worst)]
+    shown = [
+        *((frame, "best", "#2a7f62") for frame in best),
+        *((frame, "worst", "#d1495b") for frame in worst),
+    ]
     figure = Figure(figsize=(1.3 * max(len(shown), 5), 4.6), layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(3, max(len(shown), 1), height_ratios=[1.4, 1, 1])

@@ -23,7 +23,25 @@ ABLATION: dict[str, tuple[float, float, float]] = {
 # The recommended test volunteers of TCD-TIMIT, and GRID's common split by unseen speakers.
 TEST_SPEAKERS: dict[str, frozenset[str]] = {
     "tcd_timit": frozenset(
-        "28M 55F 25M 56M 49F 44F 33F 09F 18M 54M 45F 36F 34M 15F 58F 08F 41M".split()
+        [
+            "28M",
+            "55F",
+            "25M",
+            "56M",
+            "49F",
+            "44F",
+            "33F",
+            "09F",
+            "18M",
+            "54M",
+            "45F",
+            "36F",
+            "34M",
+            "15F",
+            "58F",
+            "08F",
+            "41M",
+        ]
     ),
-    "grid": frozenset("s2 s4 s11 s13 s15 s18 s19 s25 s31 s33".split()),
+    "grid": frozenset(["s2", "s4", "s11", "s13", "s15", "s18", "s19", "s25", "s31", "s33"]),
 }

@@ -116,8 +116,8 @@ def write_report(
 ) -> dict[str, Any]:
     """Writes report.json atomically and returns its content. Raises ReportError for rows that do not fit together.
 
-    scores: of every clip and row. bases: rows that are compared with all others on identical clips and whose sync
-    measures are tested with shift_5. weights: sha256 of every weight file that took part. provenance: JSON values such as perceptual_net, config, git.
+    scores: of every clip and row. bases: rows that are compared with all others on identical clips; shift_5 shows the
+    first of them late, which tests the sync measures. weights: sha256 of every weight file that took part. provenance: JSON values such as perceptual_net, config, git.
     """
     for row in rows:
         if missing := [key for key in ROW_KEYS if key not in row]:
@@ -131,7 +131,7 @@ def write_report(
     }
     if scores:
         records = clip_records(scores)
-        sync = [check for base in bases for check in sync_check(scores, base)]
+        sync = [check for base in bases[:1] for check in sync_check(scores, base)]
         paired = [*compare_rows(records, bases), *provenance.pop("paired", [])]
         report |= {"schema_version": SCHEMA_VERSION, "clips": records, "paired": paired}
         report |= {"sync": sync, "warnings": warnings_of(sync)}
@@ -191,7 +191,13 @@ def latex(rows: Sequence[Row], columns: Sequence[str] | None = None) -> str:
     lines.append(r"\midrule")
     for row in rows:
         cells = [shown(name, row.get(name)).replace("–", "--") for name in columns]
-        cells = [escaped(str(row["name"])), escaped(str(row["split"])), *cells, str(row["n_clips"]), str(row["n_frames"])]
+        cells = [
+            escaped(str(row["name"])),
+            escaped(str(row["split"])),
+            *cells,
+            str(row["n_clips"]),
+            str(row["n_frames"]),
+        ]
         lines.append(" & ".join(cells) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
 

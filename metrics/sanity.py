@@ -30,7 +30,8 @@ def sync_check(
     found = []
     for split in dict.fromkeys(score.split for score in scores if score.row == shifted):
         rows = {
-            name: {s.clip: s for s in scores if s.row == name and s.split == split} for name in (base, shifted)
+            name: {s.clip: s for s in scores if s.row == name and s.split == split}
+            for name in (base, shifted)
         }
         if not rows[base]:
             continue
@@ -38,7 +39,8 @@ def sync_check(
         for measure in measures:
             needed, least, sign = SYNC.get(measure, (0.2, 0.05, -1))
             ours, late = (
-                {clip: score.figures.get(measure) for clip, score in rows[name].items()} for name in (base, shifted)
+                {clip: score.figures.get(measure) for clip, score in rows[name].items()}
+                for name in (base, shifted)
             )
             moved = paired_difference(late, ours, speakers)
             record: dict[str, Any] = {"split": split, "row": base, "measure": measure, "moved": moved}
@@ -58,9 +60,13 @@ def warnings_of(checks: Iterable[dict[str, Any]]) -> list[str]:
     for check in checks:
         where = f"{check['row']} ({check['split']})"
         if check["verdict"] == "broken":
-            lines.append(f"{check['measure']} does not move when {where} comes {SHIFT} frames late: BROKEN here")
+            lines.append(
+                f"{check['measure']} does not move when {where} comes {SHIFT} frames late: BROKEN here"
+            )
         elif check["verdict"] == "no signal" and check["measure"] == "mouth_corr":
-            lines.append(f"the mouth of {where} does not follow the truth: mouth_corr is too low to be tested")
+            lines.append(
+                f"the mouth of {where} does not follow the truth: mouth_corr is too low to be tested"
+            )
     return lines
 
 

@@ -4,7 +4,7 @@ This is `evaluate.py predictions=DIR references=DIR`. It needs no checkpoint and
 scored is listed with the reason, counts as a black video where it is the method's fault, and makes the exit code 1.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
@@ -19,21 +19,23 @@ from audio.timing import FPS
 from configs.schema import Config, MetricsConfig
 from encoders.faces import dlib_model_path
 from encoders.identity import MODEL, DlibIdentity
-from encoders.perceptual import load_perceptual
+from encoders.perceptual import load_perceptual, trunk_path
 from encoders.video import VideoError, VideoInfo, iter_frames, probe
-from metrics.evaluate import Evaluation, Judges, stride_for
+from metrics.evaluate import ClipScore, Judges, stride_for, summarise, with_frechet
 from metrics.frechet import inception_path, load_inception
 from metrics.kid import Features
-from metrics.pairs import CONTROLS, RULES, PairOptions, PairResult, score_pair
 from metrics.paired import clip_records, compare_reports
+from metrics.pairs import CONTROLS, RULES, PairOptions, PairResult, score_pair
 from metrics.report import print_table, write_report, write_tables
 from metrics.schema import read_report
-from scripts.pages import write_pages
+from scripts.pages import MOST_CLIPS, badness, write_pages
 from scripts.prepare_data import VIDEOS
 from scripts.provenance import plain, provenance
 from scripts.runtime import Run, RunError, shown, start
 from scripts.stages import the_detector
-from stylegan2.weights import WeightsError, file_hash
+from stylegan2.weights import file_hash
+
+Scored = tuple[dict[str, Any], PairResult | None]  # of one name: its record in the report, its scores
 
 
 @dataclass(frozen=True)
@@ -53,35 +55,35 @@ def compare(config: Config, run: Run) -> Path:
     predictions, references = (Path(p).expanduser() for p in (config.predictions, config.references))
     pairs = matched(predictions, references)
     output = Path(config.output).expanduser() if config.output else run.results / "compare"
-    method = method_name(predictions)
+    method, other = method_name(predictions), the_other(config)
+    missing = load_inception()[1] if config.metrics.fid else "metrics.fid=false"
+    scores: list[ClipScore] = []
+    features: dict[str, Features] = {}
     with run.timed("compare"):
-        results = _score_all(pairs, method, config, run)
-    evaluation = Evaluation(replace(_no_judges(config), no_inception=_missing_inception(config)))
-    for _, result in results:
-        if result is None:
-            continue
-        evaluation.scores += result.scores
-        for row, features in result.features.items():
-            evaluation.features.setdefault((row, "all"), Features()).merge(features)
+        stream = _score_all(pairs, method, config, run, alone=missing is None)
+        results = list(_gathered(stream, scores, features))
     files = [record for record, _ in results]
-    if not evaluation.scores:
+    if not scores:
         reasons = "; ".join(dict.fromkeys(f"{f['name']}: {f['reason']}" for f in files if f["reason"]))
         raise RunError(f"Nothing could be scored: {reasons}")
     order = [method, *CONTROLS]
-    rows = sorted(evaluation.rows(), key=lambda row: order.index(row["name"]))
+    rows = with_frechet(summarise(scores), {(row, "all"): found for row, found in features.items()}, missing)
+    rows = sorted(rows, key=lambda row: order.index(row["name"]))
     path = output / "report.json"
     report = write_report(
         path,
         rows,
         _hashes(config),
         run.seconds,
-        evaluation.scores,
+        scores,
         bases=[method],
-        paired=_paired(evaluation, method, config),
+        paired=[compare_reports(clip_records(scores), method, "all", other, str(config.against))]
+        if other
+        else [],
         method=method,
         crop=config.metrics.crop,
         rules=RULES,
-        perceptual_net=sorted(_distances(config.metrics)),
+        perceptual_net=sorted(distance_columns(config.metrics)),
         perceptual_size=config.metrics.perceptual_size,
         files=files,
         config=plain(config),
@@ -100,14 +102,35 @@ def compare(config: Config, run: Run) -> Path:
     run.say(f"report: {shown(path)}, to look at: {shown(output / 'index.html')}")
     if bad:
         names = ", ".join(f"{f['name']} ({f['status']})" for f in bad)
-        raise RunError(f"{len(bad)} of {len(files)} names were not scored as they are: {names}; see {shown(path)}.")
+        raise RunError(
+            f"{len(bad)} of {len(files)} names were not scored as they are: {names}; see {shown(path)}."
+        )
     return path
 
 
-def _paired(evaluation: Evaluation, method: str, config: Config) -> list[dict[str, Any]]:
-    """The differences from the method of another report (against=), on identical clips."""
+def _gathered(
+    stream: Iterable[Scored], scores: list[ClipScore], sums: dict[str, Features]
+) -> Iterator[Scored]:
+    """Moves what is large out of each result as it comes: scores and features into the given collections, pictures
+    away but for the clips that the page shows, so that memory hardly grows with the number of clips."""
+    shown_clips: list[PairResult] = []
+    for record, result in stream:
+        if result is not None:
+            scores += result.scores
+            for row, features in result.features.items():
+                sums.setdefault(row, Features()).merge(features)
+            result.features = {}
+            shown_clips = sorted([*shown_clips, result], key=badness)
+            for left in shown_clips[MOST_CLIPS:]:
+                left.best, left.worst = [], []
+            del shown_clips[MOST_CLIPS:]
+        yield record, result
+
+
+def the_other(config: Config) -> dict[str, Any] | None:
+    """The report of another method (against=), if it can be compared with. Raises RunError or ReportError."""
     if config.against is None:
-        return []
+        return None
     path = Path(config.against).expanduser()
     other = read_report(path)
     if "method" not in other or other.get("crop") != config.metrics.crop:
@@ -115,7 +138,7 @@ def _paired(evaluation: Evaluation, method: str, config: Config) -> list[dict[st
             f"against={path} must be a report of predictions= and references= with metrics.crop="
             f"{config.metrics.crop}, it has {other.get('crop') or 'no crop'}."
         )
-    return [compare_reports(clip_records(evaluation.scores), method, "all", other, str(path))]
+    return other
 
 
 def method_name(predictions: Path) -> str:
@@ -126,7 +149,9 @@ def method_name(predictions: Path) -> str:
 
 def matched(predictions: Path, references: Path) -> list[Pair]:
     """All names of both folders, sorted. Raises RunError."""
-    made, true = (_videos(folder, what) for folder, what in ((predictions, "predictions"), (references, "references")))
+    made, true = (
+        _videos(folder, what) for folder, what in ((predictions, "predictions"), (references, "references"))
+    )
     if not true:
         raise RunError(f"references={references} holds no video.")
     if not set(made) & set(true):
@@ -147,7 +172,9 @@ def _videos(folder: Path, what: str) -> dict[str, Path]:
         if path.suffix.lower() in VIDEOS and path.is_file() and not path.name.startswith("."):
             name = path.relative_to(folder).with_suffix("").as_posix()
             if name in found:
-                raise RunError(f"{found[name]} and {path} have the same name without suffix; remove one of them.")
+                raise RunError(
+                    f"{found[name]} and {path} have the same name without suffix; remove one of them."
+                )
             found[name] = path
     return found
 
@@ -155,23 +182,13 @@ def _videos(folder: Path, what: str) -> dict[str, Path]:
 # ------------------------------------------------------------------------------------------------------ networks
 
 
-def _distances(metrics: MetricsConfig) -> dict[str, Any]:
-    """Column -> network: LPIPS, or ST-LPIPS where LPIPS has no weights on this machine."""
+def distance_columns(metrics: MetricsConfig) -> dict[str, tuple[str, str]]:
+    """Column -> (family, net): LPIPS, or ST-LPIPS where LPIPS has no weights on this machine."""
     found = {}
     for net in metrics.nets:
-        try:
-            found[f"lpips_{net}"] = load_perceptual(net, "lpips")  # type: ignore[arg-type]
-        except WeightsError:
-            found[f"st_lpips_{net}"] = load_perceptual(net, "st-lpips")  # type: ignore[arg-type]
+        family = "lpips" if trunk_path(net).is_file() else "st-lpips"
+        found[f"{family.replace('-', '_')}_{net}"] = (family, net)
     return found
-
-
-def _missing_inception(config: Config) -> str | None:
-    return load_inception()[1] if config.metrics.fid else "metrics.fid=false"
-
-
-def _no_judges(config: Config) -> Judges:
-    return Judges(the_detector(config.data))
 
 
 def the_judges(config: Config, device: torch.device) -> Judges:
@@ -181,7 +198,10 @@ def the_judges(config: Config, device: torch.device) -> Judges:
         identity=DlibIdentity(),
         inception=inception,
         no_inception=missing,
-        distances={name: net.to(device) for name, net in _distances(config.metrics).items()},
+        distances={
+            name: load_perceptual(net, family).to(device)  # type: ignore[arg-type]
+            for name, (family, net) in distance_columns(config.metrics).items()
+        },
         perceptual_size=config.metrics.perceptual_size,
         device=str(device),
         legacy=config.metrics.legacy,
@@ -200,22 +220,27 @@ def _hashes(config: Config) -> dict[str, str]:
 
 # ------------------------------------------------------------------------------------------------------- scoring
 
-Scored = tuple[dict[str, Any], PairResult | None]
 
-
-def _score_all(pairs: list[Pair], method: str, config: Config, run: Run) -> list[Scored]:
-    """Over processes on a CPU, where dlib has one thread; in this process on a GPU."""
+def _score_all(pairs: list[Pair], method: str, config: Config, run: Run, alone: bool) -> Iterator[Scored]:
+    """Over processes on a CPU, where dlib has one thread; in this process on a GPU, or if `alone` (for FID, whose
+    sums are large)."""
     frames = sum(_expected_frames(pair.reference) for pair in pairs if pair.reference)
     metrics = config.metrics
-    options = PairOptions(metrics.crop, stride_for(frames, metrics.perceptual_frames), metrics.batch, metrics.controls)
+    options = PairOptions(
+        metrics.crop, stride_for(frames, metrics.perceptual_frames), metrics.batch, metrics.controls
+    )
     run.say(f"scoring {len(pairs)} names of {method}, {frames} frames, crop {metrics.crop}")
     workers = min(config.workers, len(pairs))
-    if workers < 2 or run.device.type != "cpu":
+    if workers < 2 or run.device.type != "cpu" or alone:
         judges = the_judges(config, run.device)
-        return [score_one(pair, method, judges, options) for pair in track(pairs, "evaluate", transient=True)]
+        for pair in track(pairs, "evaluate", transient=True):
+            yield score_one(pair, method, judges, options)
+        return
     threads = max(1, torch.get_num_threads() // workers)
-    with ProcessPoolExecutor(workers, get_context("spawn"), _start_worker, (config, method, options, threads)) as pool:
-        return list(track(pool.map(_score_here, pairs), "evaluate", len(pairs), transient=True))
+    with ProcessPoolExecutor(
+        workers, get_context("spawn"), _start_worker, (config, method, options, threads)
+    ) as pool:
+        yield from track(pool.map(_score_here, pairs), "evaluate", len(pairs), transient=True)
 
 
 _worker: tuple[str, Judges, PairOptions] | None = None  # of this process
@@ -287,7 +312,9 @@ def _expected_frames(path: Path) -> int:
 
 
 def _facts(info: VideoInfo) -> dict[str, Any]:
-    return {key: value for key, value in asdict(info).items() if key != "start"} | {"start": float(info.start)}
+    return {key: value for key, value in asdict(info).items() if key != "start"} | {
+        "start": float(info.start)
+    }
 
 
 def _note_oddities(record: dict[str, Any], what: str, info: VideoInfo) -> None:
@@ -309,7 +336,9 @@ def _note_result(record: dict[str, Any], prediction: Prediction, result: PairRes
     elif prediction.error:
         record |= {"status": "unreadable", "reason": prediction.error}
     elif result.other_shape and prediction.info and record["reference"]:
-        sizes = [f"{side['width']} x {side['height']}" for side in (record["prediction"], record["reference"])]
+        sizes = [
+            f"{side['width']} x {side['height']}" for side in (record["prediction"], record["reference"])
+        ]
         reason = f"the prediction is {sizes[0]} px and the reference {sizes[1]}: cut both alike"
         record |= {"status": "other_shape", "reason": reason}
     else:

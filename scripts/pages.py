@@ -25,6 +25,11 @@ class Files(Protocol):
     def prediction(self) -> Path | None: ...
 
 
+def badness(result: PairResult) -> float:
+    """Low where the mouth does not follow the truth."""
+    return result.scores[0].figures["mouth_corr"] or 0.0
+
+
 def write_pages(
     folder: Path, report: Mapping[str, Any], pairs: Sequence[Files], results: Mapping[str, PairResult]
 ) -> Path:
@@ -32,19 +37,20 @@ def write_pages(
     method = report["method"]
     files = {record["name"]: record for record in report["files"]}
 
-    def badness(pair: Files) -> float:
-        return results[pair.name].scores[0].figures["mouth_corr"] or 0.0
-
-    scored = sorted((pair for pair in pairs if pair.name in results), key=badness)[:MOST_CLIPS]
+    scored = sorted(
+        (pair for pair in pairs if pair.name in results), key=lambda pair: badness(results[pair.name])
+    )
     views = []
-    for number, pair in enumerate(scored):
+    for number, pair in enumerate(scored[:MOST_CLIPS]):
         result, record = results[pair.name], files[pair.name]
         score = result.scores[0]
         pictures = [f"pictures/{number:03d}_{kind}.png" for kind in ("aperture", "error")]
         plot_apertures(folder / pictures[0], score.true_aperture, {method: score.aperture}, pair.name)
         plot_error_strip(folder / pictures[1], score.error, result.best, result.worst, pair.name)
         videos = {"truth": pair.reference, method: pair.prediction}
-        links = {name: Path(os.path.relpath(path, folder)).as_posix() for name, path in videos.items() if path}
+        links = {
+            name: Path(os.path.relpath(path, folder)).as_posix() for name, path in videos.items() if path
+        }
         notes = [*([record["reason"]] if record["reason"] else []), *record["notes"]]
         views.append(ClipView(pair.name, record["status"], notes, score.figures, links, pictures))
     plot_violins(folder / "pictures" / "violins.png", per_clip(report))

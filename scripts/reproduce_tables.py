@@ -17,7 +17,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # our packages win
 
 from configs.schema import Config
 from metrics.published import ABLATION, DATASETS, MEASURES, TABLE_1, TEST_SPEAKERS
-from metrics.report import escaped, shown as figure
+from metrics.report import escaped
+from metrics.report import shown as figure
 from metrics.schema import ReportError, read_report
 from scripts.provenance import ROOT
 from scripts.runtime import Run, launch, shown
@@ -63,7 +64,10 @@ def variants(config: Config, run: Run) -> dict[str, dict[str, Any] | None]:
 def embedded_reports(config: Config, run: Run) -> dict[str, dict[str, Any]]:
     """Name -> report, of all result files whose data is the embedded corpus."""
     found = {}
-    for path in [*sorted((ROOT / "docs" / "results").glob("*.json")), *sorted(run.results.parent.glob("*/report.json"))]:
+    for path in [
+        *sorted((ROOT / "docs" / "results").glob("*.json")),
+        *sorted(run.results.parent.glob("*/report.json")),
+    ]:
         try:
             report = read_report(path)
         except ReportError as error:
@@ -80,7 +84,9 @@ def our_row(report: Mapping[str, Any] | None, name: str = "full") -> Mapping[str
         return None
     wanted = report.get("method", name)
     rows = [row for row in report["rows"] if row["name"] == wanted]
-    return next((row for split in ("tuned", "all", "unseen", "seen") for row in rows if row["split"] == split), None)
+    return next(
+        (row for split in ("tuned", "all", "unseen", "seen") for row in rows if row["split"] == split), None
+    )
 
 
 def split_note(dataset: str, report: Mapping[str, Any] | None) -> str | None:
@@ -103,18 +109,38 @@ Table = tuple[Line, list[Line], list[str]]
 
 def table_1(reports: Mapping[str, Mapping[str, Any] | None]) -> Table:
     """Published rows, then ours and its controls."""
-    header = ["method", *(f"{DATASETS[name]} {measure.upper()}" for name in DATASETS for measure in MEASURES), "N"]
+    header = [
+        "method",
+        *(f"{DATASETS[name]} {measure.upper()}" for name in DATASETS for measure in MEASURES),
+        "N",
+    ]
     lines = [
-        [name, *(published(value, measure) for dataset in DATASETS for measure, value in zip(MEASURES, row[dataset], strict=True)), ""]
+        [
+            name,
+            *(
+                published(value, measure)
+                for dataset in DATASETS
+                for measure, value in zip(MEASURES, row[dataset], strict=True)
+            ),
+            "",
+        ]
         for name, row in TABLE_1.items()
     ]
-    for label, row_name in (("this code", "full"), ("this code, stage 1 only", "stage1_only"), ("static frame", "static")):
+    for label, row_name in (
+        ("this code", "full"),
+        ("this code, stage 1 only", "stage1_only"),
+        ("static frame", "static"),
+    ):
         rows = {name: control_row(report, row_name) for name, report in reports.items()}
-        lines.append([label, *(cell(rows[name], measure) for name in DATASETS for measure in MEASURES), counted(rows)])
+        lines.append(
+            [label, *(cell(rows[name], measure) for name in DATASETS for measure in MEASURES), counted(rows)]
+        )
     notes = [f"{DATASETS[name]}: {NOT_REPRODUCED}" for name, report in reports.items() if report is None]
     notes += [note for name, report in reports.items() if (note := split_note(name, report))]
-    notes.append("Published: Alghamdi et al. 2022, Table 1; its LMD and its split are not defined there. LMD here: mean "
-                 "distance of 68 points in px at 256.")
+    notes.append(
+        "Published: Alghamdi et al. 2022, Table 1; its LMD and its split are not defined there. LMD here: mean "
+        "distance of 68 points in px at 256."
+    )
     return header, lines, notes
 
 
@@ -127,9 +153,15 @@ def control_row(report: Mapping[str, Any] | None, name: str) -> Mapping[str, Any
 def ablation(full: Mapping[str, Any] | None, others: Mapping[str, Mapping[str, Any] | None]) -> Table:
     """Published and ours side by side."""
     measures = ("psnr", "ssim", "lmd")
-    header = ["variant", *(f"{measure.upper()} {who}" for measure in measures for who in ("published", "ours"))]
+    header = [
+        "variant",
+        *(f"{measure.upper()} {who}" for measure in measures for who in ("published", "ours")),
+    ]
     rows = {label: our_row(report) for label, report in others.items()}
-    rows |= {"stage 1 only": our_row(full, "stage1_only") if full and "method" not in full else None, "full": our_row(full)}
+    rows |= {
+        "stage 1 only": our_row(full, "stage1_only") if full and "method" not in full else None,
+        "full": our_row(full),
+    }
     lines = []
     for label, numbers in ABLATION.items():
         cells = [label]
@@ -170,7 +202,11 @@ def counted(rows: Mapping[str, Mapping[str, Any] | None]) -> str:
 
 
 def write_table(stem: Path, header: Line, lines: Sequence[Line], notes: Sequence[str]) -> None:
-    texts = {".md": as_markdown(header, lines, notes), ".csv": as_csv(header, lines), ".tex": as_latex(header, lines, notes)}
+    texts = {
+        ".md": as_markdown(header, lines, notes),
+        ".csv": as_csv(header, lines),
+        ".tex": as_latex(header, lines, notes),
+    }
     for suffix, text in texts.items():
         with atomic_path(stem.with_name(stem.name + suffix)) as temporary:
             temporary.write_text(text, encoding="utf-8")
@@ -191,8 +227,24 @@ def as_csv(header: Line, lines: Sequence[Line]) -> str:
 
 
 def as_latex(header: Line, lines: Sequence[Line], notes: Sequence[str]) -> str:
-    head = [r"\begin{tabular}{l" + "r" * (len(header) - 1) + "}", r"\toprule", _latex_row(header), r"\midrule"]
-    return "\n".join([*(f"% {note}" for note in notes), *head, *map(_latex_row, lines), r"\bottomrule", r"\end{tabular}"]) + "\n"
+    head = [
+        r"\begin{tabular}{l" + "r" * (len(header) - 1) + "}",
+        r"\toprule",
+        _latex_row(header),
+        r"\midrule",
+    ]
+    return (
+        "\n".join(
+            [
+                *(f"% {note}" for note in notes),
+                *head,
+                *map(_latex_row, lines),
+                r"\bottomrule",
+                r"\end{tabular}",
+            ]
+        )
+        + "\n"
+    )
 
 
 def _latex_row(cells: Line) -> str:

@@ -193,7 +193,11 @@ def test_folders_that_do_not_belong_together(tmp_path, capsys):
     video(tmp_path / "a" / "x.mp4")
     video(tmp_path / "b" / "y.mp4")
     (tmp_path / "c").mkdir()
-    for made, true, words in (("a", "b", "relative name"), ("a", "c", "no video"), ("d", "b", "not a folder")):
+    for made, true, words in (
+        ("a", "b", "relative name"),
+        ("a", "c", "no video"),
+        ("d", "b", "not a folder"),
+    ):
         assert run(tmp_path / made, tmp_path / true, tmp_path / "out") == 1
         assert words in capsys.readouterr().err
     assert runtime.attempt(evaluate, runtime.compose([f"predictions={tmp_path / 'a'}"])) == 1

@@ -71,7 +71,9 @@ def quick(request, monkeypatch):
     """Frames of one colour: cutting them out and comparing windows (5 and 10 ms each) would show nothing new."""
     if "real" not in request.node.name:
         monkeypatch.setattr(pairs, "ssim", lambda a, b: float((a == b).mean()))
-        monkeypatch.setattr(pairs, "crop", lambda frame, quad: np.full((256, 256, 3), frame[0, 0, 0], np.uint8))
+        monkeypatch.setattr(
+            pairs, "crop", lambda frame, quad: np.full((256, 256, 3), frame[0, 0, 0], np.uint8)
+        )
 
 
 def scored(predicted, levels=LEVELS, judges=JUDGES, **options) -> PairResult:

@@ -13,7 +13,9 @@ from stylegan2.images import to_tensor
 def pictures(seed: int, count: int, size: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
-    return np.stack([np.asarray(Image.fromarray(c).resize((size, size), Image.Resampling.BICUBIC)) for c in coarse])
+    return np.stack(
+        [np.asarray(Image.fromarray(c).resize((size, size), Image.Resampling.BICUBIC)) for c in coarse]
+    )
 
 
 @pytest.mark.slow  # 230 MB of AlexNet are written
