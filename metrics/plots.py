@@ -50,21 +50,22 @@ def plot_error_strip(
         *((frame, "best", "#2a7f62") for frame in best),
         *((frame, "worst", "#d1495b") for frame in worst),
     ]
-    figure = Figure(figsize=(1.3 * max(len(shown), 5), 4.6), layout="constrained")
+    figure = Figure(figsize=(9, 4.4))
     FigureCanvasAgg(figure)
-    grid = figure.add_gridspec(3, max(len(shown), 1), height_ratios=[1.4, 1, 1])
-    curve = figure.add_subplot(grid[0, :])
+    curve = figure.add_axes((0.07, 0.68, 0.91, 0.24))
     curve.plot(np.arange(len(error)) / FPS, error, color=TRUTH, linewidth=1)
     curve.set_xlabel("seconds")
-    curve.set_ylabel("mouth error, px")
-    for column, (frame, name, colour) in enumerate(shown):
-        curve.plot(frame.index / FPS, frame.error, "o", color=colour, markersize=4)
-        for line, picture in enumerate((frame.true, frame.predicted)):
-            panel = figure.add_subplot(grid[line + 1, column])
-            panel.imshow(_scaled(picture, 128))
-            panel.set_axis_off()
-            if line == 0:
-                panel.set_title(f"{name} {frame.index / FPS:.2f} s", fontsize=7, color=colour)
+    curve.set_ylabel("mouth error, px", fontsize=8)
+    if shown:
+        lines = [[getattr(frame, side) for frame, _, _ in shown] for side in ("true", "predicted")]
+        picture = np.concatenate([np.concatenate([_scaled(f, 128) for f in line], axis=1) for line in lines])
+        below = figure.add_axes((0.01, 0.01, 0.98, 0.5))
+        below.imshow(picture)
+        below.set_axis_off()
+        for column, (frame, name, colour) in enumerate(shown):
+            curve.plot(frame.index / FPS, frame.error, "o", color=colour, markersize=4)
+            caption = f"{name} {frame.index / FPS:.2f} s"
+            below.text(column * 128 + 64, -6, caption, ha="center", fontsize=7, color=colour)
     if title:
         figure.suptitle(title, fontsize=10)
     with atomic_path(path) as temporary:

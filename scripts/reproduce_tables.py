@@ -93,13 +93,14 @@ def split_note(dataset: str, report: Mapping[str, Any] | None) -> str | None:
     """Whether the speakers that were scored are the published test speakers; version 1 files do not say."""
     if report is None:
         return None
+    name, test = DATASETS[dataset], TEST_SPEAKERS[dataset]
     speakers = {clip["speaker"] for clip in report.get("clips", [])}
     if not speakers:
-        return f"{dataset}: the result file does not say which speakers were scored"
-    strangers = speakers - TEST_SPEAKERS[dataset]
-    if strangers:
-        return f"{dataset}: {len(strangers)} of {len(speakers)} speakers are not of the test split ({', '.join(sorted(strangers)[:5])})"
-    return f"{dataset}: {len(speakers)} of the {len(TEST_SPEAKERS[dataset])} speakers of the test split"
+        return f"{name}: the result file does not say which speakers were scored"
+    if strangers := sorted(speakers - test):
+        some = ", ".join(strangers[:5])
+        return f"{name}: {len(strangers)} of {len(speakers)} speakers are not of the test split ({some})"
+    return f"{name}: {len(speakers)} of the {len(test)} speakers of the test split"
 
 
 # ------------------------------------------------------------------------------------------------------- tables

@@ -18,7 +18,7 @@ from encoders.video import write_video
 from metrics import pairs
 from metrics.evaluate import Judges
 from metrics.schema import check_report
-from scripts import compare, runtime
+from scripts import compare, pages, runtime
 from scripts.compare import Prediction, matched, method_name
 from scripts.evaluate import evaluate
 
@@ -73,6 +73,8 @@ def rotated(path: Path) -> None:
 @pytest.fixture(autouse=True)
 def judged_by_brightness(monkeypatch):
     monkeypatch.setattr(compare, "the_judges", lambda config, device: Judges(Reader()))
+    for module in (compare, pages):  # drawing a clip takes a second
+        monkeypatch.setattr(module, "MOST_CLIPS", 1)
     monkeypatch.setattr(pairs, "ssim", lambda a, b: float((a == b).mean()))
     monkeypatch.setattr(pairs, "crop", lambda frame, quad: np.full((256, 256, 3), frame[0, 0, 0], np.uint8))
 
@@ -110,7 +112,8 @@ def test_two_folders_end_in_a_report_tables_and_a_page(two, capsys):
     assert gap["n_clips"] == 2 and gap["mean"] == pytest.approx(rows["late 3"]["mouth_corr"])
     for name in ("report.csv", "report.md", "report.tex", "index.html", "pictures/violins.png"):
         assert (output / name).stat().st_size > 0, name
-    assert "s1/a" in (output / "index.html").read_text()
+    page = (output / "index.html").read_text()
+    assert page.count("<section>") == 1 and "late 3" in page
 
 
 def test_the_page_needs_nothing_from_elsewhere(two):
@@ -126,7 +129,7 @@ def test_the_page_needs_nothing_from_elsewhere(two):
     text = (two[2] / "index.html").read_text()
     parser.feed(text)
     assert "http" not in text.replace("https://github.com/mseitzer", "")
-    assert len([link for link in parser.found if link.endswith(".mp4")]) == 4
+    assert len([link for link in parser.found if link.endswith(".mp4")]) == 2
     for link in parser.found:
         assert not Path(link).is_absolute() and (two[2] / unquote(link)).is_file(), link
 
@@ -186,7 +189,7 @@ def test_hostile_folders_are_listed_file_by_file(tmp_path, capsys):
         assert clips[name]["mouth_corr"] > 0.99 and clips[name]["detection_rate"] == 1, name
     for name in ("missing", "truncated", "empty", "turned", "grey"):
         assert clips[name]["mouth_corr"] == 0 and clips[name]["detection_rate"] == 0, name
-    assert clips["missing"]["psnr"] < clips["fine"]["psnr"] if clips["fine"]["psnr"] else True
+    assert clips["missing"]["psnr"] < 12  # black, and not a frozen face, which images measures would reward
 
 
 def test_folders_that_do_not_belong_together(tmp_path, capsys):
