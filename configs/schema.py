@@ -129,7 +129,11 @@ class MetricsConfig:
     perceptual_frames: about how many frames of each row the perceptual and identity measures look at.
 
     perceptual, net, perceptual_size: the judge; training uses alex, so vgg judges. fid: count Fréchet distances when
-    the Inception weights are there.
+    the Inception weights are there. legacy: old definitions too (metrics/legacy.py).
+
+    Of predictions= and references= only: crop, what the image measures see (metrics/pairs.py); nets, the trunks of
+    LPIPS, or of ST-LPIPS under its own name where LPIPS's weights are absent; batch, frames that the networks see at
+    once; controls: score ground_truth, static and shift_5 beside the method.
     """
 
     clips: int = 4
@@ -138,6 +142,25 @@ class MetricsConfig:
     perceptual_size: int = 128
     perceptual_frames: int = 200
     fid: bool = True
+    legacy: bool = False
+    crop: Literal["face", "mouth", "full"] = "face"
+    nets: tuple[str, ...] = ("alex", "vgg")
+    batch: int = 16
+    controls: bool = True
+
+    def __post_init__(self) -> None:
+        if not set(self.nets) <= {"alex", "vgg"}:
+            raise ValueError(f"metrics.nets is {list(self.nets)}; it may hold alex and vgg.")
+        if self.batch < 1:
+            raise ValueError(f"metrics.batch is {self.batch}; it must be at least 1.")
+
+
+@dataclass
+class TablesConfig:
+    """Result files of reproduce_tables.py; None: results/tcd_timit/report.json and results/grid/report.json."""
+
+    tcd_timit: str | None = None
+    grid: str | None = None
 
 
 @dataclass
@@ -146,7 +169,7 @@ class Config:
 
     device: auto, cpu, cuda, mps; precision: as Lightning Fabric names it. threads: of torch, 0 = its default;
     workers: processes of prepare_data. Relative data_dir and results_dir are relative to the repository.
-    wav, photo, clip, input, output, predictions, references: files of one call.
+    wav, photo, clip, input, output, predictions, references: files of one call. against: a report.json of another method.
     network: which of a weight file's networks convert_weights.py takes; layout: whose names it gives exported tensors.
     entry: which file of the catalogue of public weights download_weights.py fetches.
     tuned: "auto" (the generator that stage 2 tuned on this face, if there is one), a file, or "none".
@@ -171,6 +194,7 @@ class Config:
     output: str | None = None
     predictions: str | None = None
     references: str | None = None
+    against: str | None = None
     tuned: str = "auto"
     network: Literal["g_ema", "g", "d", "encoder"] = "g_ema"
     layout: Literal["rosinality", "nvidia"] = "rosinality"
@@ -192,6 +216,7 @@ class Config:
     target: TargetConfig = field(default_factory=TargetConfig)
     tuning: PivotalConfig = field(default_factory=PivotalConfig)
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
+    tables: TablesConfig = field(default_factory=TablesConfig)
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
     fit: HeadConfig = field(default_factory=HeadConfig)
     basis: BasisConfig = field(default_factory=BasisConfig)

@@ -44,3 +44,8 @@ class DlibIdentity:
 def identity_distance(a: np.ndarray, b: np.ndarray) -> float:
     """Euclidean distance of two embeddings, in [0, 2]."""
     return float(np.linalg.norm(a - b))
+
+
+def identity_cosine(a: np.ndarray, b: np.ndarray) -> float:
+    """Cosine of two embeddings, in [-1, 1]; CSIM, here with dlib's network, so different people still reach 0.8."""
+    return float(a @ b / max(float(np.linalg.norm(a) * np.linalg.norm(b)), 1e-12))

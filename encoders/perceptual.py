@@ -35,6 +35,11 @@ class Perceptual(nn.Module):
         return self.network(x_N3HW, y_N3HW).flatten()
 
 
+def trunk_path(net: str) -> Path:
+    """Where LPIPS's trunk weights (alex, vgg) are, or belong."""
+    return path_of(TRUNKS[net])
+
+
 def load_perceptual(net: Net = "alex", family: Literal["st-lpips", "lpips"] = "st-lpips") -> Perceptual:
     """The named distance; WeightsError when its weights are not on this machine (nothing is downloaded)."""
     quiet = contextlib.redirect_stdout(io.StringIO())  # both packages print while they load
@@ -46,7 +51,7 @@ def load_perceptual(net: Net = "alex", family: Literal["st-lpips", "lpips"] = "s
             return Perceptual(
                 f"st-lpips-{net}", stlpips.LPIPS(net=net, variant="shift_tolerant", verbose=False)
             )
-        trunk = path_of(TRUNKS[net])
+        trunk = trunk_path(net)
         if not trunk.is_file():
             raise WeightsError(
                 f"lpips needs {trunk}: python scripts/download_weights.py entry={TRUNKS[net]}, or choose st-lpips, "
@@ -62,11 +67,10 @@ def _lpips(net: Net, trunk: Path) -> nn.Module:
     network = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
     try:
         state = torch.load(trunk, map_location="cpu", weights_only=True)
-        for (
-            name,
-            value,
-        ) in network.net.state_dict().items():  # slice2.3.weight is torchvision's features.3.weight
-            value.copy_(state[f"features.{name.split('.', 1)[1]}"])
+        for name, value in network.net.state_dict().items():
+            value.copy_(
+                state[f"features.{name.split('.', 1)[1]}"]
+            )  # slice2.3.weight is torchvision's features.3.weight
     except (EOFError, KeyError, TypeError, RuntimeError, pickle.UnpicklingError) as error:
         raise WeightsError(
             f"{trunk} is not the trunk of LPIPS {net}, or is damaged: download it again."

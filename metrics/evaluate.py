@@ -15,27 +15,23 @@ import torch
 from encoders.align import CROP_SIZE
 from encoders.clips import FrameClip
 from encoders.faces import FaceDetector, face_in_crop
-from encoders.geometry import aperture, landmark_distance, mouth_distance, width
-from encoders.identity import identity_distance
-from metrics.frechet import Gaussian, Inception, fid_of
+from encoders.geometry import aperture, mouth_distance
+from encoders.identity import identity_cosine, identity_distance
+from metrics.frechet import Inception, fid_of
 from metrics.image import mean_psnr, psnr, ssim
-from metrics.landmarks import closure_recall, correlation, lip_gain, mouth_distance_iod
+from metrics.kid import Features, kid_of
+from metrics.landmarks import lip_gain
+from metrics.legacy import LEGACY, legacy_figures, psnr_uint8, ssim_96
+from metrics.motion import Flicker
 from metrics.rows import PERCEPTUAL_ROWS
-from metrics.stats import bootstrap_interval, mean_over
+from metrics.sequence import SEQUENCE, sequence_figures
+from metrics.stats import bootstrap_interval, mean_over, speaker_interval
 from stylegan2.images import resize, to_tensor, to_uint8
 
+DISTANCES = ("lpips_alex", "lpips_vgg", "st_lpips_alex", "st_lpips_vgg")
 MEANS = (
-    "psnr",
-    "ssim",
-    "lmd",
-    "lmd_mouth",
-    "lmd_mouth_iod",
-    "mouth_corr",
-    "width_corr",
-    "closure_recall",
-    "perceptual",
-    "identity",
-    "detection_rate",
+    *("psnr", "ssim", *SEQUENCE, "perceptual", *DISTANCES),
+    *("identity", "csim_dlib", "flicker", "detection_rate", *LEGACY),
 )
 
 
@@ -50,7 +46,8 @@ class Judges:
     """The networks that look at frames; a missing one leaves its column empty.
 
     perceptual: a Perceptual (vgg: the judge is not the teacher) on frames averaged to perceptual_size px, for the
-    rows in perceptual_rows. inception: metrics.frechet.load_inception's two values.
+    rows in perceptual_rows. distances: column -> Perceptual, for metrics.pairs. inception: metrics.frechet.load_inception's two values.
+    legacy: fill the columns of metrics.legacy too.
     """
 
     detector: FaceDetector
@@ -58,14 +55,19 @@ class Judges:
     identity: Identity | None = None
     inception: Inception | None = None
     no_inception: str | None = "no Inception network was given"
+    distances: Mapping[str, torch.nn.Module] = field(default_factory=dict)
     perceptual_size: int = 128
     perceptual_rows: tuple[str, ...] = PERCEPTUAL_ROWS
     device: str = "cpu"
+    legacy: bool = False
 
 
 @dataclass(frozen=True)
 class ClipScore:
-    """One clip of one row. figures: MEANS -> value or None; apertures (T',) of the T' frames with true landmarks."""
+    """One clip of one row. figures: MEANS -> value or None; apertures (T',) of the T' frames with true landmarks.
+
+    error (T,): mouth distance of each frame, px, nan where the truth has no landmarks.
+    """
 
     row: str
     split: str
@@ -74,6 +76,8 @@ class ClipScore:
     figures: dict[str, float | None]
     aperture: np.ndarray
     true_aperture: np.ndarray
+    speaker: str = ""
+    error: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
 
 def stride_for(total_frames: int, wanted: int = 200) -> int:
@@ -91,6 +95,9 @@ class _Frames:
     ssim: list[float] = field(default_factory=list)
     perceptual: list[float] = field(default_factory=list)
     identity: list[float] = field(default_factory=list)
+    csim: list[float] = field(default_factory=list)
+    flicker: Flicker = field(default_factory=Flicker)
+    legacy: list[tuple[float, float]] = field(default_factory=list)
 
 
 def score_clip(
@@ -102,7 +109,7 @@ def score_clip(
     every: int = 1,
     skip: Collection[int] = (),
     split: str | None = None,
-    features: Gaussian | None = None,
+    features: Features | None = None,
 ) -> ClipScore:
     """Compares the predicted frames, one uint8 (H, W, 3) for each frame of the clip, with the truth.
 
@@ -134,10 +141,13 @@ def score_clip(
         seen.detected.append(face is not None)
         seen.psnr.append(psnr(frame, true))
         seen.ssim.append(ssim(frame, true))
+        seen.flicker.update([frame])
+        if judges.legacy:
+            seen.legacy.append((psnr_uint8(frame, true), ssim_96(frame, true)))
         if t in sampled:
             _sample(row, frame, true, points, static, judges, seen)
         if features is not None and judges.inception is not None:
-            features.update(judges.inception(to_tensor(frame, judges.device)))
+            features.update(judges.inception(to_tensor(frame, judges.device)), clip.name, t)
     if count != len(clip.frames):
         raise ValueError(f"row {row} has {count} frames for {clip.name}, the clip has {len(clip.frames)}")
     return _score(row, clip, split or clip.split, np.array(scored), seen)
@@ -170,7 +180,10 @@ def _sample(
         both = resize(to_tensor(np.stack([frame, true]), judges.device), judges.perceptual_size)
         seen.perceptual.append(float(judges.perceptual(both[:1], both[1:])))
     if judges.identity is not None and static.embedding is not None:
-        seen.identity.append(identity_distance(judges.identity.embed(frame, points), static.embedding))
+        embedding = judges.identity.embed(frame, points)
+        seen.identity.append(identity_distance(embedding, static.embedding))
+        # A frame without a detected face resembles nobody.
+        seen.csim.append(identity_cosine(embedding, static.embedding) if seen.detected[-1] else 0.0)
 
 
 def _score(row: str, clip: FrameClip, split: str, scored: np.ndarray, seen: _Frames) -> ClipScore:
@@ -178,20 +191,19 @@ def _score(row: str, clip: FrameClip, split: str, scored: np.ndarray, seen: _Fra
     true = np.asarray(clip.landmarks)[scored][known]
     predicted, detected = np.stack(seen.landmarks)[known], np.array(seen.detected)[known]
     figures: dict[str, float | None] = dict.fromkeys(MEANS)
-    figures |= {"psnr": mean_psnr(seen.psnr), "ssim": mean_over(seen.ssim)}
+    figures |= {"psnr": mean_psnr(seen.psnr), "ssim": mean_over(seen.ssim), "flicker": seen.flicker.value}
     figures |= {"perceptual": mean_over(seen.perceptual), "identity": mean_over(seen.identity)}
-    figures["detection_rate"] = float(np.mean(seen.detected))
-    opening, true_opening = aperture(predicted), aperture(true)
-    if known.any():
-        figures |= {
-            "lmd": float(landmark_distance(predicted, true).mean()),
-            "lmd_mouth": float(mouth_distance(predicted, true).mean()),
-            "lmd_mouth_iod": float(mouth_distance_iod(predicted, true).mean()),
-            "mouth_corr": correlation(opening, true_opening),
-            "width_corr": correlation(width(predicted), width(true)),
-            "closure_recall": closure_recall(np.where(detected, opening, np.nan), true_opening),
-        }
-    return ClipScore(row, split, clip.name, len(scored), figures, opening, true_opening)
+    figures |= {"csim_dlib": mean_over(seen.csim), "detection_rate": float(np.mean(seen.detected))}
+    figures |= sequence_figures(predicted, true, detected)
+    if seen.legacy:
+        figures |= legacy_figures(predicted, true, seen.legacy)
+    error = np.full(len(scored), np.nan)
+    error[known] = mouth_distance(predicted, true)
+    return ClipScore(
+        *(row, split, clip.name, len(scored), figures, aperture(predicted), aperture(true)),
+        speaker=clip.speaker,
+        error=error,
+    )
 
 
 def _at_crop_size(frame: np.ndarray) -> np.ndarray:
@@ -210,7 +222,7 @@ class Evaluation:
     def __init__(self, judges: Judges) -> None:
         self.judges = judges
         self.scores: list[ClipScore] = []
-        self._features: dict[tuple[str, str], Gaussian] = {}
+        self.features: dict[tuple[str, str], Features] = {}
 
     def add(
         self,
@@ -225,23 +237,31 @@ class Evaluation:
         """Scores one clip of one row (see score_clip) and keeps the figures. split: "tuned" or the clip's own."""
         features = None
         if self.judges.inception is not None:
-            features = self._features.setdefault((row, split or clip.split), Gaussian())
+            features = self.features.setdefault((row, split or clip.split), Features())
         score = score_clip(row, clip, frames, self.judges, ref_index, every, skip, split, features)
         self.scores.append(score)
         return score
 
     def rows(self) -> list[dict[str, Any]]:
         """One record per row and split, in the order in which they were first scored."""
-        rows = summarise(self.scores)
-        for record in rows:
-            key, reference = (record["name"], record["split"]), ("ground_truth", record["split"])
-            pair = self._features.get(key), self._features.get(reference)
-            record["fid"], record["fid_reason"] = fid_of(*pair, self.judges.no_inception)
-        return rows
+        return with_frechet(summarise(self.scores), self.features, self.judges.no_inception)
+
+
+def with_frechet(
+    rows: list[dict[str, Any]], features: Mapping[tuple[str, str], Features], missing: str | None
+) -> list[dict[str, Any]]:
+    """Fills fid, kid and fid_reason of each row. features: of (row, split); missing: why there are none at all."""
+    for record in rows:
+        made, true = (features.get((row, record["split"])) for row in (record["name"], "ground_truth"))
+        gaussians = (made and made.gaussian, true and true.gaussian)
+        record["fid"], record["fid_reason"] = fid_of(*gaussians, missing)
+        record["kid"] = kid_of(made, true)
+    return rows
 
 
 def summarise(scores: Iterable[ClipScore]) -> list[dict[str, Any]]:
-    """Means over clips, equally weighted, of each row and split; `interval` holds 95 % bootstrap intervals.
+    """Means over clips, equally weighted, of each row and split; `interval` and `interval_speakers` hold 95 %
+    bootstrap intervals over clips and over speakers.
 
     lip_gain takes static and inversion on the clips that the row has.
     """
@@ -255,16 +275,20 @@ def summarise(scores: Iterable[ClipScore]) -> list[dict[str, Any]]:
     for (row, split), clips in table.items():
         record: dict[str, Any] = {"name": row, "split": split}
         interval: dict[str, tuple[float, float]] = {}
+        over_speakers: dict[str, tuple[float, float]] = {}
+        speakers = [score.speaker or score.clip for score in clips.values()]
         for key in MEANS:
             values = [score.figures[key] for score in clips.values()]
             record[key] = mean_over(values)
             if spread := bootstrap_interval(values):
                 interval[key] = spread
+            if spread := speaker_interval(values, speakers):
+                over_speakers[key] = spread
         anchors = [_mean_mouth(table.get((anchor, split), {}), clips) for anchor in ("static", "inversion")]
         record["lip_gain"] = lip_gain(record["lmd_mouth"], *anchors)
-        record |= {"fid": None, "fid_reason": "no Inception network was given"}
+        record |= {"fid": None, "kid": None, "fid_reason": "no Inception network was given"}
         record |= {"n_frames": sum(score.n_frames for score in clips.values()), "n_clips": len(clips)}
-        record["interval"] = interval
+        record |= {"n_speakers": len(set(speakers)), "interval": interval, "interval_speakers": over_speakers}
         rows.append(record)
     return rows
 

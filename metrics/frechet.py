@@ -34,6 +34,12 @@ class Gaussian:
         self._sum = self._sum + x.sum(axis=0)
         self._outer = self._outer + x.T @ x
 
+    def merge(self, other: Gaussian) -> None:
+        """Adds another set's vectors."""
+        self.n += other.n
+        self._sum = self._sum + other._sum
+        self._outer = self._outer + other._outer
+
     @property
     def mean(self) -> np.ndarray:
         return self._sum / self.n

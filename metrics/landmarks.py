@@ -10,6 +10,7 @@ from encoders.geometry import inter_ocular, mouth_distance
 
 CLOSED = 0.03  # aperture below this share of the inter-ocular distance counts as closed lips
 CONSTANT = 1e-6  # standard deviation below which a curve is a constant
+LAGS = 15  # frames searched either way for the best lag
 
 
 def mouth_distance_iod(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
@@ -64,3 +65,21 @@ def lip_gain(row: float | None, static: float | None, inversion: float | None) -
     if row is None or static is None or inversion is None or static - inversion <= 0:
         return None
     return (static - row) / (static - inversion)
+
+
+def best_lag(predicted: np.ndarray, true: np.ndarray, most: int = LAGS) -> tuple[float, float | None]:
+    """(highest correlation over the lags -most .. most, that lag in frames); curves (T,), positive = late.
+
+    r(l) = corr(predicted[t + l], true[t]) over the frames that both have; at most half the clip is shifted away.
+    Of equal maxima the smallest shift counts. A constant gives (0, None). The correlation alone is blind to a
+    constant lag, so it is never to be read without the lag beside it.
+    """
+    most = min(most, len(true) // 2)
+    found: tuple[float, float | None] = (0.0, None)
+    for lag in sorted(range(-most, most + 1), key=abs):
+        late, early = max(lag, 0), max(-lag, 0)
+        a, b = predicted[late : len(predicted) - early], true[early : len(true) - late]
+        value = correlation(a, b)
+        if value > found[0] + 1e-9:
+            found = value, float(lag)
+    return found

@@ -13,6 +13,7 @@ from PIL import Image
 
 from audio.timing import FPS
 from metrics.landmarks import CLOSED
+from metrics.pairs import Extreme
 from stylegan2.images import resize, to_tensor, to_uint8
 from stylegan2.weights import atomic_path
 
@@ -39,6 +40,52 @@ def plot_apertures(
         figure.suptitle(title, fontsize=10)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=120)
+
+
+def plot_error_strip(
+    path: str | Path, error: np.ndarray, best: Sequence[Extreme], worst: Sequence[Extreme], title: str = ""
+) -> None:
+    """Mouth error (T,) over time, nan where unknown, with the best and the worst frames below: truth above prediction."""
+    shown = [
+        *((frame, "best", "#2a7f62") for frame in best),
+        *((frame, "worst", "#d1495b") for frame in worst),
+    ]
+    figure = Figure(figsize=(9, 4.4))
+    FigureCanvasAgg(figure)
+    curve = figure.add_axes((0.07, 0.68, 0.91, 0.24))
+    curve.plot(np.arange(len(error)) / FPS, error, color=TRUTH, linewidth=1)
+    curve.set_xlabel("seconds")
+    curve.set_ylabel("mouth error, px", fontsize=8)
+    if shown:
+        lines = [[getattr(frame, side) for frame, _, _ in shown] for side in ("true", "predicted")]
+        picture = np.concatenate([np.concatenate([_scaled(f, 128) for f in line], axis=1) for line in lines])
+        below = figure.add_axes((0.01, 0.01, 0.98, 0.5))
+        below.imshow(picture)
+        below.set_axis_off()
+        for column, (frame, name, colour) in enumerate(shown):
+            curve.plot(frame.index / FPS, frame.error, "o", color=colour, markersize=4)
+            caption = f"{name} {frame.index / FPS:.2f} s"
+            below.text(column * 128 + 64, -6, caption, ha="center", fontsize=7, color=colour)
+    if title:
+        figure.suptitle(title, fontsize=10)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=110)
+
+
+def plot_violins(path: str | Path, figures: Mapping[str, Mapping[str, Sequence[float]]]) -> None:
+    """Column -> row -> its clips' figures: one panel a column, one violin a row, every clip a dot."""
+    figure = Figure(figsize=(3.2 * max(len(figures), 1), 3.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, max(len(figures), 1), squeeze=False)[0]
+    for panel, (column, rows) in zip(panels, figures.items(), strict=False):
+        for place, values in enumerate(rows.values()):
+            if len(values) > 1 and np.ptp(values) > 0:  # a density needs a spread
+                panel.violinplot([list(values)], positions=[place], showmeans=True)
+            panel.plot([place] * len(values), values, "o", color=TRUTH, markersize=2.5, alpha=0.6)
+        panel.set_xticks(range(len(rows)), list(rows), fontsize=7, rotation=20)
+        panel.set_title(f"{column} (N = {max((len(v) for v in rows.values()), default=0)})", fontsize=9)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=110)
 
 
 def strip(

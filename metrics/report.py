@@ -1,8 +1,9 @@
-"""report.json, and the same rows as Markdown, CSV and a console table.
+"""report.json, and the same rows as Markdown, CSV, LaTeX and a console table.
 
-report.json = {"rows": [...], "weights": {name: sha256}, "versions": {package: version}, "seconds": s, "measures":
-{column: definition}, and whatever provenance the caller adds}. A missing figure is null; NaN and infinity never
-reach the file.
+report.json = {"schema_version": 2, "rows": [...], "clips": [per-clip figures], "paired": [...], "sync": [...],
+"warnings": [...], "weights": {name: sha256}, "versions": {package: version}, "seconds": s, "measures": {column:
+definition}, and whatever provenance the caller adds}; metrics/schema.py checks it. A missing figure is null; NaN and
+infinity never reach the file.
 """
 
 import csv
@@ -18,6 +19,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from metrics.evaluate import ClipScore
+from metrics.paired import clip_records, compare_rows
+from metrics.sanity import sync_check, warnings_of
+from metrics.schema import SCHEMA_VERSION, check_report
 from stylegan2.weights import atomic_path
 
 Row = Mapping[str, Any]
@@ -29,14 +34,35 @@ COLUMNS: dict[str, tuple[str, int]] = {
     "lmd": ("mean distance of 68 points, px at 256", 2),
     "lmd_mouth": ("points 48-67, centroid removed, px at 256", 2),
     "lmd_mouth_iod": ("lmd_mouth over the true inter-ocular distance", 4),
+    "f_lmd": ("lmd over the true inter-ocular distance", 4),
+    "m_lmd": ("mean distance of points 48-67, not centred, over the true inter-ocular distance", 4),
     "lip_gain": ("share of the way from static (0) to inversion (1) in lmd_mouth", 3),
     "mouth_corr": ("Pearson correlation of lip aperture at lag 0, mean over clips", 3),
-    "width_corr": ("the same of mouth width", 3),
+    "mouth_corr_best": ("the same at the best lag within 15 frames; blind to a constant lag", 3),
+    "mouth_lag": ("that lag in frames, positive = late, mean over clips", 1),
+    "width_corr": ("Pearson correlation of mouth width at lag 0", 3),
+    "width_corr_best": ("the same at the best lag within 15 frames", 3),
+    "width_lag": ("that lag in frames, positive = late", 1),
     "closure_recall": ("true lip closures (aperture < 0.03) closed within one frame", 3),
+    "blink_rate": ("blinks a minute", 1),
+    "blink_error": ("absolute difference of the blink rate from the truth's", 1),
+    "head_motion": ("spread of place, roll, turn and nod over the clip (inter-ocular distances, radians)", 3),
+    "head_error": ("spread of the difference from the true head pose", 3),
     "perceptual": ("the distance named in `perceptual_net`, at `perceptual_size` px", 3),
+    "lpips_alex": ("LPIPS 0.1, AlexNet", 3),
+    "lpips_vgg": ("LPIPS 0.1, VGG-16", 3),
+    "st_lpips_alex": ("ST-LPIPS, AlexNet (not comparable with LPIPS)", 3),
+    "st_lpips_vgg": ("ST-LPIPS, VGG-16 (not comparable with LPIPS)", 3),
     "identity": ("mean dlib embedding distance to the true identity frame", 3),
+    "csim_dlib": ("cosine of dlib embeddings with the true identity frame; no face = 0", 3),
+    "flicker": ("mean |x_t - 2 x_t-1 + x_t-2|, grey levels of 255", 3),
     "detection_rate": ("frames in which the judge finds a face", 3),
     "fid": ("pytorch-fid Inception, all scored frames", 2),
+    "kid": ("unbiased, cubic kernel, same features, at most 2000 frames", 5),
+    "legacy_lmd_sum": ("ATVGnet: sum over points 48-67, centroid removed, px", 1),
+    "legacy_lmd_mean": ("Chen et al. 2018: mean over points 48-67, not centred, px", 2),
+    "legacy_psnr_uint8": ("ATVGnet: grey, uint8 arithmetic that wraps", 2),
+    "legacy_ssim_96": ("96 px, uniform 7 px window", 3),
 }
 # what the console shows, and how it is headed there
 HEADINGS = {
@@ -84,11 +110,14 @@ def write_report(
     rows: Sequence[Row],
     weights: Mapping[str, str],
     seconds: float | Mapping[str, float],
+    scores: Sequence[ClipScore] = (),
+    bases: Sequence[str] = (),
     **provenance: Any,
 ) -> dict[str, Any]:
-    """Writes report.json atomically and returns its content.
+    """Writes report.json atomically and returns its content. Raises ReportError for rows that do not fit together.
 
-    weights: sha256 of every weight file that took part. provenance: JSON values such as perceptual_net, config, git.
+    scores: of every clip and row. bases: rows that are compared with all others on identical clips; shift_5 shows the
+    first of them late, which tests the sync measures. weights: sha256 of every weight file that took part. provenance: JSON values such as perceptual_net, config, git.
     """
     for row in rows:
         if missing := [key for key in ROW_KEYS if key not in row]:
@@ -100,7 +129,15 @@ def write_report(
         "versions": versions(),
         "seconds": seconds if isinstance(seconds, Mapping) else round(seconds, 3),
     }
+    if scores:
+        records = clip_records(scores)
+        sync = [check for base in bases[:1] for check in sync_check(scores, base)]
+        paired = [*compare_rows(records, bases), *provenance.pop("paired", [])]
+        report |= {"schema_version": SCHEMA_VERSION, "clips": records, "paired": paired}
+        report |= {"sync": sync, "warnings": warnings_of(sync)}
     report = _plain(report | {"measures": measures} | provenance)
+    if scores:
+        check_report(report, Path(path).name)
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     return report
@@ -146,10 +183,35 @@ def to_csv(rows: Sequence[Row]) -> str:
     return text.getvalue()
 
 
-def write_tables(folder: str | Path, rows: Sequence[Row]) -> tuple[Path, Path]:
-    """report.md and report.csv in folder."""
-    paths = Path(folder) / "report.md", Path(folder) / "report.csv"
-    for path, text in zip(paths, (markdown(rows), to_csv(rows)), strict=True):
+def latex(rows: Sequence[Row], columns: Sequence[str] | None = None) -> str:
+    """A booktabs table of the columns that some row has; N of clips and frames printed."""
+    columns = [name for name in columns or COLUMNS if any(row.get(name) is not None for row in rows)]
+    lines = [r"\begin{tabular}{ll" + "r" * (len(columns) + 2) + "}", r"\toprule"]
+    lines.append(" & ".join(["row", "split", *map(escaped, columns), "clips", "frames"]) + r" \\")
+    lines.append(r"\midrule")
+    for row in rows:
+        cells = [shown(name, row.get(name)).replace("–", "--") for name in columns]
+        cells = [
+            escaped(str(row["name"])),
+            escaped(str(row["split"])),
+            *cells,
+            str(row["n_clips"]),
+            str(row["n_frames"]),
+        ]
+        lines.append(" & ".join(cells) + r" \\")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
+def escaped(text: str) -> str:
+    """Plain text for LaTeX."""
+    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    return "".join(special.get(c, f"\\{c}" if c in "&%$#_{}" else c) for c in text)
+
+
+def write_tables(folder: str | Path, rows: Sequence[Row]) -> tuple[Path, Path, Path]:
+    """report.md, report.csv and report.tex in folder."""
+    paths = Path(folder) / "report.md", Path(folder) / "report.csv", Path(folder) / "report.tex"
+    for path, text in zip(paths, (markdown(rows), to_csv(rows), latex(rows)), strict=True):
         with atomic_path(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
     return paths

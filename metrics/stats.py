@@ -1,6 +1,7 @@
 """How far a mean over clips can be trusted."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -26,3 +27,48 @@ def bootstrap_interval(
     drawn = np.random.default_rng(seed).integers(len(known), size=(resamples, len(known)))
     low, high = np.quantile(known[drawn].mean(axis=1), [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def speaker_interval(
+    values: Sequence[float | None],
+    speakers: Sequence[str],
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> tuple[float, float] | None:
+    """The same with speakers drawn with replacement, each with all of their clips; None for fewer than two speakers.
+
+    Clips of one speaker resemble one another: if the claim is about people, this is the interval to print.
+    """
+    known = [(who, value) for who, value in zip(speakers, values, strict=True) if value is not None]
+    names = sorted({who for who, _ in known})
+    if len(names) < 2:
+        return None
+    sums = np.array([sum(value for who, value in known if who == name) for name in names])
+    counts = np.array([sum(who == name for who, _ in known) for name in names])
+    drawn = np.random.default_rng(seed).integers(len(names), size=(resamples, len(names)))
+    means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def paired_difference(
+    ours: Mapping[str, float | None], theirs: Mapping[str, float | None], speakers: Mapping[str, str]
+) -> dict[str, Any] | None:
+    """Mean of ours - theirs over the clips that both have, with intervals; None if they share none.
+
+    ours, theirs: clip -> figure; speakers: clip -> speaker. A paired difference is far tighter than the difference of
+    two means, because hard clips are hard for both.
+    """
+    shared = sorted(clip for clip in ours.keys() & theirs.keys() if None not in (ours[clip], theirs[clip]))
+    if not shared:
+        return None
+    gaps = [float(ours[clip]) - float(theirs[clip]) for clip in shared]  # type: ignore[arg-type]
+    who = [speakers.get(clip, clip) for clip in shared]
+    return {
+        "mean": float(np.mean(gaps)),
+        "interval": bootstrap_interval(gaps),
+        "interval_speakers": speaker_interval(gaps, who),
+        "n_clips": len(shared),
+        "n_speakers": len(set(who)),
+    }

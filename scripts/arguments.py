@@ -14,6 +14,7 @@ PATHS = (
     "output",
     "predictions",
     "references",
+    "against",
     "resume",
     "name",
     "data_dir",
@@ -27,6 +28,8 @@ PATHS = (
     "pairs.folder",
     "encoder_train.images",
     "encoder_train.identity",
+    "tables.tcd_timit",
+    "tables.grid",
     "pretrain.images",
     "pretrain.teacher",
 )

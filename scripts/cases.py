@@ -81,6 +81,7 @@ def make_judges(metrics: Any, detector: FaceDetector, device: torch.device) -> J
         no_inception=missing,
         perceptual_size=metrics.perceptual_size,
         device=str(device),
+        legacy=metrics.legacy,
     )
 
 

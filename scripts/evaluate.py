@@ -1,6 +1,8 @@
-"""python scripts/evaluate.py [metrics.clips=6] [metrics=lpips] [name=NAME]
+"""python scripts/evaluate.py [metrics.clips=6] [metrics=lpips] [name=NAME | predictions=DIR references=DIR output=DIR]
 
-Scores stage 1 and the tuned generator on test clips, beside the controls, and writes results/<name>/report.json (with
+With predictions= and references=, two folders of videos of the same relative names, it scores any method's videos
+against the truth and writes report.json with its tables and pictures to output= (scripts/compare.py). Without them it
+scores stage 1 and the tuned generator on test clips, beside the controls, and writes results/<name>/report.json (with
 .md and .csv) and results/<name>/evaluate/ (strip, aperture plot, video beside the truth). What is missing is made
 first, from the corpus on.
 """
@@ -27,6 +29,7 @@ from metrics.plots import plot_apertures, save_image, side_by_side, strip
 from metrics.report import print_table, write_report, write_tables
 from metrics.rows import ROWS, EnergyRidge, fit_energy, log_energy, mean_displacement, wrong_audio
 from scripts.cases import Case, Kept, Tools, make_judges, score_case
+from scripts.compare import compare
 from scripts.invert_frames import invert_frames, portrait_clip
 from scripts.provenance import plain, provenance, stage_seconds
 from scripts.runtime import Run, launch, shown, start
@@ -42,7 +45,9 @@ PLOTTED = ("inversion", "energy", "stage1_only", "full")
 
 
 def evaluate(config: Config, run: Run) -> Path:
-    """report.json of this run's test clips."""
+    """report.json of this run's test clips, or of two folders of videos."""
+    if config.predictions or config.references:
+        return compare(config, run)
     checkpoint = train_stage1(config, run)
     latents = invert_frames(config, run)
     face = the_face(replace(config, photo=None, clip=None), run)
@@ -61,6 +66,8 @@ def evaluate(config: Config, run: Run) -> Path:
         rows,
         hashes,
         stage_seconds(run.results, run.seconds),
+        evaluation.scores,
+        bases=[name for name in ("stage1_only", "full") if any(row["name"] == name for row in rows)],
         perceptual_net=f"{config.metrics.perceptual}-{config.metrics.net}",
         perceptual_size=config.metrics.perceptual_size,
         tuned_on={"face": face.name, "clip": face.clip, "frames_before": face.used},

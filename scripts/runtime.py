@@ -38,6 +38,7 @@ from configs.typed import build
 from encoders.clips import ClipError
 from encoders.faces import FaceError
 from encoders.video import VideoError
+from metrics.schema import ReportError
 from scripts.arguments import quote_paths
 from scripts.provenance import ROOT
 from stylegan2.weights import WeightsError
@@ -56,6 +57,7 @@ USER_ERRORS = (
     VideoError,
     FaceError,
     ClipError,
+    ReportError,
     TrajectoryError,
     TuningError,
     OSError,

@@ -61,7 +61,7 @@ def test_csv_keeps_every_column(tmp_path):
     read = list(csv.DictReader(io.StringIO(to_csv(ROWS))))
     assert read[1]["psnr"] == "28.125" and read[1]["ssim"] == "" and set(COLUMNS) < set(read[0])
     paths = write_tables(tmp_path, ROWS)
-    assert [path.name for path in paths] == ["report.md", "report.csv"]
+    assert [path.name for path in paths] == ["report.md", "report.csv", "report.tex"]
     assert all(path.stat().st_size for path in paths)
 
 

@@ -1,0 +1,75 @@
+"""Is a sync measure worth printing? It must move when the very same motion comes five frames late."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from metrics.evaluate import ClipScore
+from metrics.rows import SHIFT
+from metrics.stats import mean_over, paired_difference
+
+# measure: (signal the unshifted row must have, least change under the shift, sign of a change for the worse)
+SYNC: dict[str, tuple[float, float, int]] = {
+    "mouth_corr": (0.2, 0.05, -1),
+    "width_corr": (0.2, 0.05, -1),
+    "mouth_lag": (0.0, SHIFT - 2, 1),
+    "width_lag": (0.0, SHIFT - 2, 1),
+    "closure_recall": (0.2, 0.05, -1),
+}
+LAGS = {"mouth_lag": "mouth_corr_best", "width_lag": "width_corr_best"}
+LEAST_BEST = 0.4  # a best correlation below this fixes no lag: of 31 lags one is always the highest
+
+
+def sync_check(
+    scores: Sequence[ClipScore], base: str, shifted: str = "shift_5", measures: Iterable[str] = SYNC
+) -> list[dict[str, Any]]:
+    """One record a split and measure: how far it moves from the row `base` to the same row five frames late.
+
+    verdict: "moves"; "broken", if it does not; "no signal", if the row itself is too weak for a shift to show (a
+    frozen or unrelated mouth cannot get worse), which is no praise either. Clips that both rows have are compared.
+    """
+    found = []
+    for split in dict.fromkeys(score.split for score in scores if score.row == shifted):
+        rows = {
+            name: {s.clip: s for s in scores if s.row == name and s.split == split}
+            for name in (base, shifted)
+        }
+        if not rows[base]:
+            continue
+        speakers = {clip: score.speaker or clip for clip, score in rows[base].items()}
+        for measure in measures:
+            needed, least, sign = SYNC.get(measure, (0.2, 0.05, -1))
+            ours, late = (
+                {clip: score.figures.get(measure) for clip, score in rows[name].items()}
+                for name in (base, shifted)
+            )
+            moved = paired_difference(late, ours, speakers)
+            record: dict[str, Any] = {"split": split, "row": base, "measure": measure, "moved": moved}
+            strength = mean_over([s.figures.get(LAGS.get(measure, measure)) for s in rows[base].values()])
+            weak = strength is None or strength < (LEAST_BEST if measure in LAGS else needed)
+            if moved is None or weak:
+                verdict = "no signal"
+            else:
+                verdict = "moves" if sign * moved["mean"] >= least else "broken"
+            found.append(record | {"verdict": verdict})
+    return found
+
+
+def warnings_of(checks: Iterable[dict[str, Any]]) -> list[str]:
+    """Sentences for whoever reads the table."""
+    lines = []
+    for check in checks:
+        where = f"{check['row']} ({check['split']})"
+        if check["verdict"] == "broken":
+            lines.append(
+                f"{check['measure']} does not move when {where} comes {SHIFT} frames late: BROKEN here"
+            )
+        elif check["verdict"] == "no signal" and check["measure"] == "mouth_corr":
+            lines.append(
+                f"the mouth of {where} does not follow the truth: mouth_corr is too low to be tested"
+            )
+    return lines
+
+
+def unrelated(scores: Iterable[ClipScore], row: str, least: float = 0.2) -> list[str]:
+    """Clips of a row whose lips do not follow the truth at any lag that counts: mouth_corr below `least`."""
+    return [s.clip for s in scores if s.row == row and (s.figures["mouth_corr"] or 0.0) < least]

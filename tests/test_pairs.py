@@ -1,0 +1,239 @@
+"""Scoring a pair of videos as they stream, with a judge that reads the truth out of the pixels."""
+
+from itertools import chain, repeat
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from encoders.align import smooth_quads
+from encoders.faces import Face
+from encoders.stream import aligned_pairs, same_shape, scaled_quad, smoothed_stream
+from metrics import pairs
+from metrics.evaluate import Judges
+from metrics.kid import Features
+from metrics.pairs import CONTROLS, PairOptions, PairResult, score_pair, whole
+from metrics.rows import delayed
+from metrics.sanity import sync_check, unrelated
+
+NOTHING = 250  # a frame of this brightness shows no face; black shows none either
+LEVELS = (60 + 45 * np.sin(np.arange(40) * 1.3) * np.cos(np.arange(40) * 0.4)).round().astype(int)
+
+
+def landmarks(level: int) -> np.ndarray:
+    points = np.full((68, 2), 128, np.float32)
+    points[36:42, 0], points[42:48, 0], points[36:48, 1] = 88, 168, 110
+    points[62, 1], points[66, 1] = 190 - level / 2, 190 + level / 2
+    points[48, 0], points[54, 0] = 110 - level / 4, 146 + level / 4
+    return points
+
+
+class Reader:
+    """Finds a face whose lips are as far open as the frame is bright; in px of a 256 px frame."""
+
+    name = "reader"
+
+    def __call__(self, image: np.ndarray, near: np.ndarray | None = None) -> list[Face]:
+        level = round(float(image.mean()))
+        if level in (0, NOTHING):
+            return []
+        scale = image.shape[0] / 256
+        box = np.array([60, 80, 196, 216], np.float32) * scale
+        return [Face(box, landmarks(level) * np.float32(scale))]
+
+
+class Brightness:
+    def embed(self, image: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+        return np.array([image.mean(), 1.0])
+
+
+class L1(torch.nn.Module):
+    def forward(self, x, y):
+        return (x - y).abs().flatten(1).mean(dim=1)
+
+
+def frames_of(levels, size: int = 64) -> list[np.ndarray]:
+    return [np.full((size, size, 3), level, np.uint8) for level in levels]
+
+
+def inception(x: torch.Tensor) -> np.ndarray:
+    return np.stack([x.mean(dim=(1, 2, 3)).numpy() * 127.5, np.ones(len(x))], axis=1)
+
+
+JUDGES = Judges(Reader(), identity=Brightness())
+NETWORKS = Judges(
+    Reader(), identity=Brightness(), inception=inception, no_inception=None, distances={"st_lpips_vgg": L1()}
+)
+
+
+@pytest.fixture(autouse=True)
+def quick(request, monkeypatch):
+    """Frames of one colour: cutting them out and comparing windows (5 and 10 ms each) would show nothing new."""
+    if "real" not in request.node.name:
+        monkeypatch.setattr(pairs, "ssim", lambda a, b: float((a == b).mean()))
+        monkeypatch.setattr(
+            pairs, "crop", lambda frame, quad: np.full((256, 256, 3), frame[0, 0, 0], np.uint8)
+        )
+
+
+def scored(predicted, levels: Any = LEVELS, judges=JUDGES, **options) -> PairResult:
+    frames = chain(predicted, repeat(None))
+    return score_pair("ours", "s1/a", "s1", frames_of(levels), frames, judges, PairOptions(**options))
+
+
+def figures(result: PairResult, row: str = "ours") -> dict:
+    return next(score.figures for score in result.scores if score.row == row)
+
+
+@pytest.mark.parametrize("crop", ["face with real crops", "mouth", "full"])
+def test_a_video_against_itself_is_perfect(crop):
+    levels = LEVELS[:14] if "real" in crop else LEVELS
+    judges = NETWORKS if "real" in crop else JUDGES
+    result = scored(frames_of(levels), levels, judges, crop=crop.split()[0])
+    ours = figures(result)
+    assert ours["psnr"] is None and ours["ssim"] == 1 and ours["st_lpips_vgg"] in (0, None)
+    for name in ("lmd", "lmd_mouth", "f_lmd", "m_lmd", "head_error", "blink_error", "mouth_lag", "width_lag"):
+        assert ours[name] == 0, name
+    for name in ("mouth_corr", "mouth_corr_best", "width_corr", "closure_recall", "detection_rate"):
+        assert ours[name] in (None, pytest.approx(1)), name
+    truth = figures(result, "ground_truth")
+    assert ours["csim_dlib"] == truth["csim_dlib"] and ours["flicker"] == truth["flicker"] > 0
+    assert [s.row for s in result.scores] == ["ours", *CONTROLS]
+    assert result.black == result.left_out == result.unknown == 0
+
+
+@pytest.mark.parametrize("shift", [-4, 2, 5])
+def test_a_shift_by_k_frames_is_found_as_k(shift):
+    index = np.clip(np.arange(40) - shift, 0, 39)
+    ours = figures(scored(frames_of(LEVELS[index])))
+    assert ours["mouth_lag"] == ours["width_lag"] == shift
+    assert ours["mouth_corr_best"] == pytest.approx(1) and ours["mouth_corr"] < 0.5
+
+
+def test_controls_say_what_they_must():
+    result = scored(frames_of(LEVELS))
+    static, late = figures(result, "static"), figures(result, "shift_5")
+    assert static["mouth_corr"] == 0 and static["mouth_lag"] is None and static["flicker"] == 0
+    assert static["head_motion"] == pytest.approx(0, abs=1e-9) and static["psnr"] < 30
+    assert late["mouth_lag"] == 5 and late["psnr"] is None
+    wanted = figures(scored(frames_of(delayed(LEVELS))))
+    for name in ("lmd", "mouth_corr", "closure_recall", "head_motion"):
+        assert late[name] == wanted[name], name
+
+
+def test_batch_size_changes_nothing():
+    made = frames_of(LEVELS[:9] + 9)
+    one, many = (scored(made, LEVELS[:9], NETWORKS, batch=batch, every=3) for batch in (1, 4))
+    for a, b in zip(one.scores, many.scores, strict=True):
+        assert a.figures == pytest.approx(b.figures, nan_ok=True)
+    assert np.allclose(one.features["ours"].gaussian.mean, many.features["ours"].gaussian.mean)
+    assert np.allclose(one.features["ours"].sample, many.features["ours"].sample, atol=1e-3)
+
+
+def test_lost_faces_are_penalised_not_dropped():
+    lost = LEVELS.copy()
+    lost[::2] = NOTHING
+    ours, static = figures(scored(frames_of(lost))), figures(scored(frames_of(lost)), "static")
+    assert ours["detection_rate"] == 0.5
+    # Dropping the frames without a face would leave only perfect ones: 0 and 1.
+    assert ours["lmd"] == pytest.approx(static["lmd"] / 2, rel=0.3) and ours["mouth_corr"] < 0.9
+    assert ours["csim_dlib"] < 0.51
+    nothing = figures(scored(frames_of([NOTHING] * 40)))
+    assert nothing["lmd"] == static["lmd"] and nothing["mouth_corr"] == 0 and nothing["csim_dlib"] == 0
+
+
+def test_a_missing_prediction_is_black_and_worse_than_a_frozen_face():
+    result = scored([])
+    ours, static = figures(result), figures(result, "static")
+    assert result.black == 40 and ours["detection_rate"] == 0
+    assert ours["psnr"] < static["psnr"] and ours["lmd"] == static["lmd"]
+    part = scored(frames_of(LEVELS[:30]))
+    assert part.black == 10 and figures(part)["detection_rate"] == 0.75
+
+
+def test_another_size_is_scaled_and_another_shape_refused():
+    large = scored(frames_of(LEVELS, 128))
+    assert figures(large)["lmd"] == 0 and figures(large)["psnr"] is None and not large.other_shape
+    wide = scored([np.full((64, 96, 3), level, np.uint8) for level in LEVELS])
+    assert wide.other_shape and wide.black == 40
+    assert same_shape(np.zeros((256, 256, 3)), np.zeros((512, 510, 3)))
+
+
+def test_frames_of_the_truth_without_a_face():
+    true = LEVELS.copy()
+    true[:20] = NOTHING  # the first face comes after more than the window
+    true[23] = NOTHING
+    made = true.copy()
+    made[23] = 90
+    result = scored(frames_of(made), true)
+    assert result.left_out == 20 and result.unknown == 1
+    ours = figures(result)
+    assert ours["lmd"] == 0 and ours["psnr"] is not None  # frame 23 counts for the image only
+    assert result.scores[0].n_frames == 20 and np.isnan(result.scores[0].error[3])
+    with pytest.raises(ValueError, match="no face"):
+        scored(frames_of(LEVELS), [NOTHING] * 40)
+
+
+def test_features_do_not_depend_on_the_order_of_clips():
+    rng = np.random.default_rng(0)
+    clips = {name: rng.normal(size=(30, 4)) for name in "abc"}
+    sets = []
+    for order in ("abc", "cba"):
+        features = Features(most=25)
+        for name in order:
+            part = Features(most=25)
+            for start in range(0, 30, 7 if order == "abc" else 30):
+                part.update(clips[name][start : start + (7 if order == "abc" else 30)], name, start)
+            features.merge(part)
+        sets.append(features)
+    assert np.array_equal(sets[0].sample, sets[1].sample) and sets[0].n == 90
+    assert np.allclose(sets[0].gaussian.covariance, sets[1].gaussian.covariance)
+
+
+def test_the_stream_smooths_as_the_whole_clip_does():
+    rng = np.random.default_rng(1)
+    square = np.array([[0, 0], [0, 100], [100, 100], [100, 0]], np.float32)
+    quads = square + rng.normal(0, 3, (60, 1, 2)).astype(np.float32)
+    items, found = zip(*smoothed_stream(zip(range(60), quads, strict=True)), strict=True)
+    assert items == tuple(range(60))
+    np.testing.assert_allclose(np.stack(found)[15:-15], smooth_quads(quads)[15:-15], atol=0.02)
+    gaps = [(t, None if t < 20 or 30 < t < 35 else quad) for t, quad in enumerate(quads)]
+    filled = [quad for _, quad in smoothed_stream(gaps)]
+    assert filled[7] is None and filled[8] is not None and all(q is not None for q in filled[8:])
+
+
+def test_no_more_frames_are_held_than_the_window_needs():
+    taken = 0
+
+    def counted():
+        nonlocal taken
+        for frame in frames_of(LEVELS):
+            taken += 1
+            yield frame
+
+    for done, _ in enumerate(aligned_pairs(counted(), repeat(None), Reader())):
+        assert taken - done <= 13
+
+
+def test_a_quad_keeps_its_place_at_another_size():
+    quad = np.array([[-0.5, -0.5], [-0.5, 63.5], [63.5, 63.5], [63.5, -0.5]], np.float32)
+    np.testing.assert_allclose(scaled_quad(quad, (64, 64, 3), (128, 128, 3)), (quad + 0.5) * 2 - 0.5)
+    assert whole(np.zeros((100, 200, 3), np.uint8)).shape == (256, 512, 3)
+
+
+def test_sync_measures_are_tested_with_the_shift():
+    scores = scored(frames_of(LEVELS)).scores
+    verdicts = {c["measure"]: c["verdict"] for c in sync_check(scores, "ours")}
+    assert verdicts["mouth_corr"] == verdicts["mouth_lag"] == verdicts["width_corr"] == "moves"
+    # The naive sync measure, the correlation at the best lag, does not see a constant delay.
+    naive = sync_check(scores, "ours", measures=["mouth_corr_best"])
+    assert naive[0]["verdict"] == "broken"
+
+
+def test_unrelated_lips_are_named_and_give_no_verdict():
+    other = scored(frames_of(np.random.default_rng(3).integers(15, 100, 40)))
+    assert unrelated(other.scores, "ours") == ["s1/a"]
+    assert unrelated(scored(frames_of(LEVELS)).scores, "ours") == []
+    checks = {c["measure"]: c["verdict"] for c in sync_check(other.scores, "ours")}
+    assert checks["mouth_corr"] == "no signal"

@@ -1,0 +1,72 @@
+"""The directory mode with the real judges (dlib) on synthetic faces; its time and memory."""
+
+import resource
+import time
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from encoders.faces import DlibDetector
+from encoders.identity import DlibIdentity
+from encoders.video import iter_frames, write_video
+from metrics.evaluate import Judges
+from metrics.pairs import PairOptions
+from scripts.compare import Pair, score_one
+
+FRAMES = 1000
+
+
+def long_video(path: Path, base: list[np.ndarray], count: int, noise: float) -> Path:
+    rng = np.random.default_rng(0)
+    grains = [rng.normal(0, noise, (256, 256, 1)) for _ in range(7)]
+    frames = (np.clip(base[t % len(base)] + grains[t % 7], 0, 255).astype(np.uint8) for t in range(count))
+    write_video(path, frames, preset="ultrafast")
+    return path
+
+
+@pytest.mark.slow  # a minute or two of one core
+def test_1000_frames_at_256_px_in_stated_time_and_memory(clip_folder, tmp_path):
+    """200 ms of one core a frame; and 800 more frames need no more memory than the first 200."""
+    base = list(islice(iter_frames(next(clip_folder.rglob("*.mp4"))), 12))
+    judges = Judges(DlibDetector(), identity=DlibIdentity())
+    peaks = []
+    for count in (200, FRAMES):
+        true = long_video(tmp_path / f"true_{count}.mp4", base, count, 0)
+        made = long_video(tmp_path / f"made_{count}.mp4", base, count, 4)
+        started = time.process_time()
+        record, result = score_one(Pair("x", "x", true, made), "made", judges, PairOptions(every=5))
+        seconds = time.process_time() - started
+        peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        assert result is not None and record["status"] == "scored" and record["frames"] == count
+        figures = result.scores[0].figures
+        assert (figures["detection_rate"] or 0) > 0.98 and (figures["csim_dlib"] or 0) > 0.9
+        print(f"{count} frames: {seconds:.1f} s of one core, peak {peaks[-1]:.0f} MB")
+    assert seconds < 0.2 * FRAMES
+    assert peaks[1] - peaks[0] < 100
+
+
+def test_a_face_that_moves_is_followed_and_a_shift_found(face, tmp_path):
+    """One face, its mouth region darkened in rhythm and the whole picture carried through a larger frame."""
+    beat = (np.sin(np.arange(14) * 1.1) > 0).astype(int)
+
+    def frame(t: int, phase: int) -> np.ndarray:
+        canvas = np.full((320, 400, 3), 90, np.uint8)
+        picture = face.copy()
+        picture[176:200, 104:152] = (picture[176:200, 104:152] * (1 - 0.2 * beat[phase])).astype(np.uint8)
+        canvas[30 : 30 + 256, 20 + 4 * t : 276 + 4 * t] = picture
+        return canvas
+
+    true = tmp_path / "true.mp4"
+    write_video(true, [frame(t, t) for t in range(14)])
+    judges = Judges(DlibDetector(), identity=DlibIdentity())
+    record, result = score_one(Pair("x", "x", true, true), "same", judges, PairOptions(every=7))
+    assert result is not None and record["frames"] == 14
+    rows = {score.row: score.figures for score in result.scores}
+    assert rows["same"]["lmd"] == 0 and rows["same"]["psnr"] is None and rows["same"]["detection_rate"] == 1
+    # The crop follows the face, so its picture stands still, while its head's motion is counted in the frame.
+    assert (rows["static"]["ssim"] or 0) > 0.8
+    assert (rows["same"]["head_motion"] or 0) > 0.1 and rows["static"]["head_motion"] == pytest.approx(
+        0, abs=1e-9
+    )
