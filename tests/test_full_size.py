@@ -1,0 +1,106 @@
+"""invert_frames, train_stage2 and generate, unchanged, with a StyleGAN2 and a full e4e of other sizes than the default's.
+
+Weights are random, from a seed: what is tested is that every stage takes its sizes from the networks.
+"""
+
+import json
+import resource
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from audio.waveform import write_wav
+from encoders.clips import LatentClip, read_manifest
+from encoders.e4e import save_encoder
+from encoders.e4e_full import FullEncoder, FullEncoderConfig
+from encoders.video import iter_frames, probe
+from scripts import runtime
+from scripts.generate import generate
+from scripts.invert_frames import Inverter, invert_frames
+from scripts.train_stage2 import train_stage2
+from stylegan2.generator import StyleGAN2
+from stylegan2.render import render
+from stylegan2.weights import WeightsError, save_weights
+
+
+def networks(folder: Path, resolution: int, generator: dict, encoder: dict) -> list[str]:
+    """Both weight files; returns the arguments that name them."""
+    torch.manual_seed(0)
+    made = StyleGAN2(resolution, **generator)
+    made.mapping.estimate_w_avg(1000)
+    save_weights(made, folder / "generator.safetensors", "stylegan2", made.config)
+    network = FullEncoder(FullEncoderConfig(num_rows=made.num_rows, **encoder), made.w_avg)
+    save_encoder(network, folder / "encoder.safetensors", {})
+    return [f"{name}.weights={folder / f'{name}.safetensors'}" for name in ("generator", "encoder")]
+
+
+def run_stages(arguments: list[str], clips: Path, speech, folder: Path, resolution: int) -> None:
+    """One clip is inverted, one photo tuned on, and three frames of it are spoken."""
+    rows = 2 * int(np.log2(resolution)) - 2
+    video = next(clips.rglob("*.mp4"))
+    photo, wav, output = folder / "me.png", folder / "speech.wav", folder / "out.mp4"
+    Image.fromarray(next(iter_frames(video))).save(photo)
+    write_wav(wav, speech(3))
+    common = [
+        *arguments, "experiment=smoke", "data=folder", f"data.root={video.parent}", "workers=1",
+        "data.seen=0.0", "data.validation=0.0", "data.unseen=0.0", "train.steps=4",
+        f"results_dir={folder / 'results'}", f"data_dir={folder / 'data'}",
+    ]  # fmt: skip
+    config = runtime.resolve(runtime.compose(common))
+    latents = invert_frames(config, runtime.start(config, quiet=True))
+    clip = LatentClip.load(latents / read_manifest(latents).ok()[0].file)
+    assert clip.w.shape == (12, rows, 512) and np.isfinite(clip.w).all()
+
+    raw = runtime.compose([*common, f"photo={photo}", f"wav={wav}", f"output={output}"])
+    assert runtime.attempt(train_stage2, raw) == 0
+    assert runtime.attempt(generate, raw) == 0
+    assert len(list(iter_frames(output))) == 3
+    info = probe(output)
+    assert (info.width, info.height) == (resolution, resolution) and info.has_audio
+    hashes = json.loads(output.with_name("out.mp4.json").read_text())["weights"]
+    assert set(hashes) == {"generator", "encoder", "trajectory", "tuned"}  # stage 2's file was found
+
+
+def tiny(folder: Path) -> list[str]:
+    generator = {"channels": {size: 8 for size in (4, 8, 16, 32, 64)}, "mapping_layers": 2}
+    encoder = {"side": 64, "head_width": 16, "widths": (8, 8, 8, 16, 16), "depths": (1, 1, 2, 1)}
+    return networks(folder, 64, generator, encoder)
+
+
+def test_inversion_and_rendering_take_their_sizes_from_the_networks(tmp_path) -> None:
+    generator, encoder = tiny(tmp_path)
+    config = runtime.resolve(runtime.compose([generator, encoder, "experiment=smoke"]))
+    inverter = Inverter(config, runtime.start(config, quiet=True))
+    frames = np.random.default_rng(0).integers(0, 255, (3, 256, 256, 3)).astype(np.uint8)
+    offset = inverter.person_offset(frames[:2])
+    assert offset is not None and offset.shape == (10, 512) and offset.any()
+    w = inverter(frames, offset)
+    alone = inverter(frames[:1])
+    assert w.shape == (3, 10, 512) and np.isfinite(w).all()
+    np.testing.assert_allclose(w[:1], alone + offset.numpy(), atol=1e-4)
+    assert [frame.shape for frame in render(inverter.generator, w)] == [(64, 64, 3)] * 3
+
+    config = runtime.resolve(
+        runtime.compose([encoder, "experiment=smoke"])
+    )  # the default generator has 14 rows
+    with pytest.raises(WeightsError, match="writes 10 rows"):
+        Inverter(config, runtime.start(config, quiet=True))
+
+
+@pytest.mark.slow
+def test_64_px_and_ten_rows(clip_folder, speech, tmp_path) -> None:
+    run_stages(tiny(tmp_path), clip_folder, speech, tmp_path, 64)
+
+
+@pytest.mark.slow
+def test_1024_px_and_eighteen_rows(clip_folder, speech, tmp_path, capsys) -> None:
+    """StyleGAN2 config F at 1024 px and all 267 M parameters of e4e."""
+    started = time.perf_counter()
+    run_stages(networks(tmp_path, 1024, {}, {}), clip_folder, speech, tmp_path, 1024)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    with capsys.disabled():
+        print(f"\n1024 px: {time.perf_counter() - started:.0f} s, peak {peak:.1f} GiB")
