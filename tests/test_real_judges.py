@@ -65,8 +65,8 @@ def test_a_face_that_moves_is_followed_and_a_shift_found(face, tmp_path):
     assert result is not None and record["frames"] == 14
     rows = {score.row: score.figures for score in result.scores}
     assert rows["same"]["lmd"] == 0 and rows["same"]["psnr"] is None and rows["same"]["detection_rate"] == 1
-    # The crop follows the face, so its picture stands still, while its head's motion is counted in the frame.
-    assert (rows["static"]["ssim"] or 0) > 0.8
+    # The crop follows the face, so the landmarks stay where they are in it, while its head's motion is counted in the frame.
+    assert (rows["static"]["lmd"] or 0) < 5  # px in the crop, while the face moves by 52 px in the frame
     assert (rows["same"]["head_motion"] or 0) > 0.1 and rows["static"]["head_motion"] == pytest.approx(
         0, abs=1e-9
     )
