@@ -263,3 +263,15 @@ def test_discriminator_converts_with_its_channel_table():
     assert torch.equal(again(x), discriminator(x))
     with pytest.raises(ValueError, match="expected images"):
         discriminator(torch.zeros(1, 3, 16, 16))
+
+
+@torch.no_grad()
+def test_bfloat16_autocast_stays_near_float32():
+    """On a tiny network: a CPU without bfloat16 instructions takes minutes for a real one."""
+    generator = tiny()
+    w = sample_w(generator, 2, seed=0)
+    expected = generator.synthesis(w)
+    with torch.autocast("cpu", torch.bfloat16):
+        image = generator.synthesis(w)
+    assert image.dtype == torch.float32 and not torch.equal(image, expected)
+    assert (image - expected).abs().mean() < 0.02 * expected.std()
