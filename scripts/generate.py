@@ -22,6 +22,7 @@ from scripts.stages import weight_hashes
 from scripts.train_stage1 import train_stage1
 from scripts.train_stage2 import load_tuned_for, the_face
 from stylegan2.render import render
+from stylegan2.weights import WeightsError
 from trajectory.espeak import synthesise
 from trajectory.predict import load_trajectory
 
@@ -31,7 +32,10 @@ SENTENCE = "People who do not exist can still speak: please bring both boats bac
 def generate(config: Config, run: Run) -> Path:
     """The video; nothing is written under its name before it is complete."""
     output = output_path(config, run)
-    waveform = the_speech(config)  # inputs are read first: a mistake shows before anything is trained
+    waveform = the_speech(config)  # inputs are read first: a mistake shows before anything is trained or inverted
+    for named in (config.stage1.weights, None if config.tuned in ("auto", "none") else config.tuned):
+        if named is not None and not Path(named).expanduser().is_file():
+            raise WeightsError(f"There is no weight file at {named}: check the path.")
     face = the_face(config, run) if config.photo or config.clip else None
     checkpoint = train_stage1(config, run)
     with run.timed("generate"):
