@@ -32,7 +32,8 @@ SENTENCE = "People who do not exist can still speak: please bring both boats bac
 def generate(config: Config, run: Run) -> Path:
     """The video; nothing is written under its name before it is complete."""
     output = output_path(config, run)
-    waveform = the_speech(config)  # inputs are read first: a mistake shows before anything is trained or inverted
+    # Inputs are read first: a mistake shows before anything is inverted or trained.
+    waveform = the_speech(config)
     for named in (config.stage1.weights, None if config.tuned in ("auto", "none") else config.tuned):
         if named is not None and not Path(named).expanduser().is_file():
             raise WeightsError(f"There is no weight file at {named}: check the path.")
