@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stylegan2.images import resize
-from stylegan2.weights import WeightsError, fill, read_weights
+from stylegan2.weights import WeightsError, fill, first_difference, read_weights
 
 IDENTITY_SIDE = 112  # px that the recognition network looks at
 
@@ -171,14 +171,9 @@ def fill_public(module: nn.Module, state: Mapping[str, Tensor], what: str) -> No
     """
     wanted = module.state_dict()
     state = {key: torch.zeros_like(v) for key, v in wanted.items() if _is_count(key)} | dict(state)
-    for key in sorted(wanted.keys() | state.keys()):
-        got = tuple(state[key].shape) if key in state else "nothing"
-        expected = tuple(wanted[key].shape) if key in wanted else "nothing"
-        if got != expected:
-            raise WeightsError(
-                f"These tensors are not {what}: {key} is {got}, expected {expected}; "
-                "check which network the file holds."
-            )
+    if (difference := first_difference(wanted, state)) is not None:
+        raise WeightsError(f"These tensors are not {what}: {difference}; check which network the file holds.")
+    for key in sorted(state):
         if not bool(torch.isfinite(state[key]).all()):
             raise WeightsError(
                 f"These tensors are damaged: {key} holds NaN or infinity; use another copy of the file."

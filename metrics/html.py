@@ -71,6 +71,11 @@ def page(report: Mapping[str, Any], clips: Sequence[ClipView], pictures: Sequenc
     return f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head>\n<body>\n{body}\n<script>{SCRIPT}</script>\n</body></html>\n'
 
 
+def remarks(record: Mapping[str, Any]) -> list[str]:
+    """What report.json says of one file: why it was not scored as it is, if so, and its notes."""
+    return [*([record["reason"]] if record.get("reason") else []), *record.get("notes", [])]
+
+
 def _link(path: str) -> str:
     return escape(quote(path))
 
@@ -91,8 +96,7 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
 def _files(files: Sequence[Mapping[str, Any]]) -> str:
     lines = []
     for record in files:
-        notes = [*([record["reason"]] if record.get("reason") else []), *record.get("notes", [])]
-        if notes:
+        if notes := remarks(record):
             kind = "" if record["status"] == "scored" else ' class="bad"'
             lines.append(
                 f"<li{kind}><b>{escape(record['name'])}</b> ({record['status']}): {escape('; '.join(notes))}</li>"

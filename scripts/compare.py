@@ -23,6 +23,7 @@ from encoders.perceptual import load_perceptual, trunk_path
 from encoders.video import VideoError, VideoInfo, iter_frames, probe
 from metrics.evaluate import ClipScore, Judges, stride_for, summarise, with_frechet
 from metrics.frechet import inception_path, load_inception
+from metrics.html import remarks
 from metrics.kid import Features
 from metrics.paired import clip_records, compare_reports
 from metrics.pairs import CONTROLS, RULES, PairOptions, PairResult, score_pair
@@ -95,7 +96,7 @@ def compare(config: Config, run: Run) -> Path:
         print_table(rows)
     bad = [f for f in files if f["status"] != "scored"]
     for record in files:
-        for note in [*([record["reason"]] if record["reason"] else []), *record["notes"]]:
+        for note in remarks(record):
             run.say(f"  {record['name']}: {note}")
     for line in report["warnings"]:
         run.say(f"  warning: {line}")

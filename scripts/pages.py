@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from metrics.html import ClipView, page
+from metrics.html import ClipView, page, remarks
 from metrics.pairs import PairResult
 from metrics.plots import plot_apertures, plot_error_strip, plot_violins
 from stylegan2.weights import atomic_path
@@ -51,8 +51,7 @@ def write_pages(
         links = {
             name: Path(os.path.relpath(path, folder)).as_posix() for name, path in videos.items() if path
         }
-        notes = [*([record["reason"]] if record["reason"] else []), *record["notes"]]
-        views.append(ClipView(pair.name, record["status"], notes, score.figures, links, pictures))
+        views.append(ClipView(pair.name, record["status"], remarks(record), score.figures, links, pictures))
     plot_violins(folder / "pictures" / "violins.png", per_clip(report))
     path = folder / "index.html"
     with atomic_path(path) as temporary:

@@ -1,7 +1,7 @@
 """Shared fixtures: tiny talking clips of the embedded generator, cheap enough for every test run."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,15 @@ SEEDS = (3, 5, 8)  # faces that dlib finds
 def _like_a_script() -> None:
     keep_freed_memory()
     torch.set_num_threads(max(1, 2 // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))))
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Networks this small only wait for a second thread; on a busy machine for minutes."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def noise_bursts(frames: int, seed: int = 0) -> Waveform:

@@ -28,12 +28,7 @@ from tuning.weights import save_tuned
 CHANNELS = {4: 8, 8: 8, 16: 4}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def generator(seed=0, clamp=None):

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from drawn_face import landmarks
 
 from encoders.clips import FrameClip
 from encoders.faces import Face
@@ -15,14 +16,6 @@ from metrics.rows import delayed, static_frames
 
 NOTHING = 250  # a frame of this brightness shows no face
 LEVELS = (20 + 15 * np.sin(np.arange(24) * 1.3) * np.cos(np.arange(24) * 0.4)).round().astype(int)
-
-
-def landmarks(level: int) -> np.ndarray:
-    points = np.full((68, 2), 128, np.float32)
-    points[36:42, 0], points[42:48, 0], points[36:48, 1] = 88, 168, 110
-    points[62, 1], points[66, 1] = 190 - level / 2, 190 + level / 2
-    points[48, 0], points[54, 0] = 110 - level / 4, 146 + level / 4
-    return points
 
 
 class Reader:

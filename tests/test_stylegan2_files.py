@@ -18,14 +18,7 @@ from stylegan2.protocol import sample_w
 from stylegan2.render import render
 from stylegan2.weights import WeightsError, atomic_path, file_hash, load_generator, read_weights, save_weights
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    """Networks this small lose more to waiting for a second thread than it computes."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -35,13 +35,7 @@ def tiny(seed=0, resolution=32, **options):
     return generator.eval().requires_grad_(False)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    """Networks this small lose more to waiting for a second thread than it computes."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # ops

@@ -28,13 +28,7 @@ FEATURES = FeatureConfig(n_mels=40, context_ms=120)
 ROWS, DIM = 4, 8
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Nets this small only wait for a second thread; on a busy machine for minutes."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def toy_clips(folder, frames=30, splits=("train", "train", "val")):

@@ -34,9 +34,8 @@ def fit_lip_axis(clips: Iterable[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
         )
     x_FC = np.concatenate([c for c, _ in pairs]).astype(np.float64)
     o_F = np.concatenate([o for _, o in pairs])
-    if (
-        len(x_FC) < x_FC.shape[1]
-    ):  # the same solution from the smaller system: (X'X + k)^-1 X' = X' (XX' + k)^-1
+    # The same solution from whichever system is smaller: (X'X + k)^-1 X' = X' (XX' + k)^-1.
+    if len(x_FC) < x_FC.shape[1]:
         axis = x_FC.T @ np.linalg.solve(x_FC @ x_FC.T + RIDGE * len(x_FC) * np.eye(len(x_FC)), o_F)
     else:
         axis = np.linalg.solve(x_FC.T @ x_FC + RIDGE * len(x_FC) * np.eye(x_FC.shape[1]), x_FC.T @ o_F)

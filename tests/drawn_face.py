@@ -1,0 +1,12 @@
+"""A face of 68 points whose lips are as far open as a number says, for judges that read the truth out of pixels."""
+
+import numpy as np
+
+
+def landmarks(level: int) -> np.ndarray:
+    """(68, 2) px of a 256 px frame: inner lips `level` px apart, the mouth level / 2 px wider than at rest."""
+    points = np.full((68, 2), 128, np.float32)
+    points[36:42, 0], points[42:48, 0], points[36:48, 1] = 88, 168, 110
+    points[62, 1], points[66, 1] = 190 - level / 2, 190 + level / 2
+    points[48, 0], points[54, 0] = 110 - level / 4, 146 + level / 4
+    return points
