@@ -57,9 +57,14 @@ class DataConfig:
 
 @dataclass
 class GeneratorConfig:
-    """weights: "embedded" or a safetensors file (scripts/convert_weights.py makes one from public checkpoints)."""
+    """weights: "embedded" or a safetensors file (scripts/convert_weights.py makes one from public checkpoints).
+
+    render: what shows the latents in the end, and is tuned in stage 2: None (the same generator), "mobile_1024" (the
+    embedded one uncut, 1024 px, read from the random-face wheel) or a safetensors file with as many rows of W+.
+    """
 
     weights: str = "embedded"
+    render: str | None = None
 
 
 @dataclass

@@ -33,7 +33,7 @@ from scripts.compare import compare
 from scripts.invert_frames import invert_frames, portrait_clip
 from scripts.provenance import plain, provenance, stage_seconds
 from scripts.runtime import Run, launch, shown, start
-from scripts.stages import generator_path, the_detector, the_generator, weight_hashes
+from scripts.stages import renderer_path, the_detector, the_renderer, weight_hashes
 from scripts.train_stage1 import stage1_run, train_stage1
 from scripts.train_stage2 import Face, the_face, tuned_on
 from stylegan2.weights import file_hash
@@ -57,7 +57,7 @@ def evaluate(config: Config, run: Run) -> Path:
         run.say(f"scoring {len(cases)} clips: {', '.join(sorted({case.split for case in cases}))}")
         evaluation, kept = _score_all(cases, config, run, checkpoint, tuned)
     rows = _table(evaluation)
-    hashes = weight_hashes(config, trajectory=checkpoint, tuned=tuned)
+    hashes = weight_hashes(config, renderer=renderer_path(config, run), trajectory=checkpoint, tuned=tuned)
     folder = run.results / "evaluate"
     _pictures(folder, kept, evaluation.scores)
     path = run.results / "report.json"
@@ -197,12 +197,12 @@ def _start_worker(
     """Builds the networks once for each process."""
     global _tools
     run = run or start(replace(config, device="cpu", threads=threads), quiet=True)
-    generator = the_generator(config, run)
+    generator = the_renderer(config, run)
     if evaluation is None:
         evaluation = Evaluation(make_judges(config.metrics, the_detector(config.data), run.device))
     _tools = Tools(
         generator=generator,
-        tuned=load_tuned(tuned, generator, file_hash(generator_path(config))),
+        tuned=load_tuned(tuned, generator, file_hash(renderer_path(config, run))),
         model=load_trajectory(checkpoint, run.device),
         mean=controls[0],
         energy=controls[1],

@@ -18,7 +18,7 @@ from scripts.cases import spoken
 from scripts.prepare_data import VIDEOS
 from scripts.provenance import plain, provenance, write_json
 from scripts.runtime import Run, RunError, launch, shown
-from scripts.stages import weight_hashes
+from scripts.stages import renderer_path, weight_hashes
 from scripts.train_stage1 import train_stage1
 from scripts.train_stage2 import load_tuned_for, the_face
 from stylegan2.render import render
@@ -51,7 +51,9 @@ def generate(config: Config, run: Run) -> Path:
         )
         w_TLD = spoken(model, waveform, face.w_ref, frames)
         write_video(output, render(generator, w_TLD), waveform)
-    files = {"trajectory": checkpoint} | ({"tuned": tuned} if tuned else {})
+    files = {"trajectory": checkpoint, "renderer": renderer_path(config, run)} | (
+        {"tuned": tuned} if tuned else {}
+    )
     record = {"face": face.name, "frames": frames, "seconds": run.seconds, "config": plain(config)}
     hashes = weight_hashes(config, **files)
     write_json(output.with_name(f"{output.name}.json"), provenance() | record | {"weights": hashes})

@@ -8,9 +8,10 @@ from encoders import e4e
 from encoders.clips import content_hash
 from encoders.faces import DlibDetector, FaceAlignmentDetector, FaceDetector
 from encoders.perceptual import Perceptual, load_perceptual
-from scripts.runtime import Run
+from scripts.runtime import Run, shown
 from stylegan2 import weights as generators
-from stylegan2.weights import file_hash, load_generator
+from stylegan2.openvino_ir import write_uncut
+from stylegan2.weights import WeightsError, file_hash, load_generator
 
 
 def keyed(run: Run, stage: str, *parts: Any) -> Path:
@@ -28,6 +29,19 @@ def encoder_path(config: Config) -> Path:
     return e4e.EMBEDDED if chosen == "embedded" else Path(chosen)
 
 
+def renderer_path(config: Config, run: Run) -> Path:
+    """The file of the generator that shows the latents (generator.render); the uncut one is read from its wheel once."""
+    if config.generator.render is None:
+        return generator_path(config)
+    if config.generator.render != "mobile_1024":
+        return Path(config.generator.render).expanduser()
+    path = run.data / "generators" / "mobile_1024.safetensors"
+    if not path.is_file():
+        write_uncut(path)
+        run.say(f"uncut generator: {shown(path)}")
+    return path
+
+
 def weight_hashes(config: Config, **more: Path) -> dict[str, str]:
     """sha256 of the weight files that a stage used."""
     files = {"generator": generator_path(config), "encoder": encoder_path(config), **more}
@@ -36,6 +50,19 @@ def weight_hashes(config: Config, **more: Path) -> dict[str, str]:
 
 def the_generator(config: Config, run: Run) -> Any:
     return load_generator(config.generator.weights, run.device)
+
+
+def the_renderer(config: Config, run: Run) -> Any:
+    if config.generator.render is None:
+        return the_generator(config, run)
+    renderer = load_generator(renderer_path(config, run), run.device)
+    rows = the_generator(config, run).num_rows
+    if renderer.num_rows != rows:
+        raise WeightsError(
+            f"generator.render={config.generator.render} reads {renderer.num_rows} rows of W+ and "
+            f"generator.weights={config.generator.weights} has {rows}: choose two that share their latents."
+        )
+    return renderer
 
 
 def the_encoder(config: Config, run: Run) -> Any:

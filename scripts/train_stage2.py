@@ -25,9 +25,9 @@ from scripts.provenance import save_provenance
 from scripts.runtime import Run, RunError, launch, shown
 from scripts.stages import (
     encoder_path,
-    generator_path,
+    renderer_path,
     the_detector,
-    the_generator,
+    the_renderer,
     the_teacher,
     weight_hashes,
 )
@@ -71,9 +71,9 @@ def tuned_on(face: Face, config: Config, run: Run) -> Path:
     count = len(uniform_frames(len(face.frames), config.tuning.max_frames))
     run.say(f"tuning the generator on {face.name} ({count} frames, at most {config.tuning.steps} steps)")
     with run.timed("stage2"):
-        base = the_generator(config, run)
+        base = the_renderer(config, run)
         tuned = tune(base, face.w, face.frames, the_teacher(run), config.tuning, _displacements(config, run))
-        base_hash = file_hash(generator_path(config))
+        base_hash = file_hash(renderer_path(config, run))
         notes = {
             "face": face.name,
             "clip": face.clip,
@@ -84,7 +84,7 @@ def tuned_on(face: Face, config: Config, run: Run) -> Path:
         save_tuned(path, tuned.generator, base, tuned.pivots, base_hash, notes)
         save_image(path.parent / "before_after.png", _before_after(face, base, tuned))
     fit = {"before": tuned.before, "after": tuned.after, "stopped": tuned.stopped, "steps": len(tuned.steps)}
-    hashes = weight_hashes(config, tuned=path)
+    hashes = weight_hashes(config, renderer=renderer_path(config, run), tuned=path)
     save_provenance(path.parent, config, face=face.name, fit=fit, weights=hashes, seconds=run.seconds)
     run.say(
         f"perceptual distance {tuned.before['perceptual']:.3f} -> {tuned.after['perceptual']:.3f} "
@@ -95,20 +95,20 @@ def tuned_on(face: Face, config: Config, run: Run) -> Path:
 
 def tuned_path(face: Face, config: Config, run: Run) -> Path:
     """Keyed by the frames and by all that decides what they become."""
-    hashes = [file_hash(generator_path(config)), file_hash(encoder_path(config))]
+    hashes = [file_hash(renderer_path(config, run)), file_hash(encoder_path(config))]
     key = content_hash(face.frames, config.tuning, config.encoder.inversion, hashes)[:8]
     return run.results / "stage2" / f"{face.name.replace('/', '_')}-{key}" / "tuned.safetensors"
 
 
 def load_tuned_for(face: Face, config: Config, run: Run) -> tuple[Any, Path | None]:
     """The generator for a face and the tuned file it comes from, as tuned=auto|none|FILE says."""
-    base = the_generator(config, run)
+    base = the_renderer(config, run)
     if config.tuned == "none":
         return base, None
     path = tuned_path(face, config, run) if config.tuned == "auto" else Path(config.tuned).expanduser()
     if config.tuned == "auto" and not path.is_file():
         return base, None
-    return load_tuned(path, base, file_hash(generator_path(config))), path
+    return load_tuned(path, base, file_hash(renderer_path(config, run))), path
 
 
 def the_face(config: Config, run: Run) -> Face:

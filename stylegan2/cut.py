@@ -1,8 +1,8 @@
 """Cuts MobileStyleGAN at a lower resolution and fits the image head it then needs.
 
-The cut network repeats the student's features; a head of 12 Haar coefficients reads them. It starts as the
-least-squares map from features to the coefficients of the true image (no style) and is then trained, with the
-last block, on pixel and perceptual distance to the uncut network's image averaged down to the same size.
+The cut network repeats the student's features up to its own resolution; a head to RGB reads them. It starts as the
+least-squares map from features to the true image (no style) and is then trained, with the last block, on pixel and
+perceptual distance to the uncut network's image averaged down to the same size.
 """
 
 from __future__ import annotations
@@ -33,35 +33,25 @@ class HeadConfig:
     perceptual_weight: float = 1.0
 
 
-def forward_haar(x_NCHW: Tensor) -> Tensor:
-    """Inverse of `mobile.inverse_haar`: [N, C, 2R, 2R] -> [N, 4C, R, R]."""
-    corners = F.pixel_unshuffle(x_NCHW, 2).unflatten(1, (-1, 4))
-    a, b, c, d = corners.unbind(2)
-    low, vertical = a + b + c + d, a + b - c - d
-    horizontal, diagonal = a - b + c - d, a - b - c + d
-    return torch.cat([low, torch.stack([vertical, horizontal, diagonal], 2).flatten(1, 2)], 1) * 0.5
-
-
 def cut(teacher: MobileStyleGAN, resolution: int) -> MobileStyleGAN:
     """The teacher's mapping network and first blocks; the new head is not fitted yet."""
     student = MobileStyleGAN(resolution, teacher.mapping_layers, teacher.w_dim)
     ours = student.state_dict()
     shared = {k: v for k, v in teacher.state_dict().items() if k in ours and not k.startswith("head.")}
     student.load_state_dict(ours | shared)
-    for k, affine in enumerate(student.head.affine):  # style = 1 whatever w
-        torch.nn.init.zeros_(affine.weight)  # type: ignore[arg-type]
-        torch.nn.init.constant_(affine.bias, float(k == 0))  # type: ignore[arg-type]
+    torch.nn.init.zeros_(student.head.affine.weight)  # style = 1 whatever w
+    torch.nn.init.ones_(student.head.affine.bias)
     return student
 
 
 @torch.no_grad()
 def least_squares_head(student: MobileStyleGAN, pairs: Iterable[tuple[Tensor, Tensor]]) -> None:
-    """min over A, b of || A features + b - haar(image) ||^2, by the normal equations, in float64."""
+    """min over A, b of || A features + b - image ||^2, by the normal equations, in float64."""
     gram: Tensor | None = None
     for w_NLD, image in pairs:
-        x = student.features(w_NLD).permute(0, 2, 3, 1).flatten(0, 2).double()
+        x = student.features(w_NLD).flatten(0, 2).double()
         x = torch.cat([x, torch.ones(len(x), 1, dtype=x.dtype)], 1)
-        y = forward_haar(image).permute(0, 2, 3, 1).flatten(0, 2).double()
+        y = image.permute(0, 2, 3, 1).flatten(0, 2).double()
         step = torch.cat([x.T @ x, x.T @ y], 1)
         gram = step if gram is None else gram + step
     if gram is None:
@@ -77,13 +67,13 @@ def least_squares_head(student: MobileStyleGAN, pairs: Iterable[tuple[Tensor, Te
 def sample_pixels(
     student: MobileStyleGAN, pairs: Iterable[tuple[Tensor, Tensor]], count: int, seed: int
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """For each image `count` random places: styles' rows [N, K, D], features [N, count, C], targets [N, count, 12]."""
+    """For each image `count` random places: the head's row (N, D), features (N, count, C), targets (N, count, 3)."""
     random = torch.Generator().manual_seed(seed)
     for w_NLD, image in pairs:
-        x = student.features(w_NLD).flatten(2).transpose(1, 2)
-        y = forward_haar(image).flatten(2).transpose(1, 2)
+        x = student.features(w_NLD).flatten(1, 2)
+        y = image.permute(0, 2, 3, 1).flatten(1, 2)
         places = torch.randperm(x.shape[1], generator=random)[:count]
-        yield w_NLD[:, student.head_rows], x[:, places].half(), y[:, places].half()
+        yield w_NLD[:, -1], x[:, places].half(), y[:, places].half()
 
 
 def fit_styles(
@@ -104,7 +94,7 @@ def fit_styles(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, config.head_steps)
     for _ in range(config.head_steps):
         batch = torch.randint(len(rows), (config.head_batch,))
-        style = head.style(rows[batch])[:, None, :]
+        style = head.affine(rows[batch])[:, None, :]
         found = F.linear(features[batch].float() * style, head.conv.weight[:, :, 0, 0], head.conv.bias)
         loss = F.mse_loss(found, targets[batch].float())
         optimiser.zero_grad(set_to_none=True)

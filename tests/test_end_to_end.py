@@ -105,7 +105,12 @@ def test_generate_writes_a_playable_video_with_sound(finished, arguments, tmp_pa
     assert info.has_audio and (info.width, info.height) == (256, 256) and info.fps == 25
     assert len(read_audio(output).samples) == pytest.approx(frames * RATE / 25, abs=RATE // 1000)
     record = json.loads((tmp_path / "out = [1].mp4.json").read_text())
-    assert record["frames"] == frames and set(record["weights"]) == {"generator", "encoder", "trajectory"}
+    assert record["frames"] == frames and set(record["weights"]) == {
+        "generator",
+        "renderer",
+        "encoder",
+        "trajectory",
+    }
 
 
 def test_finished_stages_are_found_not_repeated(finished):

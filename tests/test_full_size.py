@@ -62,7 +62,13 @@ def run_stages(arguments: list[str], clips: Path, speech, folder: Path, resoluti
     info = probe(output)
     assert (info.width, info.height) == (resolution, resolution) and info.has_audio
     hashes = json.loads(output.with_name("out.mp4.json").read_text())["weights"]
-    assert set(hashes) == {"generator", "encoder", "trajectory", "tuned"}  # stage 2's file was found
+    assert set(hashes) == {
+        "generator",
+        "renderer",
+        "encoder",
+        "trajectory",
+        "tuned",
+    }  # stage 2's file was found
 
 
 def tiny(folder: Path) -> list[str]:

@@ -9,14 +9,13 @@ from stylegan2.cut import (
     HeadConfig,
     cut,
     fit_styles,
-    forward_haar,
     least_squares_head,
     sample_pixels,
     train_head,
 )
 from stylegan2.images import to_uint8
 from stylegan2.mobile import MobileStyleGAN, inverse_haar
-from stylegan2.openvino_ir import load_teacher, wheel_folder
+from stylegan2.openvino_ir import load_teacher, wheel_folder, write_uncut
 from stylegan2.pairs import FolderPairs, batches, draw_codes, extend_rows, render_codes, write_pairs
 from stylegan2.protocol import Generator, sample_w
 from stylegan2.weights import WeightsError, load_generator
@@ -50,15 +49,25 @@ def test_uncut_network_equals_the_wheels_own(teacher: MobileStyleGAN) -> None:
 
 
 def test_haar_is_orthonormal_and_inverts() -> None:
-    x = torch.randn(2, 3, 16, 16)
-    coefficients = forward_haar(x)
-    torch.testing.assert_close(inverse_haar(coefficients), x)
-    torch.testing.assert_close(coefficients.square().sum(), x.square().sum())
+    """One unit coefficient at a time gives the columns of the transform: an orthonormal basis of a 2 x 2 picture."""
+    columns = inverse_haar(torch.eye(4).view(4, 1, 1, 4)).view(4, 4)
+    torch.testing.assert_close(columns @ columns.T, torch.eye(4))
+    x = torch.randn(2, 8, 8, 12)
+    picture = inverse_haar(x)
+    assert picture.shape == (2, 16, 16, 3)
+    torch.testing.assert_close(picture.square().sum(), x.square().sum())
 
 
-def test_flat_picture_has_only_averages() -> None:
-    coefficients = forward_haar(torch.full((1, 2, 8, 8), 0.5))
-    assert (coefficients[:, :2] == 1).all() and (coefficients[:, 2:] == 0).all()
+def test_averages_alone_make_a_flat_picture_and_details_have_their_directions() -> None:
+    def picture(channel: int) -> list[float]:
+        x = torch.zeros(1, 1, 1, 4)
+        x[..., channel] = 2
+        return inverse_haar(x).flatten().tolist()  # top left, top right, bottom left, bottom right
+
+    assert picture(0) == [1, 1, 1, 1]
+    assert picture(1) == [1, 1, -1, -1]
+    assert picture(2) == [1, -1, 1, -1]
+    assert picture(3) == [1, -1, -1, 1]
 
 
 def test_embedded_generator_is_a_generator_with_gradients(embedded: MobileStyleGAN) -> None:
@@ -87,7 +96,23 @@ def test_cut_network_agrees_with_the_uncut_one(teacher: MobileStyleGAN, embedded
     true = render_codes(teacher, w, 256)
     made = render_codes(embedded, w, 256)
     psnr = -10 * torch.log10(((made - true) / 2).square().mean())
-    assert psnr > 22
+    assert psnr > 25
+
+
+def test_latents_with_fewer_rows_are_shown_at_1024_px(
+    tmp_path, teacher: MobileStyleGAN, embedded: MobileStyleGAN
+) -> None:
+    write_uncut(tmp_path / "uncut.safetensors")
+    uncut = load_generator(tmp_path / "uncut.safetensors")
+    assert (uncut.num_rows, uncut.resolution) == (embedded.num_rows, 1024)
+    assert torch.equal(uncut.w_avg, embedded.w_avg)
+    w = draw_codes(embedded, 1, np.random.default_rng(0), mixing=1.0)
+    with torch.inference_mode():
+        ours, true = uncut.synthesis(w), teacher.synthesis(extend_rows(w, 18))
+    assert (ours - true).abs().max() < 0.1  # float16 weights
+    assert (ours - true).abs().mean() < 2e-3
+    with pytest.raises(ValueError, match="num_rows"):
+        MobileStyleGAN(256, num_rows=15)
 
 
 def test_noise_modes(embedded: MobileStyleGAN) -> None:
@@ -105,8 +130,7 @@ def test_the_head_is_learned_in_all_three_fits(teacher: MobileStyleGAN) -> None:
     student, other = cut(teacher, 64), cut(teacher, 64)
     w = sample_w(other, 6, 0)
     with torch.no_grad():
-        for affine in other.head.affine:
-            torch.nn.init.normal_(affine.weight, std=0.02)  # type: ignore[arg-type]
+        torch.nn.init.normal_(other.head.affine.weight, std=0.02)
         target = other.synthesis(w)
     pairs = [(w[i : i + 2], target[i : i + 2]) for i in (0, 2, 4)]
 
