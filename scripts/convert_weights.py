@@ -31,9 +31,9 @@ from stylegan2.protocol import sample_w
 from stylegan2.weights import (
     EMBEDDED,
     WeightsError,
-    assemble,
     atomic_path,
     file_hash,
+    fill,
     load_generator,
     read_weights,
     save_weights,
@@ -137,9 +137,7 @@ def ours(source: Path, config: Config) -> nn.Module:
     """The StyleGAN2 network in one of our files."""
     weights = read_weights(source)
     if weights.kind == "discriminator":
-        return assemble(
-            lambda: Discriminator(**weights.config), weights.state, "StyleGAN2 discriminator"
-        ).eval()
+        return fill(lambda: Discriminator(**weights.config), weights, source).eval()
     if weights.kind == TUNED:
         base = EMBEDDED if config.generator.weights == "embedded" else Path(config.generator.weights)
         network = load_tuned(source, load_generator(base), file_hash(base))

@@ -15,16 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from stylegan2 import nvidia
+from stylegan2.bounds import LEGACY, MAX_OPCODES, Refused, check_pickles, check_shape, unsafe_reason
 from stylegan2.convert import discriminator_from_rosinality, generator_from_rosinality
-from stylegan2.unpickle import (
-    LEGACY,
-    MAX_OPCODES,
-    Refused,
-    check_pickles,
-    check_shape,
-    read_pickle,
-    unsafe_reason,
-)
+from stylegan2.unpickle import read_pickle
 from stylegan2.weights import WeightsError
 
 MAX_PICKLE = 4_000_000  # bytes of the pickle inside a zip file; e4e's has 0.1 MB
