@@ -352,7 +352,7 @@ def claiming(folder):
 def test_a_config_that_claims_too_much_is_refused_in_one_sentence(tmp_path):
     read = {"generator": load_generator, "encoder": load_encoder, "identity": load_identity}
     for path in claiming(tmp_path):
-        with pytest.raises(WeightsError, match="does not fit its own config|does not build") as caught:
+        with pytest.raises(WeightsError, match=r"does not fit its own config|does not build") as caught:
             read[path.name.split()[0]](path)
         message = str(caught.value)
         assert str(path) in message and "\n" not in message and len(message) < 500
