@@ -186,7 +186,7 @@ def _encoder_and_decoder(
     options = content.get("opts")
     options = vars(options) if isinstance(options, argparse.Namespace) else options
     options = options if isinstance(options, dict) else {}
-    first = encoder.get("input_layer.0.weight")
+    first = encoder.get("input_layer.0.weight", encoder.get("conv1.weight"))  # of an IR-SE or a ResNet body
     iterates = first is not None and first.ndim == 4 and first.shape[1] == 6
     kind = "ReStyle checkpoint" if iterates else "e4e or pSp checkpoint"
     networks: dict[str, Callable[[], nn.Module]] = {}
