@@ -1,5 +1,7 @@
 """ReStyle: the loop, the two kinds, files and refusals on small networks; the public sizes without memory."""
 
+from typing import Literal
+
 import numpy as np
 import pytest
 import torch
@@ -15,10 +17,10 @@ from stylegan2.weights import WeightsError, save_weights
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def small(kind="e4e", **changes) -> ReStyle:
+def small(kind: Literal["e4e", "psp"] = "e4e", **changes) -> ReStyle:
     torch.manual_seed(0)
     sizes = {"num_rows": 6, "w_dim": 12, "side": 64, **SMALL_BODY} | changes
-    return ReStyle(ReStyleConfig(kind, **sizes), torch.randn(12)).eval().requires_grad_(False)
+    return ReStyle(ReStyleConfig(kind=kind, **sizes), torch.randn(12)).eval().requires_grad_(False)
 
 
 @pytest.fixture(scope="module")
