@@ -15,16 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from stylegan2 import nvidia
+from stylegan2.bounds import LEGACY, MAX_OPCODES, Refused, check_pickles, check_shape, unsafe_reason
 from stylegan2.convert import discriminator_from_rosinality, generator_from_rosinality
-from stylegan2.unpickle import (
-    LEGACY,
-    MAX_OPCODES,
-    Refused,
-    check_pickles,
-    check_shape,
-    read_pickle,
-    unsafe_reason,
-)
+from stylegan2.unpickle import read_pickle
 from stylegan2.weights import WeightsError
 
 MAX_PICKLE = 4_000_000  # bytes of the pickle inside a zip file; e4e's has 0.1 MB
@@ -37,7 +30,8 @@ class Foreign:
 
     networks: "g_ema", "g", "d" -> a function that builds it. w_avg: where that of the generators comes from.
     encoder: the tensors of e4e, pSp and ReStyle encoders (without `encoder.`) or of an IR-SE50; latent_avg [L, D] or [D].
-    encoder_type: what the file's options call the encoder, if they do.
+    encoder_type: what the file's options call the encoder, if they do. iterates: whether it is a ReStyle encoder, which
+    sees six channels, an image and its last reconstruction.
     """
 
     path: Path
@@ -47,6 +41,7 @@ class Foreign:
     encoder: dict[str, Tensor] = field(default_factory=dict)
     latent_avg: Tensor | None = None
     encoder_type: str | None = None
+    iterates: bool = False
 
     def build(self, name: str) -> nn.Module:
         """The network in eval mode, frozen; WeightsError (which names the file) if the tensors do not form one."""
@@ -191,10 +186,8 @@ def _encoder_and_decoder(
     options = content.get("opts")
     options = vars(options) if isinstance(options, argparse.Namespace) else options
     options = options if isinstance(options, dict) else {}
-    first = encoder.get("input_layer.0.weight")
-    iterates = (
-        first is not None and first.ndim == 4 and first.shape[1] == 6
-    )  # image and its last reconstruction
+    first = encoder.get("input_layer.0.weight", encoder.get("conv1.weight"))  # of an IR-SE or a ResNet body
+    iterates = first is not None and first.ndim == 4 and first.shape[1] == 6
     kind = "ReStyle checkpoint" if iterates else "e4e or pSp checkpoint"
     networks: dict[str, Callable[[], nn.Module]] = {}
     if decoder:
@@ -207,6 +200,7 @@ def _encoder_and_decoder(
         encoder,
         latent_avg,
         str(options["encoder_type"])[:60] if "encoder_type" in options else None,
+        iterates,
     )
 
 

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from stylegan2.bounds import Record
 from stylegan2.discriminator import Discriminator
 from stylegan2.generator import StyleGAN2
 from stylegan2.ops import fir
-from stylegan2.unpickle import Record
 from stylegan2.weights import WeightsError
 
 NAMES = {"G_ema": "g_ema", "G": "g", "D": "d"}

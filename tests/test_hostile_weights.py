@@ -15,11 +15,14 @@ import pytest
 import torch
 from nvidia_pickles import recorded, write_snapshot
 
+from encoders.backbone import load_identity
+from encoders.e4e import load_encoder
+from stylegan2.bounds import MAX_OPCODES
 from stylegan2.checkpoints import MAX_PICKLE, read_foreign
 from stylegan2.convert import generator_to_rosinality
 from stylegan2.generator import StyleGAN2
-from stylegan2.unpickle import MAX_OPCODES, read_pickle
-from stylegan2.weights import WeightsError
+from stylegan2.unpickle import read_pickle
+from stylegan2.weights import WeightsError, load_generator, save_weights
 
 ROOT = Path(__file__).parents[1]
 PERSISTENT = b"ctorch_utils.persistence\n_reconstruct_persistent_obj\n"
@@ -296,17 +299,63 @@ def test_bombs_in_checkpoints(write, tmp_path):
 
 MEASURE = """
 import resource, sys
+from encoders.backbone import load_identity
+from encoders.e4e import load_encoder
 from stylegan2.checkpoints import read_foreign
-from stylegan2.weights import WeightsError
+from stylegan2.weights import WeightsError, load_generator
+def read(path):
+    if path.endswith(".safetensors"):
+        which = path.rsplit("/", 1)[1].split()[0]
+        return {"generator": load_generator, "encoder": load_encoder, "identity": load_identity}[which](path)
+    return read_foreign(path)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for path in sys.argv[1:]:
     try:
-        read_foreign(path)
+        read(path)
         raise SystemExit(f"{path} was read")
     except WeightsError:
         pass
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 """
+
+
+# Our own files with a config that claims other sizes than the tensors have: what, kind, config.
+BACKBONE = {"widths": [64, 64, 128, 256, 512], "depths": [3, 4, 14, 3]}
+CLAIMS = [
+    ("generator 1", "stylegan2", {"resolution": 1024, "w_dim": 8192, "mapping_layers": 64}),
+    ("generator 2", "stylegan2", {"resolution": 1024, "channels": {2**k: 2**14 for k in range(2, 11)}}),
+    ("generator 3", "stylegan2", {"resolution": 64, "mapping_layers": 10**9}),
+    ("generator 4", "stylegan2", {"resolution": 64, "w_dim": 10**15}),
+    ("generator 5", "stylegan2", {"resolution": 64, "w_dim": -1}),
+    ("generator 6", "stylegan2", {"resolution": 64, "z_dim": 0}),
+    ("generator 7", "mobile", {"resolution": 1024, "w_dim": 10**5}),
+    ("generator 8", "mobile", {"resolution": 1024, "mapping_layers": 10**9}),
+    ("encoder 1", "compact_e4e", {"hidden": 10**8, "rank": 4096}),
+    ("encoder 2", "compact_e4e", {"depths": [1, 2, 3, 3, 10**9]}),
+    ("encoder 3", "full_encoder", {"side": 1024, "w_dim": 10**6}),
+    ("encoder 4", "full_encoder", {"num_rows": 10**9}),
+    ("encoder 5", "restyle", {"side": 1024, "w_dim": 10**6}),
+    ("encoder 6", "restyle", {"depths": [3, 4, 14, 10**9]}),
+    ("identity 1", "ir_se", {**BACKBONE, "width": 10**6}),
+    ("identity 2", "ir_se", {**BACKBONE, "width": 512, "depths": [10**9, 1, 1, 1]}),
+]
+
+
+def claiming(folder):
+    paths = []
+    for name, kind, config in CLAIMS:
+        paths.append(folder / f"{name} {kind}.safetensors")
+        save_weights({"mapping.fc0.weight": torch.zeros(4, 4)}, paths[-1], kind, config)
+    return paths
+
+
+def test_a_config_that_claims_too_much_is_refused_in_one_sentence(tmp_path):
+    read = {"generator": load_generator, "encoder": load_encoder, "identity": load_identity}
+    for path in claiming(tmp_path):
+        with pytest.raises(WeightsError, match=r"does not fit its own config|does not build") as caught:
+            read[path.name.split()[0]](path)
+        message = str(caught.value)
+        assert str(path) in message and "\n" not in message and len(message) < 500
 
 
 def test_bombs_together_take_little_memory(tmp_path):
@@ -326,6 +375,7 @@ def test_bombs_together_take_little_memory(tmp_path):
     for write in (deflated, expanded, shared, claims):
         paths.append(tmp_path / f"{write.__name__}.pt")
         write(paths[-1])
+    paths += claiming(tmp_path)
     done = subprocess.run(
         [sys.executable, "-c", MEASURE, *map(str, paths)], cwd=ROOT, capture_output=True, text=True
     )

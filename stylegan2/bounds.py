@@ -1,0 +1,78 @@
+"""What a weight file of somebody else may hold at most, and why one is refused; for .pkl and .pt alike."""
+
+import pickletools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+MAX_OPCODES = 300_000  # a snapshot of G, D and G_ema at 1024 px has about 50,000
+MAX_HEIGHT = 100  # levels of nesting; such a snapshot has about 25
+LEGACY = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."  # torch.save before zip files
+
+
+class Refused(ValueError):
+    """Why a pickle is not read, as the second half of a sentence about the file."""
+
+
+@dataclass
+class Record:
+    """One object of torch_utils.persistence: the class it claims to be and its attributes; its source is dropped."""
+
+    class_name: str
+    state: dict[str, Any]
+
+
+def check_pickles(stream: Any, pickles: int, limit: int) -> None:
+    """Refused unless the next pickles of the stream have at most `limit` instructions together; builds nothing."""
+
+    def opcodes() -> Iterator[Any]:
+        for _ in range(pickles):
+            yield from pickletools.genops(stream)
+
+    if sum(1 for _ in islice(opcodes(), limit + 1)) > limit:
+        raise Refused(f"has more than {limit:,} pickle instructions, which no weights need")
+
+
+def check_shape(root: Any) -> None:
+    """Refused if the objects contain themselves or nest deeper than MAX_HEIGHT; no recursion, each is seen once."""
+    heights: dict[int, int] = {}
+    pending: list[tuple[Any, bool]] = [(root, False)]
+    opened: set[int] = set()
+    while pending:
+        node, closing = pending.pop()
+        if closing:
+            heights[id(node)] = 1 + max((heights.get(id(child), 0) for child in _children(node)), default=0)
+            opened.discard(id(node))
+            if heights[id(node)] > MAX_HEIGHT:
+                raise Refused(f"nests more than {MAX_HEIGHT} levels deep")
+        elif id(node) in opened:
+            raise Refused("holds an object that contains itself")
+        elif id(node) not in heights and isinstance(node, dict | list | tuple | Record):
+            opened.add(id(node))
+            pending.append((node, True))
+            pending.extend((child, False) for child in _children(node))
+
+
+def _children(node: Any) -> list[Any]:
+    if isinstance(node, dict):
+        return list(node.values())
+    if isinstance(node, Record):
+        return [node.state]
+    return list(node) if isinstance(node, list | tuple) else []
+
+
+def unsafe_reason(error: Exception) -> str:
+    """What torch.load(weights_only=True) refused, without its advice to load the file unsafely."""
+    text = str(error)
+    if "GLOBAL " in text:
+        return f"it asks for {shown(text.split('GLOBAL ', 1)[1].split(' ', 1)[0])}, which is not admitted"
+    lines = [line.strip() for line in text.split("\n") if line.strip()]
+    if lines and lines[0].startswith("Weights only load failed") and len(lines) > 1:
+        return lines[-2][:160]
+    return lines[0][:160] if lines else type(error).__name__
+
+
+def shown(name: str) -> str:
+    """A name out of a file, short and printable."""
+    return repr(name[:80])[1:-1]
