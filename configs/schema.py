@@ -9,6 +9,7 @@ from typing import Literal
 from hydra.core.config_store import ConfigStore
 
 from audio.features import FeatureConfig
+from audio.sync import SyncConfig
 from configs.typed import twin
 from encoders.basis_fit import BasisConfig
 from encoders.e4e import CompactE4EConfig
@@ -16,6 +17,7 @@ from encoders.e4e_full import FullEncoderConfig
 from encoders.invert import InversionConfig
 from encoders.prepare import PrepareConfig
 from encoders.train import EncoderTrainConfig
+from encoders.train_sync import SyncTrainConfig
 from stylegan2.cut import HeadConfig
 from stylegan2.pretrain import PretrainConfig
 from trajectory.augment import AugmentConfig
@@ -224,6 +226,8 @@ class Config:
     encoder_full: FullEncoderConfig = field(default_factory=FullEncoderConfig)
     pairs: PairsConfig = field(default_factory=PairsConfig)
     encoder_train: EncoderTrainConfig = field(default_factory=EncoderTrainConfig)
+    sync_net: SyncConfig = field(default_factory=SyncConfig)
+    sync_train: SyncTrainConfig = field(default_factory=SyncTrainConfig)
 
     def __post_init__(self) -> None:
         if not self.name or self.name.startswith(".") or "/" in self.name or "\\" in self.name:
