@@ -35,6 +35,8 @@ class BackboneConfig:
         self.widths, self.depths = tuple(self.widths), tuple(self.depths)
         if len(self.widths) != 5 or len(self.depths) != 4 or min(self.widths + self.depths) < 1:
             raise ValueError("a backbone has five widths and four depths, all at least 1")
+        if max(self.depths) > 100:
+            raise ValueError(f"a stage has up to 100 bottlenecks, got {max(self.depths)}")
 
 
 class SqueezeExcite(nn.Module):
@@ -73,10 +75,12 @@ class Bottleneck(nn.Module):
         return self.shortcut_layer(x) + self.res_layer(x)
 
 
-def stem(config: BackboneConfig) -> nn.Sequential:
-    """image -> features of the same size (`input_layer` of the public files)."""
+def stem(config: BackboneConfig, inputs: int = 3) -> nn.Sequential:
+    """image (or several, one behind the other) -> features of the same size (`input_layer` of the public files)."""
     width = config.widths[0]
-    return nn.Sequential(nn.Conv2d(3, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.PReLU(width))
+    return nn.Sequential(
+        nn.Conv2d(inputs, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.PReLU(width)
+    )
 
 
 def stages(config: BackboneConfig) -> nn.Sequential:
@@ -143,12 +147,8 @@ def load_identity(path: str | Path, device: torch.device | str = "cpu") -> Ident
     weights = read_weights(path)
     if weights.kind != IdentityNet.kind:
         raise WeightsError(f"{path} holds a {weights.kind!r} network, not a recognition network ('ir_se').")
-    try:
-        sizes = {key: value for key, value in weights.config.items() if key != "width"}
-        net = IdentityNet(BackboneConfig(**sizes), weights.config["width"])
-    except (TypeError, KeyError, ValueError) as error:
-        raise WeightsError(f"{path} holds a config that does not build its network ({error}).") from error
-    fill(net, weights, path)
+    sizes = {key: value for key, value in weights.config.items() if key != "width"}
+    net = fill(lambda: IdentityNet(BackboneConfig(**sizes), weights.config["width"]), weights, path)
     return net.to(device).eval().requires_grad_(False)
 
 

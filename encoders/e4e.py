@@ -9,6 +9,7 @@ IR-SE backbone (improved residual blocks with squeeze and excitation, Deng et al
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from encoders.e4e_full import COARSE_ROWS, MIDDLE_ROWS, FullEncoder, FullEncoderConfig
+from encoders.restyle import ReStyle, ReStyleConfig
 from stylegan2.images import resize
 from stylegan2.weights import WeightsError, fill, read_weights, save_weights
 
@@ -40,6 +42,8 @@ class CompactE4EConfig:
     def __post_init__(self) -> None:
         if len(self.widths) != 5 or len(self.depths) != 5:
             raise ValueError("widths and depths need five entries each, for 64, 32, 16, 8 and 4 px")
+        if max(self.depths) > 100:
+            raise ValueError(f"a level has up to 100 blocks, got {max(self.depths)}")
 
 
 class SqueezeExcite(nn.Module):
@@ -148,36 +152,26 @@ class CompactE4E(nn.Module):
         return asdict(self.config)
 
 
-def save_encoder(
-    encoder: CompactE4E | FullEncoder, path: str | Path, notes: dict[str, Any], half: bool = True
-) -> None:
+Encoder = CompactE4E | FullEncoder | ReStyle
+
+
+def save_encoder(encoder: Encoder, path: str | Path, notes: dict[str, Any], half: bool = True) -> None:
     """Writes the file that `load_encoder` reads; half: floats as float16."""
     save_weights(encoder, path, encoder.kind, encoder.file_config(), notes, half)
 
 
-def load_encoder(
-    path: str | Path = "embedded", device: torch.device | str = "cpu"
-) -> CompactE4E | FullEncoder:
-    """The encoder in a weight file, compact or full, frozen and in eval mode; WeightsError for any other file."""
+def load_encoder(path: str | Path = "embedded", device: torch.device | str = "cpu") -> Encoder:
+    """The encoder in a weight file, of any kind, frozen and in eval mode; WeightsError for any other file."""
     path = EMBEDDED if str(path) == "embedded" else Path(path)
     weights = read_weights(path)
-    try:
-        encoder = _network(weights.kind, weights.config)
-    except (TypeError, ValueError) as error:
-        raise WeightsError(f"{path} holds a config that does not build an encoder ({error}).") from error
-    if encoder is None:
+    builders: dict[str, Callable[..., Encoder]] = {
+        CompactE4E.kind: lambda **sizes: CompactE4E(CompactE4EConfig(**sizes)),
+        FullEncoder.kind: lambda **sizes: FullEncoder(FullEncoderConfig(**sizes)),
+        ReStyle.kind: lambda **sizes: ReStyle(ReStyleConfig(**sizes)),
+    }
+    if weights.kind not in builders:
         raise WeightsError(
-            f"{path} holds a {weights.kind!r} network, not an encoder ('compact_e4e' or 'full_encoder')."
+            f"{path} holds a {weights.kind!r} network, not an encoder ({', '.join(builders)})."
         )
-    fill(encoder, weights, path)
+    encoder = fill(lambda: builders[weights.kind](**weights.config), weights, path)
     return encoder.to(device).eval().requires_grad_(False)
-
-
-def _network(kind: str, config: dict[str, Any]) -> CompactE4E | FullEncoder | None:
-    if kind == CompactE4E.kind:
-        return CompactE4E(CompactE4EConfig(**config))
-    if kind == FullEncoder.kind:
-        with torch.device("meta"):  # a gigabyte of random numbers that the file overwrites
-            encoder = FullEncoder(FullEncoderConfig(**config))
-        return encoder.to_empty(device="cpu")
-    return None

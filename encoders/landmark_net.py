@@ -50,9 +50,7 @@ class LandmarkNet(nn.Module):
 def load_landmark_net(path: str | Path = "embedded") -> LandmarkNet:
     """The trained network, frozen; WeightsError if the file is not one."""
     path = EMBEDDED if str(path) == "embedded" else Path(path)
-    net = LandmarkNet()
-    fill(net, read_weights(path), path)
-    return net.eval().requires_grad_(False)
+    return fill(LandmarkNet, read_weights(path), path).eval().requires_grad_(False)
 
 
 def shifted(images: Tensor, points: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -20,6 +20,7 @@ from torch import nn
 from configs.schema import Config
 from encoders.backbone import IDENTITY_SIDE, IdentityNet, identity_from_public
 from encoders.e4e_full import FullEncoder, from_public
+from encoders.restyle import ReStyle, restyle_from_public
 from scripts.runtime import Run, RunError, launch, shown
 from stylegan2.checkpoints import ESTIMATED, Foreign, read_foreign
 from stylegan2.convert import discriminator_to_rosinality, generator_to_rosinality
@@ -40,91 +41,96 @@ from stylegan2.weights import (
 from tuning.weights import KIND as TUNED
 from tuning.weights import load_tuned
 
+Kind = Literal["e4e", "psp"]
+ENCODERS: dict[str, Kind] = {"Encoder4Editing": "e4e", "GradualStyleEncoder": "psp"}
+RESTYLE: dict[str, Kind] = {"ProgressiveBackboneEncoder": "e4e", "BackboneEncoder": "psp"}
+
 
 def convert_weights(config: Config, run: Run) -> Path:
     if config.input is None or config.output is None:
         raise RunError("Give input=FILE and output=FILE.")
     source, target = Path(config.input).expanduser(), Path(config.output).expanduser()
-    if source.suffix == ".safetensors":
+    exporting = source.suffix == ".safetensors"
+    if exporting:
         _expect(target, (".pt", ".pth"), "our .safetensors are exported to a PyTorch file")
         network, found = ours(source, config), {"kind": f"export in {config.layout}'s layout"}
     else:
         _expect(target, (".safetensors",), "weights of others become a .safetensors")
-        foreign = read_foreign(source)
-        if config.network == "encoder" or not foreign.networks:
-            return write_encoder(foreign, target, run)
-        if config.network not in foreign.networks:
-            raise RunError(
-                f"{source} holds no network {config.network!r}, only {', '.join(foreign.networks)}: "
-                f"choose with network={next(iter(foreign.networks))}."
-            )
-        network, found = foreign.build(config.network), {"kind": foreign.kind}
-        found["networks in the file"] = ", ".join([*foreign.networks, *["encoder"] * bool(foreign.encoder)])
-        found["written"] = config.network
-        if isinstance(network, StyleGAN2):
-            found["w_avg"] = foreign.w_avg
+        network, found = theirs(read_foreign(source), config.network)
     try_out(network, source)
-
     found |= describe(network)
-    if source.suffix == ".safetensors":
+    if exporting:
         export(network, target, config.layout)
-        if config.layout == "rosinality" and found["conv_clamp"] != "none":
-            run.say("Note: rosinality's code has no clamp; values beyond it will differ there.")
     else:
-        kind = "stylegan2" if isinstance(network, StyleGAN2) else "discriminator"
-        origin = {"file": source.name, "sha256": file_hash(source), **found}
-        notes = {"converted_from": origin, "licence": "as the source's: see docs/WEIGHTS.md"}
-        save_weights(network, target, kind, network.config, notes)  # type: ignore[arg-type]
-    found["sha256 of the input"], found["sha256 of the output"] = file_hash(source), file_hash(target)
+        keep(network, source, target, found)
+    found |= {"sha256 of the input": file_hash(source), "sha256 of the output": file_hash(target)}
     run.say("\n".join(f"  {name:<22} {value}" for name, value in found.items()))
+    if exporting and config.layout == "rosinality" and found["conv_clamp"] != "none":
+        run.say("Note: rosinality's code has no clamp; values beyond it will differ there.")
     if found.get("w_avg") == ESTIMATED:
         run.say(f"Note: the file has no mean of W; it was {ESTIMATED}.")
     run.say(f"wrote {shown(target)}")
     return target
 
 
-def write_encoder(foreign: Foreign, target: Path, run: Run) -> Path:
-    """e4e and pSp -> what encoder.weights= takes; IR-SE50 -> what encoder_train.identity= takes."""
+def theirs(foreign: Foreign, name: str) -> tuple[nn.Module, dict[str, Any]]:
+    """The network of that name, or the encoder of a file that holds nothing else; and what the table says of it."""
+    found: dict[str, Any] = {"kind": foreign.kind}
+    if name == "encoder" or not foreign.networks:
+        try:
+            network, more = _encoder(foreign)
+        except WeightsError as error:
+            raise WeightsError(f"{foreign.path}: {error}") from error
+        return network, found | more
+    if name not in foreign.networks:
+        raise RunError(
+            f"{foreign.path} holds no network {name!r}, only {', '.join(foreign.networks)}: "
+            f"choose with network={next(iter(foreign.networks))}."
+        )
+    network = foreign.build(name)
+    found["networks in the file"] = ", ".join([*foreign.networks, *["encoder"] * bool(foreign.encoder)])
+    found["written"] = name
+    if isinstance(network, StyleGAN2):
+        found["w_avg"] = foreign.w_avg
+    return network, found
+
+
+def _encoder(foreign: Foreign) -> tuple[nn.Module, dict[str, Any]]:
+    """Two encoders of one shape may differ in what their heads mean: the file's options say which it is."""
     if not foreign.encoder:
         raise RunError(f"{foreign.path} ({foreign.kind}) holds no encoder.")
-    try:
-        network, found = _encoder(foreign)
-    except WeightsError as error:
-        raise WeightsError(f"{foreign.path}: {error}") from error
-    side = IDENTITY_SIDE if isinstance(network, IdentityNet) else network.side
-    try_out(network, foreign.path, torch.zeros(1, 3, side, side))
-    found = {"kind": foreign.kind, **found, "parameters": f"{sum(p.numel() for p in network.parameters()):,}"}
-    config = network.config if isinstance(network, IdentityNet) else network.file_config()
-    origin = {"file": foreign.path.name, "sha256": file_hash(foreign.path), **found}
-    notes = {"converted_from": origin, "licence": "as the source's: see docs/WEIGHTS.md"}
-    save_weights(network, target, network.kind, config, notes)
-    found |= {"sha256 of the input": origin["sha256"], "sha256 of the output": file_hash(target)}
-    run.say("\n".join(f"  {name:<22} {value}" for name, value in found.items()))
-    run.say(f"wrote {shown(target)}")
-    return target
-
-
-def _encoder(foreign: Foreign) -> tuple[FullEncoder | IdentityNet, dict[str, Any]]:
-    """The network, and the rows of the table that describe it. e4e and pSp differ in nothing but the file's options."""
     if "output_layer.3.weight" in foreign.encoder:
         return identity_from_public(foreign.encoder), {"written": "recognition network"}
-    names = {"Encoder4Editing": "e4e", "GradualStyleEncoder": "psp"}
-    if foreign.encoder_type not in names:
+    if foreign.encoder_type not in (names := RESTYLE if foreign.iterates else ENCODERS):
+        known = " and ".join(f"{name} ({kind})" for name, kind in names.items())
         raise RunError(
             f"{foreign.path} ({foreign.kind}) holds an encoder of the type {foreign.encoder_type or 'unknown'!r}; only "
-            f"{' (e4e) and '.join(names)} (pSp) can be converted."
+            f"{known} can be converted."
         )
-    latent_avg = foreign.latent_avg
+    kind, latent_avg = names[foreign.encoder_type], foreign.latent_avg
     if latent_avg is None and foreign.networks:
         latent_avg = cast(StyleGAN2, foreign.build("g_ema")).w_avg
     if latent_avg is None:
         raise RunError(
             f"{foreign.path} holds an encoder but neither latent_avg nor the decoder it belongs to."
         )
-    kind = cast("Literal['e4e', 'psp']", names[foreign.encoder_type])
-    network = from_public(foreign.encoder, latent_avg, kind)
+    read = restyle_from_public if foreign.iterates else from_public
+    network = read(foreign.encoder, latent_avg, kind)
     w_avg = foreign.w_avg if foreign.latent_avg is None else "in the file (latent_avg)"
-    return network, {"written": f"{kind} encoder", "rows of W+": network.num_rows, "w_avg": w_avg}
+    what = f"{'ReStyle-' if foreign.iterates else ''}{kind} encoder"
+    return network, {"written": what, "rows of W+": network.num_rows, "w_avg": w_avg}
+
+
+def keep(network: Any, source: Path, target: Path, found: dict[str, Any]) -> None:
+    """Writes our file, with where it comes from."""
+    if isinstance(network, StyleGAN2 | Discriminator):
+        kind = "stylegan2" if isinstance(network, StyleGAN2) else "discriminator"
+    else:
+        kind = network.kind
+    config = network.file_config() if isinstance(network, FullEncoder | ReStyle) else network.config
+    origin = {"file": source.name, "sha256": file_hash(source), **found}
+    notes = {"converted_from": origin, "licence": "as the source's: see docs/WEIGHTS.md"}
+    save_weights(network, target, kind, config, notes)
 
 
 def ours(source: Path, config: Config) -> nn.Module:
@@ -147,15 +153,18 @@ def ours(source: Path, config: Config) -> nn.Module:
 
 
 @torch.no_grad()
-def try_out(network: nn.Module, source: Path, x: torch.Tensor | None = None) -> None:
-    """One forward pass (of x, or of what the network takes); RunError unless every number that comes out is finite."""
+def try_out(network: Any, source: Path) -> None:
+    """One forward pass; RunError unless every number that comes out is finite."""
     if isinstance(network, StyleGAN2):
         result = network.synthesis(sample_w(network, 1, seed=0))
+    elif isinstance(network, Discriminator):
+        shape = (1, 3, network.resolution, network.resolution)
+        result = network(torch.randn(shape, generator=torch.Generator().manual_seed(0)))
+    elif isinstance(network, IdentityNet):
+        result = network(torch.zeros(1, 3, IDENTITY_SIDE, IDENTITY_SIDE))
     else:
-        if isinstance(network, Discriminator):
-            shape = (1, 3, network.resolution, network.resolution)
-            x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-        result = network(x)
+        grey = torch.zeros(1, 3, network.side, network.side)
+        result = network(grey, grey) if isinstance(network, ReStyle) else network(grey)
     if not bool(torch.isfinite(result).all()):
         raise RunError(
             f"{source} was read, but its network computes NaN or infinity: it is damaged, not written."
@@ -164,10 +173,12 @@ def try_out(network: nn.Module, source: Path, x: torch.Tensor | None = None) -> 
 
 def describe(network: Any) -> dict[str, Any]:
     """The rows of the table that the network itself decides."""
+    parameters = f"{sum(p.numel() for p in network.parameters()):,}"
+    if not isinstance(network, StyleGAN2 | Discriminator):
+        return {"parameters": parameters}
     config = network.config
-    parameters = sum(p.numel() for p in network.parameters())
     table = " ".join(f"{size}:{count}" for size, count in config["channels"].items())
-    found = {"resolution": f"{config['resolution']} px", "channels": table, "parameters": f"{parameters:,}"}
+    found = {"resolution": f"{config['resolution']} px", "channels": table, "parameters": parameters}
     found["conv_clamp"] = "none" if config["conv_clamp"] is None else f"{config['conv_clamp']:g}"
     if isinstance(network, StyleGAN2):
         found |= {"mapping layers": config["mapping_layers"], "rows of W+": network.num_rows}

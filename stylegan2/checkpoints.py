@@ -37,7 +37,8 @@ class Foreign:
 
     networks: "g_ema", "g", "d" -> a function that builds it. w_avg: where that of the generators comes from.
     encoder: the tensors of e4e, pSp and ReStyle encoders (without `encoder.`) or of an IR-SE50; latent_avg [L, D] or [D].
-    encoder_type: what the file's options call the encoder, if they do.
+    encoder_type: what the file's options call the encoder, if they do. iterates: whether it is a ReStyle encoder, which
+    sees six channels, an image and its last reconstruction.
     """
 
     path: Path
@@ -47,6 +48,7 @@ class Foreign:
     encoder: dict[str, Tensor] = field(default_factory=dict)
     latent_avg: Tensor | None = None
     encoder_type: str | None = None
+    iterates: bool = False
 
     def build(self, name: str) -> nn.Module:
         """The network in eval mode, frozen; WeightsError (which names the file) if the tensors do not form one."""
@@ -192,9 +194,7 @@ def _encoder_and_decoder(
     options = vars(options) if isinstance(options, argparse.Namespace) else options
     options = options if isinstance(options, dict) else {}
     first = encoder.get("input_layer.0.weight")
-    iterates = (
-        first is not None and first.ndim == 4 and first.shape[1] == 6
-    )  # image and its last reconstruction
+    iterates = first is not None and first.ndim == 4 and first.shape[1] == 6
     kind = "ReStyle checkpoint" if iterates else "e4e or pSp checkpoint"
     networks: dict[str, Callable[[], nn.Module]] = {}
     if decoder:
@@ -207,6 +207,7 @@ def _encoder_and_decoder(
         encoder,
         latent_avg,
         str(options["encoder_type"])[:60] if "encoder_type" in options else None,
+        iterates,
     )
 
 

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from stylegan2.ops import SQRT2, bias_act, blur, full_precision
 from stylegan2.protocol import NoiseMode
 
+MAX_LAYERS = 64  # of a mapping network; published ones have 2 to 8
+
 
 class Linear(nn.Module):
     """y = x W^T (lr / sqrt(I)) + b lr, optionally followed by the activation; W is stored as randn / lr."""
@@ -47,6 +49,8 @@ class Mapping(nn.Module):
 
     def __init__(self, z_dim: int = 512, w_dim: int = 512, num_layers: int = 8) -> None:
         super().__init__()
+        if not 1 <= num_layers <= MAX_LAYERS:
+            raise ValueError(f"a mapping network has 1 to {MAX_LAYERS} layers, got {num_layers}")
         self.z_dim, self.w_dim, self.num_layers = z_dim, w_dim, num_layers
         for i in range(num_layers):
             self.add_module(f"fc{i}", Linear(z_dim if i == 0 else w_dim, w_dim, lr=0.01, activation="lrelu"))

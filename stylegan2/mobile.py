@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stylegan2.layers import MAX_LAYERS
 from stylegan2.protocol import NoiseMode
 
 FULL_RESOLUTION = 1024
@@ -103,6 +104,8 @@ class MappingNetwork(nn.Module):
 
     def __init__(self, layers: int, w_dim: int):
         super().__init__()
+        if not 1 <= layers <= MAX_LAYERS:
+            raise ValueError(f"a mapping network has 1 to {MAX_LAYERS} layers, got {layers}")
         self.layers = nn.ModuleList(nn.Linear(w_dim, w_dim) for _ in range(layers))
 
     def forward(self, z_ND: Tensor) -> Tensor:

@@ -123,16 +123,27 @@ def read_weights(path: str | Path) -> WeightsFile:
     return WeightsFile(kind, config, notes, state)
 
 
-def fill(module: nn.Module, weights: WeightsFile, path: str | Path) -> nn.Module:
-    """Loads the tensors into a network of the same shapes; WeightsError names the first that differs."""
-    difference = first_difference(module.state_dict(), weights.state)
+def fill(build: Callable[[], Network], weights: WeightsFile, path: str | Path) -> Network:
+    """The network that `build` makes of the file's config, holding its tensors. Raises WeightsError.
+
+    It is first built without memory: a config that lies about the tensors cannot make it allocate any.
+    """
+    try:
+        with torch.device("meta"):
+            network = build()
+    except (TypeError, AttributeError, LookupError, ValueError, ArithmeticError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise WeightsError(
+            f"{path} holds a config that does not build a {weights.kind} network ({reason})."
+        ) from error
+    difference = first_difference(network.state_dict(), weights.state)
     if difference is not None:
         raise WeightsError(
             f"{path} does not fit its own config, a {weights.kind} network: {difference}; "
             "the file was made by another version or is damaged, convert or export it again."
         )
-    module.load_state_dict(weights.state)
-    return module
+    network.to_empty(device="cpu").load_state_dict(weights.state)
+    return network
 
 
 def assemble(build: Callable[[], Network], state: Mapping[str, Tensor], what: str) -> Network:
@@ -177,27 +188,14 @@ def load_generator(path: str | Path = "embedded", device: torch.device | str = "
     """
     path = EMBEDDED if str(path) == "embedded" else Path(path)
     weights = read_weights(path)
-    try:
-        module = _network(weights.kind, weights.config)
-    except (TypeError, AttributeError, KeyError, ValueError) as error:
-        raise WeightsError(
-            f"{path} holds a config that does not build a {weights.kind} network ({error})."
-        ) from error
-    if module is None:
+    # imported here because the networks' modules import this one
+    from stylegan2.generator import StyleGAN2
+    from stylegan2.mobile import MobileStyleGAN
+
+    kinds: dict[str, Callable[..., nn.Module]] = {"stylegan2": StyleGAN2, "mobile": MobileStyleGAN}
+    if weights.kind not in kinds:
         raise WeightsError(
             f"{path} holds a {weights.kind!r} network, not a generator ('stylegan2' or 'mobile')."
         )
-    return fill(module, weights, path).to(device).eval().requires_grad_(False)
-
-
-def _network(kind: str, config: dict[str, Any]) -> nn.Module | None:
-    # imported here because the networks' modules import this one
-    if kind == "stylegan2":
-        from stylegan2.generator import StyleGAN2
-
-        return StyleGAN2(**config)
-    if kind == "mobile":
-        from stylegan2.mobile import MobileStyleGAN
-
-        return MobileStyleGAN(**config)
-    return None
+    network = fill(lambda: kinds[weights.kind](**weights.config), weights, path)
+    return network.to(device).eval().requires_grad_(False)
