@@ -72,7 +72,9 @@ class LipSyncNet(nn.Module):
         return F.normalize(self.sound_head(self.sound_body(features_NKM[:, None])), dim=1)
 
 
-def _body(inputs: int, channels: tuple[int, ...], first_stride: tuple[int, int], kernel: int) -> nn.Sequential:
+def _body(
+    inputs: int, channels: tuple[int, ...], first_stride: tuple[int, int], kernel: int
+) -> nn.Sequential:
     layers: list[nn.Module] = []
     for index, width in enumerate(channels):
         stride, size = (first_stride, kernel) if index == 0 else ((2, 2), 3)

@@ -18,6 +18,7 @@ from encoders.invert import InversionConfig
 from encoders.prepare import PrepareConfig
 from encoders.train import EncoderTrainConfig
 from encoders.train_sync import SyncTrainConfig
+from metrics.sync import Choice
 from stylegan2.cut import HeadConfig
 from stylegan2.pretrain import PretrainConfig
 from trajectory.augment import AugmentConfig
@@ -132,6 +133,8 @@ class MetricsConfig:
 
     perceptual, net, perceptual_size: the judge; training uses alex, so vgg judges. fid: count Fréchet distances when
     the Inception weights are there. legacy: old definitions too (metrics/legacy.py).
+    sync: the public SyncNet ("syncnet", LSE-C and LSE-D), our network ("own", under its own name), "none", or "auto":
+    the public one where its weights are, else ours. sync_weights: of ours, "embedded" or a file of train_sync.py.
 
     Of predictions= and references= only: crop, what the image measures see (metrics/pairs.py); nets, the trunks of
     LPIPS, or of ST-LPIPS under its own name where LPIPS's weights are absent; batch, frames that the networks see at
@@ -145,6 +148,8 @@ class MetricsConfig:
     perceptual_frames: int = 200
     fid: bool = True
     legacy: bool = False
+    sync: Choice = "auto"
+    sync_weights: str = "embedded"
     crop: Literal["face", "mouth", "full"] = "face"
     nets: tuple[str, ...] = ("alex", "vgg")
     batch: int = 16

@@ -27,7 +27,6 @@ from audio.sync import (
     sound_windows,
     sync_figures,
 )
-
 from audio.waveform import Waveform
 from encoders.clips import FrameClip
 from encoders.sync import mouth_picture
@@ -134,7 +133,9 @@ class SyncTrainer:
     def load(self, path: Path) -> None:
         """Goes on from a checkpoint of the same network; WeightsError for another one."""
         if not path.is_file():
-            raise WeightsError(f"There is no checkpoint {path}: check resume=, or start anew with resume=none.")
+            raise WeightsError(
+                f"There is no checkpoint {path}: check resume=, or start anew with resume=none."
+            )
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
             self.net.load_state_dict(state["net"])
@@ -158,7 +159,9 @@ class SyncTrainer:
     def draw(self) -> tuple[Tensor, Tensor]:
         """mouths (C, W, 5, S, S) and sounds (C, W, K, M): windows of each clip at different moments."""
         mouths, sounds = [], []
-        for index in self.rng.choice(len(self.clips), self.config.clips, replace=len(self.clips) < self.config.clips):
+        for index in self.rng.choice(
+            len(self.clips), self.config.clips, replace=len(self.clips) < self.config.clips
+        ):
             chosen = self.rng.choice(len(self.clips[index].sounds), self.config.windows, replace=False)
             mouths.append(self.windows[index][chosen])
             sounds.append(self.clips[index].sounds[chosen])
@@ -249,5 +252,3 @@ def train_sync(
                     board.add_scalar(key, losses[key], trainer.step)
                 trainer.save(folder / "checkpoint.pt")
             yield trainer.step, losses
-
-

@@ -9,8 +9,9 @@ from drawn_face import landmarks
 
 from encoders.clips import FrameClip
 from encoders.faces import Face
-from metrics import evaluate
-from metrics.evaluate import Evaluation, Judges, score_clip, stride_for
+from metrics import gather
+from metrics.evaluate import Evaluation, score_clip, stride_for
+from metrics.gather import Judges
 from metrics.report import ROW_KEYS
 from metrics.rows import delayed, static_frames
 
@@ -63,7 +64,7 @@ def clip_of(levels: np.ndarray, name: str = "one", split: str = "seen") -> Frame
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """scikit-image's SSIM takes 40 ms a frame and has its own tests."""
-    monkeypatch.setattr(evaluate, "ssim", lambda a, b: float((a == b).mean()))
+    monkeypatch.setattr(gather, "ssim", lambda a, b: float((a == b).mean()))
 
 
 @pytest.fixture

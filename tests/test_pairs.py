@@ -11,8 +11,8 @@ from drawn_face import landmarks
 from encoders.align import smooth_quads
 from encoders.faces import Face
 from encoders.stream import aligned_pairs, same_shape, scaled_quad, smoothed_stream
-from metrics import pairs
-from metrics.evaluate import Judges
+from metrics import gather, pairs
+from metrics.gather import Judges
 from metrics.kid import Features
 from metrics.pairs import CONTROLS, PairOptions, PairResult, score_pair, whole
 from metrics.rows import delayed
@@ -64,7 +64,7 @@ NETWORKS = Judges(
 def quick(request, monkeypatch):
     """Frames of one colour: cutting them out and comparing windows (5 and 10 ms each) would show nothing new."""
     if "real" not in request.node.name:
-        monkeypatch.setattr(pairs, "ssim", lambda a, b: float((a == b).mean()))
+        monkeypatch.setattr(gather, "ssim", lambda a, b: float((a == b).mean()))
         monkeypatch.setattr(
             pairs, "crop", lambda frame, quad: np.full((256, 256, 3), frame[0, 0, 0], np.uint8)
         )

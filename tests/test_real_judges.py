@@ -11,9 +11,10 @@ import pytest
 from encoders.faces import DlibDetector
 from encoders.identity import DlibIdentity
 from encoders.video import iter_frames, write_video
-from metrics.evaluate import Judges
+from metrics.gather import Judges
 from metrics.pairs import PairOptions
-from scripts.compare import Pair, score_one
+from scripts.compare import score_one
+from scripts.pairing import Pair
 
 FRAMES = 1000
 
