@@ -20,7 +20,7 @@ from audio.waveform import Waveform
 WINDOW = 5  # frames: 0.2 s
 OFFSETS = 15  # frames searched either way, as the public script does
 SIDE = 48  # px of the mouth picture
-CONSTANT = 1e-4  # spread of the video's embeddings below which nothing moves
+CONSTANT = 1e-4  # spread of embeddings below which nothing happens
 
 
 @dataclass
@@ -138,7 +138,7 @@ def _embedded(net: LipSyncNet, side: Any, windows: np.ndarray, batch: int) -> np
 
 @dataclass(frozen=True)
 class SyncFigures:
-    """offset in frames, positive = the video is late, None if the video's embedding never changes; confidence;
+    """offset in frames, positive = the video is late, None if one side never changes; confidence;
     distance: the least mean distance over all offsets."""
 
     offset: int | None
@@ -176,12 +176,12 @@ def sync_figures(
     """distance = min_k d(k), confidence = median_k d(k) - min_k d(k), offset = argmin_k d(k)   (LSE-D, LSE-C).
 
     Distance and confidence are blind to a constant delay, so they are never to be read without the offset. A video
-    that shows nothing but one picture has no offset and no confidence.
+    that shows nothing but one picture, and silence, have no offset and no confidence.
     """
     distances = offset_distances(video_WD, sound_WD, most, padded)
     offset = min(distances, key=lambda k: (round(distances[k], 9), abs(k)))
     least = distances[offset]
-    if float(np.asarray(video_WD).std(axis=0).max()) < CONSTANT:
+    if min(float(np.asarray(side).std(axis=0).max()) for side in (video_WD, sound_WD)) < CONSTANT:
         return SyncFigures(None, 0.0, least)
     return SyncFigures(offset, float(np.median(list(distances.values()))) - least, least)
 

@@ -21,7 +21,7 @@ from rich.table import Table
 
 from metrics.gather import ClipScore
 from metrics.paired import clip_records, compare_rows
-from metrics.sanity import sync_check, unsynced, warnings_of
+from metrics.sanity import sync_check, unsynced, unsynced_lines, warnings_of
 from metrics.schema import SCHEMA_VERSION, check_report
 from stylegan2.weights import atomic_path
 
@@ -143,7 +143,7 @@ def write_report(
         paired = [*compare_rows(records, bases), *provenance.pop("paired", [])]
         report |= {"schema_version": SCHEMA_VERSION, "clips": records, "paired": paired}
         apart = unsynced(scores, ["ground_truth", *bases[:1]])
-        lines = [f"{clip['clip']} ({clip['row']}, {clip['split']}): {clip['reason']}" for clip in apart]
+        lines = unsynced_lines(apart, scores)
         report |= {"sync": sync, "unsynced": apart, "warnings": [*warnings_of(sync), *lines]}
     report = _plain(report | {"measures": measures} | provenance)
     if scores:

@@ -1,5 +1,6 @@
 """Is a sync measure worth printing? It must move when the very same motion comes five frames late."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ from metrics.stats import mean_over, paired_difference
 
 # Below this confidence sound and lips do not belong together. sync_confidence: see docs/models/sync.md; lse_c: in-sync
 # faces have 5 and more, unrelated ones about 1.
-LEAST_CONFIDENCE = {"sync_confidence": 0.2, "lse_c": 2.0}
+LEAST_CONFIDENCE = {"sync_confidence": 0.32, "lse_c": 2.0}
 # measure: (signal the unshifted row must have, least change under the shift, sign of a change for the worse)
 SYNC: dict[str, tuple[float, float, int]] = {
     "mouth_corr": (0.2, 0.05, -1),
@@ -100,7 +101,7 @@ def unsynced(scores: Iterable[ClipScore], rows: Iterable[str]) -> list[dict[str,
             if score.row not in wanted or sure is None:
                 continue
             if sure < LEAST_CONFIDENCE[confidence]:
-                reason = f"{confidence} is {sure:.2f}, below {LEAST_CONFIDENCE[confidence]:g}: sound and lips look unrelated"
+                reason = f"{confidence} is {sure:.2f}, below {LEAST_CONFIDENCE[confidence]:g}: sound and lips look unrelated, or the face is unlike those that the network knows"
             elif late is not None and abs(late) > 1:
                 reason = f"the lips come {abs(late):.0f} frames {'late' if late > 0 else 'early'}"
             else:
@@ -108,3 +109,19 @@ def unsynced(scores: Iterable[ClipScore], rows: Iterable[str]) -> list[dict[str,
             place = {"row": score.row, "split": score.split, "clip": score.clip}
             found.append(place | {confidence: sure, offset: late, "reason": reason})
     return found
+
+
+def unsynced_lines(found: Iterable[dict[str, Any]], scores: Iterable[ClipScore], named: int = 5) -> list[str]:
+    """One sentence for each row with such clips, of which the first few are named."""
+    of_row: dict[tuple[str, str], list[str]] = {}
+    for record in found:
+        of_row.setdefault((record["row"], record["split"]), []).append(
+            f"{record['clip']}: {record['reason']}"
+        )
+    total = Counter((score.row, score.split) for score in scores)
+    return [
+        f"lips and sound of {row} ({split}) are not in sync in {len(clips)} of {total[row, split]} clips ("
+        + "; ".join([*clips[:named], *(["..."] if len(clips) > named else [])])
+        + ")"
+        for (row, split), clips in of_row.items()
+    ]
