@@ -4,7 +4,7 @@ Both ways of scoring end here: a test clip with known landmarks (metrics.evaluat
 Shapes: T frames, landmarks (T, 68, 2) px of the 256 px face crop.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -130,14 +130,14 @@ class Gathered:
             self.watch = self.watch or self.judges.sync.watch()
             self.watch.add(face_crop)
 
-    def compare(self, frames: Sequence[np.ndarray], true: Sequence[np.ndarray]) -> None:
+    def compare(self, frames: Iterable[np.ndarray], true: Iterable[np.ndarray]) -> None:
         """Image figures of pictures uint8 (H, W, 3) and the true ones."""
         both = list(zip(frames, true, strict=True))
         self.note("psnr", *(psnr(a, b) for a, b in both))
         self.note("ssim", *(ssim(a, b) for a, b in both))
         if self.judges.legacy:
             self.legacy += [(psnr_uint8(a, b), ssim_96(a, b)) for a, b in both]
-        self.flicker.update(frames)
+        self.flicker.update(a for a, _ in both)
 
     def identify(self, face_crop: np.ndarray, true: Faces) -> None:
         """Likeness of the frame seen last to the true identity frame; one without a detected face resembles nobody."""

@@ -43,10 +43,12 @@ class Watch(Protocol):
 class SyncJudge(Protocol):
     """columns: names of confidence, distance and offset. padded: how offset_distances treats the clip's ends."""
 
-    name: str
-    columns: tuple[str, str, str]
-    padded: bool
-
+    @property
+    def name(self) -> str: ...
+    @property
+    def columns(self) -> tuple[str, str, str]: ...
+    @property
+    def padded(self) -> bool: ...
     def watch(self) -> Watch: ...
     def listen(self, waveform: Waveform, frames: int) -> np.ndarray: ...
 
