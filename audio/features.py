@@ -158,7 +158,7 @@ def mfcc(samples_S: np.ndarray, config: FeatureConfig, beyond: int = 0) -> np.nd
     """
     windows_RN = _windows(samples_S, config, MFCC_WINDOW, beyond)
     power_RF = np.abs(np.fft.rfft(windows_RN, MFCC_FFT, axis=1)) ** 2 / MFCC_FFT
-    bands_RB = power_RF @ _triangular_filters(config.n_filters).T
+    bands_RB = power_RF @ triangular_filters(config.n_filters).T
     # The floor stands in for the library's eps at zero energy; it is well below one step of 16-bit sound.
     cepstra_RB = np.asarray(scipy.fft.dct(np.log(np.maximum(bands_RB, 1e-12)), type=2, axis=1, norm="ortho"))
     n = np.arange(1, config.n_coefficients + 1)
@@ -189,7 +189,7 @@ def _mel_filters(n_fft: int, n_mels: int, fmin: float, fmax: float) -> np.ndarra
 
 
 @lru_cache(maxsize=8)
-def _triangular_filters(n_filters: int) -> np.ndarray:
+def triangular_filters(n_filters: int) -> np.ndarray:
     """HTK-mel triangles with corners rounded down to FFT bins, 0-8000 Hz: (B, 257)."""
     top = 2595 * np.log10(1 + RATE / 2 / 700)
     hertz = 700 * (10 ** (np.linspace(0, top, n_filters + 2) / 2595) - 1)

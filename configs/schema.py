@@ -9,6 +9,7 @@ from typing import Literal
 from hydra.core.config_store import ConfigStore
 
 from audio.features import FeatureConfig
+from audio.sync import SyncConfig
 from configs.typed import twin
 from encoders.basis_fit import BasisConfig
 from encoders.e4e import CompactE4EConfig
@@ -16,6 +17,8 @@ from encoders.e4e_full import FullEncoderConfig
 from encoders.invert import InversionConfig
 from encoders.prepare import PrepareConfig
 from encoders.train import EncoderTrainConfig
+from encoders.train_sync import SyncTrainConfig
+from metrics.sync import Choice
 from stylegan2.cut import HeadConfig
 from stylegan2.pretrain import PretrainConfig
 from trajectory.augment import AugmentConfig
@@ -135,6 +138,8 @@ class MetricsConfig:
 
     perceptual, net, perceptual_size: the judge; training uses alex, so vgg judges. fid: count Fréchet distances when
     the Inception weights are there. legacy: old definitions too (metrics/legacy.py).
+    sync: the public SyncNet ("syncnet", LSE-C and LSE-D), our network ("own", under its own name), "none", or "auto":
+    the public one where its weights are, else ours. sync_weights: of ours, "embedded" or a file of train_sync.py.
 
     Of predictions= and references= only: crop, what the image measures see (metrics/pairs.py); nets, the trunks of
     LPIPS, or of ST-LPIPS under its own name where LPIPS's weights are absent; batch, frames that the networks see at
@@ -148,6 +153,8 @@ class MetricsConfig:
     perceptual_frames: int = 200
     fid: bool = True
     legacy: bool = False
+    sync: Choice = "auto"
+    sync_weights: str = "embedded"
     crop: Literal["face", "mouth", "full"] = "face"
     nets: tuple[str, ...] = ("alex", "vgg")
     batch: int = 16
@@ -229,6 +236,8 @@ class Config:
     encoder_full: FullEncoderConfig = field(default_factory=FullEncoderConfig)
     pairs: PairsConfig = field(default_factory=PairsConfig)
     encoder_train: EncoderTrainConfig = field(default_factory=EncoderTrainConfig)
+    sync_net: SyncConfig = field(default_factory=SyncConfig)
+    sync_train: SyncTrainConfig = field(default_factory=SyncTrainConfig)
 
     def __post_init__(self) -> None:
         if not self.name or self.name.startswith(".") or "/" in self.name or "\\" in self.name:

@@ -44,8 +44,19 @@ def ffhq_quad(landmarks: np.ndarray) -> np.ndarray:
     x = x * (length / np.maximum(np.linalg.norm(x, axis=-1), 1e-9))[..., None]
     y = _rot90(x)
     centre = eye_middle + 0.1 * eye_to_mouth
-    quad = np.stack([centre - x - y, centre - x + y, centre + x + y, centre + x - y], axis=-2)
-    return quad.astype(np.float32)
+    return quad_of(centre, x, y)
+
+
+def quad_of(centre: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Centre and half edges along the crop's x and y, (..., 2) each -> float32 (..., 4, 2)."""
+    corners = [centre - x - y, centre - x + y, centre + x + y, centre + x - y]
+    return np.stack(corners, axis=-2).astype(np.float32)
+
+
+def quad_parts(quads: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The inverse of `quad_of` for parallelograms: (..., 4, 2) -> centre, x, y, float64 (..., 2) each."""
+    q = np.asarray(quads, dtype=np.float64)
+    return q.mean(axis=-2), (q[..., 3, :] - q[..., 0, :]) / 2.0, (q[..., 1, :] - q[..., 0, :]) / 2.0
 
 
 def interpolate_missing(values_T: np.ndarray, detected_T: np.ndarray) -> np.ndarray:
@@ -67,16 +78,13 @@ def smooth_quads(quads_T42: np.ndarray, sigma_centre: float = 1.0, sigma_axes: f
 
     The centre follows the head closely; size and rotation change slowly, and their jitter would become latent jitter.
     """
-    quads = np.asarray(quads_T42, dtype=np.float64)
-    centre, x, y = quads.mean(axis=1), (quads[:, 3] - quads[:, 0]) / 2.0, (quads[:, 1] - quads[:, 0]) / 2.0
+    centre, x, y = quad_parts(quads_T42)
     if sigma_centre > 0:
         centre = gaussian_filter1d(centre, sigma_centre, axis=0, mode="nearest")
     if sigma_axes > 0:
         x = gaussian_filter1d(x, sigma_axes, axis=0, mode="nearest")
         y = gaussian_filter1d(y, sigma_axes, axis=0, mode="nearest")
-    return np.stack([centre - x - y, centre - x + y, centre + x + y, centre + x - y], axis=1).astype(
-        np.float32
-    )
+    return quad_of(centre, x, y)
 
 
 def _axes(quad: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -146,6 +154,15 @@ def transform_points(points: np.ndarray, quad: np.ndarray, size: int = CROP_SIZE
     corner, edge_x, edge_y = _axes(quad)
     inverse = np.linalg.inv(np.stack([edge_x, edge_y], axis=1))
     return ((np.asarray(points, dtype=np.float64) - corner) @ inverse.T * size - 0.5).astype(np.float32)
+
+
+def points_in_frame(points: np.ndarray, quads: np.ndarray, size: int = CROP_SIZE) -> np.ndarray:
+    """Crop px -> frame px, the inverse of `transform_points`, each frame by its own quad:
+    (T, P, 2) and (T, 4, 2) -> float64 (T, P, 2)."""
+    q = np.asarray(quads, dtype=np.float64)
+    corner, edge_x, edge_y = q[:, :1], q[:, 3:4] - q[:, :1], q[:, 1:2] - q[:, :1]
+    share = (np.asarray(points, dtype=np.float64) + 0.5) / size
+    return corner + share[..., :1] * edge_x + share[..., 1:] * edge_y
 
 
 def paste_back(frame: np.ndarray, face: np.ndarray, quad: np.ndarray, feather: float = 0.08) -> np.ndarray:

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from encoders.align import ffhq_quad
+from encoders.align import ffhq_quad, quad_of, quad_parts
 from encoders.faces import FaceDetector
 from encoders.prepare import FaceTracker
 
@@ -82,13 +82,9 @@ def _gaussian(offsets: np.ndarray, sigma: float) -> np.ndarray:
 
 def _weighted(quads_K42: np.ndarray, weights: list[np.ndarray]) -> np.ndarray:
     """Centre by the first weights (K,), axes by the second: float32 (4, 2)."""
-    quads = quads_K42.astype(np.float64)
-    parts = quads.mean(axis=1), (quads[:, 3] - quads[:, 0]) / 2.0, (quads[:, 1] - quads[:, 0]) / 2.0
-    centre, x, y = (
-        np.average(part, axis=0, weights=w)
-        for part, w in zip(parts, (weights[0], weights[1], weights[1]), strict=True)
-    )
-    return np.stack([centre - x - y, centre - x + y, centre + x + y, centre + x - y]).astype(np.float32)
+    near = (weights[0], weights[1], weights[1])
+    parts = zip(quad_parts(quads_K42), near, strict=True)
+    return quad_of(*(np.average(part, axis=0, weights=w) for part, w in parts))
 
 
 def aligned_pairs(

@@ -6,98 +6,26 @@ of a row means over its clips.
 """
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 
+from audio.timing import SAMPLES_PER_FRAME
 from encoders.align import CROP_SIZE
 from encoders.clips import FrameClip
-from encoders.faces import FaceDetector, face_in_crop
-from encoders.geometry import aperture, mouth_distance
-from encoders.identity import identity_cosine, identity_distance
-from metrics.frechet import Inception, fid_of
-from metrics.image import mean_psnr, psnr, ssim
+from encoders.faces import face_in_crop
+from metrics.frechet import fid_of
+from metrics.gather import MEANS, ClipScore, Faces, Gathered, Judges, heard
 from metrics.kid import Features, kid_of
 from metrics.landmarks import lip_gain
-from metrics.legacy import LEGACY, legacy_figures, psnr_uint8, ssim_96
-from metrics.motion import Flicker
-from metrics.rows import PERCEPTUAL_ROWS
-from metrics.sequence import SEQUENCE, sequence_figures
 from metrics.stats import bootstrap_interval, mean_over, speaker_interval
 from stylegan2.images import resize, to_tensor, to_uint8
-
-DISTANCES = ("lpips_alex", "lpips_vgg", "st_lpips_alex", "st_lpips_vgg")
-MEANS = (
-    *("psnr", "ssim", *SEQUENCE, "perceptual", *DISTANCES),
-    *("identity", "csim_dlib", "flicker", "detection_rate", *LEGACY),
-)
-
-
-class Identity(Protocol):
-    """encoders.identity.DlibIdentity: image uint8 (H, W, 3), landmarks (68, 2) -> embedding."""
-
-    def embed(self, image: np.ndarray, landmarks: np.ndarray) -> np.ndarray: ...
-
-
-@dataclass(frozen=True)
-class Judges:
-    """The networks that look at frames; a missing one leaves its column empty.
-
-    perceptual: a Perceptual (vgg: the judge is not the teacher) on frames averaged to perceptual_size px, for the
-    rows in perceptual_rows. distances: column -> Perceptual, for metrics.pairs. inception: metrics.frechet.load_inception's two values.
-    legacy: fill the columns of metrics.legacy too.
-    """
-
-    detector: FaceDetector
-    perceptual: torch.nn.Module | None = None
-    identity: Identity | None = None
-    inception: Inception | None = None
-    no_inception: str | None = "no Inception network was given"
-    distances: Mapping[str, torch.nn.Module] = field(default_factory=dict)
-    perceptual_size: int = 128
-    perceptual_rows: tuple[str, ...] = PERCEPTUAL_ROWS
-    device: str = "cpu"
-    legacy: bool = False
-
-
-@dataclass(frozen=True)
-class ClipScore:
-    """One clip of one row. figures: MEANS -> value or None; apertures (T',) of the T' frames with true landmarks.
-
-    error (T,): mouth distance of each frame, px, nan where the truth has no landmarks.
-    """
-
-    row: str
-    split: str
-    clip: str
-    n_frames: int
-    figures: dict[str, float | None]
-    aperture: np.ndarray
-    true_aperture: np.ndarray
-    speaker: str = ""
-    error: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
 
 def stride_for(total_frames: int, wanted: int = 200) -> int:
     """k so that every k-th of total_frames is about `wanted` frames; at least 1."""
     return max(1, round(total_frames / wanted))
-
-
-@dataclass
-class _Frames:
-    """What is gathered while the frames of one clip pass by."""
-
-    landmarks: list[np.ndarray] = field(default_factory=list)
-    detected: list[bool] = field(default_factory=list)
-    psnr: list[float] = field(default_factory=list)
-    ssim: list[float] = field(default_factory=list)
-    perceptual: list[float] = field(default_factory=list)
-    identity: list[float] = field(default_factory=list)
-    csim: list[float] = field(default_factory=list)
-    flicker: Flicker = field(default_factory=Flicker)
-    legacy: list[tuple[float, float]] = field(default_factory=list)
 
 
 def score_clip(
@@ -119,8 +47,8 @@ def score_clip(
     A frame without a detected face takes the landmarks of the static row (the judge's, on the identity frame) and
     closes no lips. Frames whose truth has no landmarks count for the images only, in all rows alike.
     """
-    static = _identity_frame(clip, ref_index, judges)
-    seen = _Frames()
+    static, true_faces = _identity_frame(clip, ref_index, judges)
+    seen = Gathered(row, judges)
     scored = [t for t in range(len(clip.frames)) if t not in skip]
     if not scored:
         raise ValueError(f"{clip.name}: every frame was left out, nothing to score")
@@ -136,74 +64,36 @@ def score_clip(
         if previous is None or not np.array_equal(previous, frame):  # a frozen face is looked for once
             face = face_in_crop(judges.detector, frame)
         previous = frame
-        points = face.landmarks if face is not None else static.landmarks
-        seen.landmarks.append(points)
-        seen.detected.append(face is not None)
-        seen.psnr.append(psnr(frame, true))
-        seen.ssim.append(ssim(frame, true))
-        seen.flicker.update([frame])
-        if judges.legacy:
-            seen.legacy.append((psnr_uint8(frame, true), ssim_96(frame, true)))
+        seen.see(None if face is None else face.landmarks, static, frame)
+        seen.compare([frame], [true])
         if t in sampled:
-            _sample(row, frame, true, points, static, judges, seen)
+            _sample(frame, true, true_faces, seen)
         if features is not None and judges.inception is not None:
             features.update(judges.inception(to_tensor(frame, judges.device)), clip.name, t)
     if count != len(clip.frames):
         raise ValueError(f"row {row} has {count} frames for {clip.name}, the clip has {len(clip.frames)}")
-    return _score(row, clip, split or clip.split, np.array(scored), seen)
+    known = np.asarray(clip.detected, dtype=bool)[scored]
+    whole = scored[-1] - scored[0] + 1 == len(scored)  # sync needs frames that follow one another
+    sound = heard(judges, clip.waveform[scored[0] * SAMPLES_PER_FRAME :], len(scored)) if whole else None
+    place = (split or clip.split, clip.name, clip.speaker)
+    return seen.score(place, known, np.asarray(clip.landmarks)[scored], sound)
 
 
-@dataclass(frozen=True)
-class _IdentityFrame:
-    landmarks: np.ndarray
-    embedding: np.ndarray | None
-
-
-def _identity_frame(clip: FrameClip, ref_index: int, judges: Judges) -> _IdentityFrame:
+def _identity_frame(clip: FrameClip, ref_index: int, judges: Judges) -> tuple[np.ndarray, Faces]:
+    """Landmarks of the true identity frame by the judge, and its identity."""
     frame = _at_crop_size(np.asarray(clip.frames[ref_index]))
     face = face_in_crop(judges.detector, frame)
     landmarks = face.landmarks if face is not None else np.asarray(clip.landmarks[ref_index])
-    return _IdentityFrame(landmarks, judges.identity.embed(frame, landmarks) if judges.identity else None)
+    return landmarks, Faces.of(frame, landmarks, judges)
 
 
 @torch.inference_mode()
-def _sample(
-    row: str,
-    frame: np.ndarray,
-    true: np.ndarray,
-    points: np.ndarray,
-    static: _IdentityFrame,
-    judges: Judges,
-    seen: _Frames,
-) -> None:
-    if judges.perceptual is not None and row in judges.perceptual_rows:
+def _sample(frame: np.ndarray, true: np.ndarray, true_faces: Faces, seen: Gathered) -> None:
+    judges = seen.judges
+    if judges.perceptual is not None and seen.name in judges.perceptual_rows:
         both = resize(to_tensor(np.stack([frame, true]), judges.device), judges.perceptual_size)
-        seen.perceptual.append(float(judges.perceptual(both[:1], both[1:])))
-    if judges.identity is not None and static.embedding is not None:
-        embedding = judges.identity.embed(frame, points)
-        seen.identity.append(identity_distance(embedding, static.embedding))
-        # A frame without a detected face resembles nobody.
-        seen.csim.append(identity_cosine(embedding, static.embedding) if seen.detected[-1] else 0.0)
-
-
-def _score(row: str, clip: FrameClip, split: str, scored: np.ndarray, seen: _Frames) -> ClipScore:
-    known = np.asarray(clip.detected, dtype=bool)[scored]
-    true = np.asarray(clip.landmarks)[scored][known]
-    predicted, detected = np.stack(seen.landmarks)[known], np.array(seen.detected)[known]
-    figures: dict[str, float | None] = dict.fromkeys(MEANS)
-    figures |= {"psnr": mean_psnr(seen.psnr), "ssim": mean_over(seen.ssim), "flicker": seen.flicker.value}
-    figures |= {"perceptual": mean_over(seen.perceptual), "identity": mean_over(seen.identity)}
-    figures |= {"csim_dlib": mean_over(seen.csim), "detection_rate": float(np.mean(seen.detected))}
-    figures |= sequence_figures(predicted, true, detected)
-    if seen.legacy:
-        figures |= legacy_figures(predicted, true, seen.legacy)
-    error = np.full(len(scored), np.nan)
-    error[known] = mouth_distance(predicted, true)
-    return ClipScore(
-        *(row, split, clip.name, len(scored), figures, aperture(predicted), aperture(true)),
-        speaker=clip.speaker,
-        error=error,
-    )
+        seen.note("perceptual", float(judges.perceptual(both[:1], both[1:])))
+    seen.identify(frame, true_faces)
 
 
 def _at_crop_size(frame: np.ndarray) -> np.ndarray:
@@ -263,7 +153,8 @@ def summarise(scores: Iterable[ClipScore]) -> list[dict[str, Any]]:
     """Means over clips, equally weighted, of each row and split; `interval` and `interval_speakers` hold 95 %
     bootstrap intervals over clips and over speakers.
 
-    lip_gain takes static and inversion on the clips that the row has.
+    lip_gain takes static and inversion on the clips that the row has. A clip identical to the truth has no finite
+    PSNR: `n_psnr` clips have one, and over these is the mean.
     """
     table: dict[tuple[str, str], dict[str, ClipScore]] = {}
     for score in scores:
@@ -288,6 +179,7 @@ def summarise(scores: Iterable[ClipScore]) -> list[dict[str, Any]]:
         record["lip_gain"] = lip_gain(record["lmd_mouth"], *anchors)
         record |= {"fid": None, "kid": None, "fid_reason": "no Inception network was given"}
         record |= {"n_frames": sum(score.n_frames for score in clips.values()), "n_clips": len(clips)}
+        record["n_psnr"] = sum(score.figures["psnr"] is not None for score in clips.values())
         record |= {"n_speakers": len(set(speakers)), "interval": interval, "interval_speakers": over_speakers}
         rows.append(record)
     return rows

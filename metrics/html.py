@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 from urllib.parse import quote
 
-from metrics.report import COLUMNS, shown
+from metrics.report import COLUMNS, footnotes, shown
 
 STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem; color: #222 }
@@ -28,7 +28,10 @@ for (const pair of document.querySelectorAll('.pair')) {
   lead.addEventListener('seeked', () => each(v => { v.currentTime = lead.currentTime; }));
 }
 """
-SHOWN = ("psnr", "ssim", "lmd", "lmd_mouth", "mouth_corr", "mouth_corr_best", "mouth_lag", "detection_rate")
+SHOWN = (
+    *("psnr", "ssim", "lmd", "lmd_mouth", "mouth_corr", "mouth_corr_best", "mouth_lag"),
+    *("sync_confidence", "sync_offset", "lse_c", "lse_offset", "detection_rate"),
+)
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,7 @@ def page(report: Mapping[str, Any], clips: Sequence[ClipView], pictures: Sequenc
     )
     parts += [f'<p class="bad">{escape(line)}</p>' for line in report.get("warnings", [])]
     parts.append(_table(rows))
+    parts += [f"<p>{escape(line)}</p>" for line in footnotes(rows, report.get("absent", {}))]
     parts += [f'<p><img src="{_link(path)}" alt="figures of every clip"></p>' for path in pictures]
     parts.append("<h2>Files</h2>" + _files(report.get("files", [])))
     parts += [_section(clip) for clip in clips]

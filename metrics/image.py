@@ -42,11 +42,17 @@ def ssim(predicted: np.ndarray, true: np.ndarray) -> float:
     return float(value)
 
 
+def identical_share(per_frame: list[float]) -> float | None:
+    """Share of the frames that are identical to the truth, whose PSNR is infinite; None without frames."""
+    return float(np.mean(np.isinf(per_frame))) if per_frame else None
+
+
 def mean_psnr(per_frame: list[float]) -> float | None:
     """Mean over the frames that differ from the truth; None if none does (the ground-truth row).
 
     A single identical frame (the identity frame in the static row) would make the mean infinite; leaving it out
-    can only lower the figure.
+    can only lower the figure. How many were left out stands in `identical_frames`. The other remedy, 10 log10(255^2 /
+    mean MSE), is always finite but another measure: one bad frame decides it, and no published number is defined so.
     """
     finite = [value for value in per_frame if np.isfinite(value)]
     return float(np.mean(finite)) if finite else None

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from audio.timing import FPS
-from encoders.align import CROP_SIZE
+from encoders.align import points_in_frame
 from encoders.geometry import eye_centres, eye_openness, inter_ocular
 
 BLINK = 0.7  # share of the clip's own median eye openness below which the eyes are closed
@@ -41,7 +41,7 @@ def head_pose(landmarks: np.ndarray, quads: np.ndarray | None = None) -> np.ndar
     """
     points = np.asarray(landmarks, dtype=np.float64)
     if quads is not None:
-        points = _in_frame(points, np.asarray(quads, dtype=np.float64))
+        points = points_in_frame(points, quads)
     eyes = eye_centres(points)
     across = eyes[:, 1] - eyes[:, 0]
     # One unit of length for the clip: a head that comes nearer moves, it does not shrink the world.
@@ -52,14 +52,6 @@ def head_pose(landmarks: np.ndarray, quads: np.ndarray | None = None) -> np.ndar
     turn = (nose * along).sum(axis=1)
     nod = nose[:, 1] * along[:, 0] - nose[:, 0] * along[:, 1]
     return np.column_stack([middle / scale, np.arctan2(across[:, 1], across[:, 0]), turn, nod])
-
-
-def _in_frame(points: np.ndarray, quads: np.ndarray) -> np.ndarray:
-    """Crop px -> frame px, the inverse of align.transform_points."""
-    corner = quads[:, :1]
-    edge_x, edge_y = quads[:, 3:4] - corner, quads[:, 1:2] - corner
-    share = (points + 0.5) / CROP_SIZE
-    return corner + share[..., :1] * edge_x + share[..., 1:] * edge_y
 
 
 def head_spread(pose: np.ndarray) -> float:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from metrics.evaluate import MEANS, ClipScore
+from metrics.gather import MEANS, ClipScore
 from metrics.schema import ReportError
 from metrics.stats import paired_difference
 

@@ -7,32 +7,24 @@ Shapes: T frames, landmarks (T, 68, 2) px of the 256 px face crop.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import torch
 
+from audio.timing import SAMPLES_PER_FRAME
 from encoders.align import CROP_SIZE, crop, transform_points
 from encoders.faces import Face, face_in_crop
-from encoders.geometry import aperture, mouth_distance
-from encoders.identity import identity_cosine, identity_distance
+from encoders.geometry import mouth_distance
 from encoders.stream import Aligned, aligned_pairs, same_shape, scaled_quad
-from metrics.evaluate import MEANS, ClipScore, Judges
-from metrics.image import mean_psnr, psnr, ssim
+from encoders.sync import MOUTH_PLACE
+from metrics.gather import ClipScore, Faces, Gathered, Judges, heard
 from metrics.kid import Features
-from metrics.legacy import legacy_figures, psnr_uint8, ssim_96
-from metrics.motion import Flicker
 from metrics.rows import delayed
-from metrics.sequence import sequence_figures
-from metrics.stats import mean_over
 from stylegan2.images import resize, to_tensor, to_uint8
 
 Crop = Literal["face", "mouth", "full"]
-MOUTH_PLACE = (
-    slice(144, 240),
-    slice(80, 176),
-)  # rows, columns of the face crop: 96 px around where it puts the mouth
 CONTROLS = ("ground_truth", "static", "shift_5")
 RULES = {
     "match": "by relative name without its suffix",
@@ -43,6 +35,9 @@ RULES = {
     "detected face takes the landmarks of the truth's identity frame, closes no lips and has csim 0",
     "truth": "frames of the truth without a detected face count for the images only, in all rows alike; "
     "frames before its first face are left out, in all rows alike",
+    "sound": "the sync measure hears the truth's sound, in all rows alike; without one its columns stay empty",
+    "psnr": "a mean over the frames that differ from the truth; the share of identical ones is in identical_frames, "
+    "and n_psnr counts the clips that have such frames",
     "identity frame": "the first frame of the truth with a face",
     "crop": "face: FFHQ crop of the truth's smoothed landmarks, 256 px; mouth: its 96 px around the mouth; full: the "
     "whole frame, shorter side 256 px. Landmarks are px of the face crop in all three",
@@ -85,21 +80,6 @@ class Extreme:
     predicted: np.ndarray
 
 
-@dataclass
-class _Row:
-    name: str
-    landmarks: list[np.ndarray] = field(default_factory=list)
-    detected: list[bool] = field(default_factory=list)
-    quads: list[np.ndarray] = field(default_factory=list)
-    columns: dict[str, list[float]] = field(default_factory=dict)
-    flicker: Flicker = field(default_factory=Flicker)
-    legacy: list[tuple[float, float]] = field(default_factory=list)
-    features: Features = field(default_factory=Features)
-
-    def note(self, column: str, *values: float) -> None:
-        self.columns.setdefault(column, []).extend(values)
-
-
 def score_pair(
     method: str,
     clip: str,
@@ -109,27 +89,29 @@ def score_pair(
     judges: Judges,
     options: PairOptions | None = None,
     split: str = "all",
+    sound: np.ndarray | None = None,
 ) -> PairResult:
     """Scores a clip of T frames uint8 (H, W, 3). predicted_frames: at least T, None where there is no picture.
+    sound (S,): of the truth, 16 kHz from its first frame on, for the sync measure.
 
     Raises ValueError if the truth shows no face at all.
     """
     scorer = _PairScorer(method, clip, judges, options or PairOptions())
     for item in aligned_pairs(true_frames, predicted_frames, judges.detector):
         scorer.add(item)
-    return scorer.result(speaker, split)
+    return scorer.result(speaker, split, sound)
 
 
 class _PairScorer:
     def __init__(self, method: str, clip: str, judges: Judges, options: PairOptions) -> None:
         self.clip, self.judges, self.options = clip, judges, options
-        self.method, self.truth, self.frozen = _Row(method), _Row("ground_truth"), _Row("static")
+        names = (method, "ground_truth", "static")
+        self.method, self.truth, self.frozen = (Gathered(name, judges) for name in names)
         self.rows = [self.method, *([self.truth, self.frozen] if options.controls else [])]
         self.known: list[bool] = []
         self.left_out = self.black = 0
         self.other_shape = False
-        self._identity: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None  # picture, landmarks, quad
-        self._embedding: np.ndarray | None = None
+        self._identity: _IdentityFrame | None = None
         self._before: tuple[np.ndarray, Face | None] | None = None
         self.best: list[Extreme] = []
         self.worst: list[Extreme] = []
@@ -145,10 +127,9 @@ class _PairScorer:
         if self._identity is None:
             assert item.landmarks is not None  # found
             points = true_face.landmarks if true_face else transform_points(item.landmarks, item.quad)
-            self._identity = true_picture, points, item.quad
-            if self.judges.identity is not None:
-                self._embedding = self.judges.identity.embed(true_face_crop, points)
-        identity_picture, identity_points, identity_quad = self._identity
+            faces = Faces.of(true_face_crop, points, self.judges)
+            self._identity = _IdentityFrame(true_picture, true_face_crop, points, item.quad, faces)
+        identity = self._identity
         self.known.append(true_face is not None)
 
         face_crop, picture = self._predicted(item, true_picture)
@@ -160,22 +141,21 @@ class _PairScorer:
             face = face_in_crop(self.judges.detector, face_crop)
         self._before = face_crop, face
 
-        def seen(row: _Row, points: np.ndarray | None, quad: np.ndarray) -> None:
-            row.landmarks.append(identity_points if points is None else points)
+        def seen(row: Gathered, points: np.ndarray | None, crop: np.ndarray, quad: np.ndarray) -> None:
+            row.see(points, identity.landmarks, crop)
             # Where no face is found, the head stays where it was in the identity frame.
-            row.quads.append(identity_quad if points is None else quad)
-            row.detected.append(points is not None)
+            row.quads.append(identity.quad if points is None else quad)
 
-        seen(self.method, None if face is None else face.landmarks, item.quad)
-        seen(self.truth, None if true_face is None else true_face.landmarks, item.quad)
-        seen(self.frozen, identity_points, identity_quad)
+        seen(self.method, None if face is None else face.landmarks, face_crop, item.quad)
+        seen(self.truth, None if true_face is None else true_face.landmarks, true_face_crop, item.quad)
+        seen(self.frozen, identity.landmarks, identity.crop, identity.quad)
         if true_face is not None:
             error = float(mouth_distance(self.method.landmarks[-1], true_face.landmarks))
             self._remember(Extreme(len(self.known) - 1, error, true_face_crop, face_crop))
         if (len(self.known) - 1) % self.options.every == 0:
-            self._embed(self.method, face_crop)
-            self._embed(self.truth, true_face_crop)
-        pictures = {self.method.name: picture, "ground_truth": true_picture, "static": identity_picture}
+            self.method.identify(face_crop, identity.faces)
+            self.truth.identify(true_face_crop, identity.faces)
+        pictures = {self.method.name: picture, "ground_truth": true_picture, "static": identity.picture}
         self._waiting.append((true_picture, pictures))
         if len(self._waiting) == self.options.batch:
             self._flush()
@@ -205,13 +185,6 @@ class _PairScorer:
             picture = whole(frame, true_picture.shape[:2])
         return face_crop, picture
 
-    def _embed(self, row: _Row, face_crop: np.ndarray) -> None:
-        if self.judges.identity is None or self._embedding is None:
-            return
-        embedding = self.judges.identity.embed(face_crop, row.landmarks[-1])
-        row.note("identity", identity_distance(embedding, self._embedding))
-        row.note("csim_dlib", identity_cosine(embedding, self._embedding) if row.detected[-1] else 0.0)
-
     @torch.inference_mode()
     def _flush(self) -> None:
         """Image figures of the frames that wait, the networks' in one batch."""
@@ -222,11 +195,7 @@ class _PairScorer:
         sampled = [i for i in range(len(true)) if (first + i) % self.options.every == 0]
         for row in self.rows:
             frames = np.stack([pictures[row.name] for _, pictures in self._waiting])
-            row.note("psnr", *(psnr(a, b) for a, b in zip(frames, true, strict=True)))
-            row.note("ssim", *(ssim(a, b) for a, b in zip(frames, true, strict=True)))
-            if self.judges.legacy:
-                row.legacy += [(psnr_uint8(a, b), ssim_96(a, b)) for a, b in zip(frames, true, strict=True)]
-            row.flicker.update(frames)
+            row.compare(frames, true)
             if sampled and row is not self.truth:
                 for column, value in self._distances(frames[sampled], true[sampled]).items():
                     row.note(column, *value)
@@ -244,46 +213,43 @@ class _PairScorer:
             a, b = resize(a, size), resize(b, size)
         return {name: net(a, b).flatten().tolist() for name, net in self.judges.distances.items()}
 
-    def result(self, speaker: str, split: str) -> PairResult:
+    def result(self, speaker: str, split: str, sound: np.ndarray | None) -> PairResult:
         self._flush()
         if self._identity is None:
             raise ValueError("no face is found in the reference")
-        scores = [self._score(row, speaker, split) for row in self.rows]
+        known, total = np.array(self.known), len(self.known)
+        true, true_quads = np.stack(self.truth.landmarks), np.stack(self.truth.quads)
+        begin = self.left_out * SAMPLES_PER_FRAME
+        voice = heard(self.judges, None if sound is None else sound[begin:], total)
+        place = (split, self.clip, speaker)
+        scores = [row.score(place, known, true, voice, true_quads) for row in self.rows]
         if self.options.controls:
-            scores.append(self._score(self._late(), speaker, split))
+            scores.append(self._late().score(place, known, true, voice, true_quads))
         features = {row.name: row.features for row in self.rows} if self.judges.inception else {}
         unknown = self.known.count(False)
         return PairResult(
             scores, features, self.left_out, self.black, unknown, self.other_shape, self.best, self.worst
         )
 
-    def _late(self) -> _Row:
-        row = _Row("shift_5")
+    def _late(self) -> Gathered:
+        """shift_5: what the method showed, later; for the sync measure its windows, of which the first is repeated."""
+        row = Gathered("shift_5", self.judges)
         order = delayed(np.arange(len(self.known)))
         for name in ("landmarks", "detected", "quads"):
             setattr(row, name, [getattr(self.method, name)[i] for i in order])
+        row.video = None if self.method.video is None else delayed(self.method.video)
         return row
 
-    def _score(self, row: _Row, speaker: str, split: str) -> ClipScore:
-        known = np.array(self.known)
-        true = np.stack(self.truth.landmarks)[known]
-        predicted, detected = np.stack(row.landmarks)[known], np.array(row.detected)[known]
-        quads, true_quads = np.stack(row.quads)[known], np.stack(self.truth.quads)[known]
-        figures: dict[str, float | None] = dict.fromkeys(MEANS)
-        figures |= {name: mean_over(values) for name, values in row.columns.items()}
-        figures |= {"psnr": mean_psnr(row.columns.get("psnr", [])), "flicker": row.flicker.value}
-        figures |= {"detection_rate": float(np.mean(row.detected))}
-        figures |= sequence_figures(predicted, true, detected, quads, true_quads)
-        if row.legacy:
-            figures |= legacy_figures(predicted, true, row.legacy)
-        error = np.full(len(known), np.nan)
-        if known.any():
-            error[known] = mouth_distance(predicted, true)
-        return ClipScore(
-            *(row.name, split, self.clip, len(known), figures, aperture(predicted), aperture(true)),
-            speaker=speaker,
-            error=error,
-        )
+
+@dataclass(frozen=True, eq=False)
+class _IdentityFrame:
+    """What the image measures see of the true identity frame, its face crop, landmarks, quad and identity."""
+
+    picture: np.ndarray
+    crop: np.ndarray
+    landmarks: np.ndarray
+    quad: np.ndarray
+    faces: Faces
 
 
 def whole(frame: np.ndarray, shape: tuple[int, ...] | None = None) -> np.ndarray:

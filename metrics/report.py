@@ -1,7 +1,7 @@
 """report.json, and the same rows as Markdown, CSV, LaTeX and a console table.
 
 report.json = {"schema_version": 2, "rows": [...], "clips": [per-clip figures], "paired": [...], "sync": [...],
-"warnings": [...], "weights": {name: sha256}, "versions": {package: version}, "seconds": s, "measures": {column:
+"unsynced": [clips whose lips do not belong to the sound], "warnings": [...], "weights": {name: sha256}, "versions": {package: version}, "seconds": s, "measures": {column:
 definition}, and whatever provenance the caller adds}; metrics/schema.py checks it. A missing figure is null; NaN and
 infinity never reach the file.
 """
@@ -19,9 +19,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from metrics.evaluate import ClipScore
+from metrics.gather import ClipScore
 from metrics.paired import clip_records, compare_rows
-from metrics.sanity import sync_check, warnings_of
+from metrics.sanity import sync_check, unsynced, unsynced_lines, warnings_of
 from metrics.schema import SCHEMA_VERSION, check_report
 from stylegan2.weights import atomic_path
 
@@ -30,6 +30,7 @@ Row = Mapping[str, Any]
 # column: (definition, digits)
 COLUMNS: dict[str, tuple[str, int]] = {
     "psnr": ("dB, colour, range 255, mean over frames that differ from the truth", 2),
+    "identical_frames": ("share of frames identical to the truth, which psnr leaves out", 3),
     "ssim": ("Gaussian window 1.5, colour, 256 px", 3),
     "lmd": ("mean distance of 68 points, px at 256", 2),
     "lmd_mouth": ("points 48-67, centroid removed, px at 256", 2),
@@ -44,6 +45,12 @@ COLUMNS: dict[str, tuple[str, int]] = {
     "width_corr_best": ("the same at the best lag within 15 frames", 3),
     "width_lag": ("that lag in frames, positive = late", 1),
     "closure_recall": ("true lip closures (aperture < 0.03) closed within one frame", 3),
+    "sync_confidence": ("lip_sync network of this project: median less least distance over 31 offsets", 3),
+    "sync_distance": ("the same network: least mean distance over 31 offsets", 3),
+    "sync_offset": ("offset of that least distance in frames, positive = late, mean over clips", 1),
+    "lse_c": ("public SyncNet: median less least distance over 31 offsets", 3),
+    "lse_d": ("public SyncNet: least mean distance over 31 offsets", 3),
+    "lse_offset": ("offset of that least distance in frames, positive = late, mean over clips", 1),
     "blink_rate": ("blinks a minute", 1),
     "blink_error": ("absolute difference of the blink rate from the truth's", 1),
     "head_motion": ("spread of place, roll, turn and nod over the clip (inter-ocular distances, radians)", 3),
@@ -55,6 +62,7 @@ COLUMNS: dict[str, tuple[str, int]] = {
     "st_lpips_vgg": ("ST-LPIPS, VGG-16 (not comparable with LPIPS)", 3),
     "identity": ("mean dlib embedding distance to the true identity frame", 3),
     "csim_dlib": ("cosine of dlib embeddings with the true identity frame; no face = 0", 3),
+    "csim_arcface": ("cosine of ArcFace (IR-SE50) embeddings with the true identity frame; no face = 0", 3),
     "flicker": ("mean |x_t - 2 x_t-1 + x_t-2|, grey levels of 255", 3),
     "detection_rate": ("frames in which the judge finds a face", 3),
     "fid": ("pytorch-fid Inception, all scored frames", 2),
@@ -77,7 +85,7 @@ HEADINGS = {
     "detection_rate": "faces\nfound",
     "fid": "fid",
 }
-ROW_KEYS = ("name", "split", *COLUMNS, "fid_reason", "n_frames", "n_clips")
+ROW_KEYS = ("name", "split", *COLUMNS, "fid_reason", "n_psnr", "n_frames", "n_clips")
 PACKAGES = (
     "torch",
     "torchvision",
@@ -134,7 +142,9 @@ def write_report(
         sync = [check for base in bases[:1] for check in sync_check(scores, base)]
         paired = [*compare_rows(records, bases), *provenance.pop("paired", [])]
         report |= {"schema_version": SCHEMA_VERSION, "clips": records, "paired": paired}
-        report |= {"sync": sync, "warnings": warnings_of(sync)}
+        apart = unsynced(scores, ["ground_truth", *bases[:1]])
+        lines = unsynced_lines(apart, scores)
+        report |= {"sync": sync, "unsynced": apart, "warnings": [*warnings_of(sync), *lines]}
     report = _plain(report | {"measures": measures} | provenance)
     if scores:
         check_report(report, Path(path).name)
@@ -158,8 +168,9 @@ def _plain(value: Any) -> Any:
     return str(value)
 
 
-def markdown(rows: Sequence[Row]) -> str:
-    """A Markdown table; columns that no row has are left out, and why there is no FID stands below."""
+def markdown(rows: Sequence[Row], absent: Mapping[str, str] | None = None) -> str:
+    """A Markdown table; columns that no row has are left out. Below stands why there is no FID, which columns of
+    `absent` (column: reason) are missing, and in which rows the PSNR is a mean over fewer clips."""
     columns = [name for name in COLUMNS if any(row.get(name) is not None for row in rows)]
     lines = ["| row | split | " + " | ".join(columns) + " | frames | clips |"]
     lines.append("|---|---|" + "---:|" * (len(columns) + 2))
@@ -171,7 +182,20 @@ def markdown(rows: Sequence[Row]) -> str:
     notes = [
         f"\nNo FID: {reason}." for reason in dict.fromkeys(row.get("fid_reason") for row in rows) if reason
     ]
+    notes += [f"\n{line}" for line in footnotes(rows, absent or {})]
     return "\n".join(lines + notes) + "\n"
+
+
+def footnotes(rows: Sequence[Row], absent: Mapping[str, str]) -> list[str]:
+    """Why columns are missing, and which PSNR is a mean over fewer clips than the row has."""
+    lines = [f"No {column}: {reason}." for column, reason in absent.items()]
+    for row in rows:
+        if (left_out := row["n_clips"] - row.get("n_psnr", row["n_clips"])) > 0:
+            lines.append(
+                f"PSNR of {row['name']} ({row['split']}): {left_out} of {row['n_clips']} clips are identical to the "
+                "truth, their PSNR is infinite and not in the mean."
+            )
+    return lines
 
 
 def to_csv(rows: Sequence[Row]) -> str:
@@ -208,10 +232,12 @@ def escaped(text: str) -> str:
     return "".join(special.get(c, f"\\{c}" if c in "&%$#_{}" else c) for c in text)
 
 
-def write_tables(folder: str | Path, rows: Sequence[Row]) -> tuple[Path, Path, Path]:
+def write_tables(
+    folder: str | Path, rows: Sequence[Row], absent: Mapping[str, str] | None = None
+) -> tuple[Path, Path, Path]:
     """report.md, report.csv and report.tex in folder."""
     paths = Path(folder) / "report.md", Path(folder) / "report.csv", Path(folder) / "report.tex"
-    for path, text in zip(paths, (markdown(rows), to_csv(rows), latex(rows)), strict=True):
+    for path, text in zip(paths, (markdown(rows, absent), to_csv(rows), latex(rows)), strict=True):
         with atomic_path(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
     return paths

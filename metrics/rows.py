@@ -7,6 +7,7 @@ d = w - w_ref. The functions on displacements work on (T, L, D) and on (T, K) al
 |---|---|
 | ground_truth | the judge's own noise: the true frames, judged like any other |
 | inversion | what encoder and generator can do at best: the true latents, rendered |
+| pti_truth | what the tuned generator can do at best: the same latents through it (tuned split only) |
 | static | the true identity frame, repeated: what a frozen face scores |
 | mean_trajectory | the training set's mean displacement at each time: what knowing the grammar's rhythm scores |
 | energy | ridge regression from log energy alone: what loudness scores, without any phonetics |
@@ -25,6 +26,7 @@ from audio.timing import SAMPLES_PER_FRAME
 ROWS = (
     "ground_truth",
     "inversion",
+    "pti_truth",
     "static",
     "mean_trajectory",
     "energy",
@@ -33,7 +35,7 @@ ROWS = (
     "stage1_only",
     "full",
 )
-PERCEPTUAL_ROWS = ("static", "inversion", "stage1_only", "full")
+PERCEPTUAL_ROWS = ("static", "inversion", "pti_truth", "stage1_only", "full")
 SHIFT = 5  # frames
 
 

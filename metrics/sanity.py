@@ -1,12 +1,16 @@
 """Is a sync measure worth printing? It must move when the very same motion comes five frames late."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from metrics.evaluate import ClipScore
+from metrics.gather import ClipScore
 from metrics.rows import SHIFT
 from metrics.stats import mean_over, paired_difference
 
+# Below this confidence sound and lips do not belong together. sync_confidence: see docs/models/sync.md; lse_c: in-sync
+# faces have 5 and more, unrelated ones about 1.
+LEAST_CONFIDENCE = {"sync_confidence": 0.32, "lse_c": 2.0}
 # measure: (signal the unshifted row must have, least change under the shift, sign of a change for the worse)
 SYNC: dict[str, tuple[float, float, int]] = {
     "mouth_corr": (0.2, 0.05, -1),
@@ -14,9 +18,16 @@ SYNC: dict[str, tuple[float, float, int]] = {
     "mouth_lag": (0.0, SHIFT - 2, 1),
     "width_lag": (0.0, SHIFT - 2, 1),
     "closure_recall": (0.2, 0.05, -1),
+    "sync_offset": (0.0, SHIFT - 2, 1),
+    "lse_offset": (0.0, SHIFT - 2, 1),
 }
-LAGS = {"mouth_lag": "mouth_corr_best", "width_lag": "width_corr_best"}
-LEAST_BEST = 0.4  # a best correlation below this fixes no lag: of 31 lags one is always the highest
+# lag: (what says how sure it is, the least of it): of 31 lags one is always the best
+LAGS = {
+    "mouth_lag": ("mouth_corr_best", 0.4),
+    "width_lag": ("width_corr_best", 0.4),
+    "sync_offset": ("sync_confidence", LEAST_CONFIDENCE["sync_confidence"]),
+    "lse_offset": ("lse_c", LEAST_CONFIDENCE["lse_c"]),
+}
 
 
 def sync_check(
@@ -43,9 +54,12 @@ def sync_check(
                 for name in (base, shifted)
             )
             moved = paired_difference(late, ours, speakers)
+            if moved is None and measure.endswith("_offset"):
+                continue  # the network that was not used
             record: dict[str, Any] = {"split": split, "row": base, "measure": measure, "moved": moved}
-            strength = mean_over([s.figures.get(LAGS.get(measure, measure)) for s in rows[base].values()])
-            weak = strength is None or strength < (LEAST_BEST if measure in LAGS else needed)
+            signal, least_signal = LAGS.get(measure, (measure, needed))
+            strength = mean_over([s.figures.get(signal) for s in rows[base].values()])
+            weak = strength is None or strength < least_signal
             if moved is None or weak:
                 verdict = "no signal"
             else:
@@ -73,3 +87,41 @@ def warnings_of(checks: Iterable[dict[str, Any]]) -> list[str]:
 def unrelated(scores: Iterable[ClipScore], row: str, least: float = 0.2) -> list[str]:
     """Clips of a row whose lips do not follow the truth at any lag that counts: mouth_corr below `least`."""
     return [s.clip for s in scores if s.row == row and (s.figures["mouth_corr"] or 0.0) < least]
+
+
+def unsynced(scores: Iterable[ClipScore], rows: Iterable[str]) -> list[dict[str, Any]]:
+    """Clips of these rows whose lips do not belong to the sound, as the sync network sees it.
+
+    Either the network is not sure of any offset, or it is of one that is more than a frame away from none.
+    """
+    wanted, found = set(rows), []
+    for score in scores:
+        for confidence, offset in (("sync_confidence", "sync_offset"), ("lse_c", "lse_offset")):
+            sure, late = score.figures.get(confidence), score.figures.get(offset)
+            if score.row not in wanted or sure is None:
+                continue
+            if sure < LEAST_CONFIDENCE[confidence]:
+                reason = f"{confidence} is {sure:.2f}, below {LEAST_CONFIDENCE[confidence]:g}: sound and lips look unrelated, or the face is unlike those that the network knows"
+            elif late is not None and abs(late) > 1:
+                reason = f"the lips come {abs(late):.0f} frames {'late' if late > 0 else 'early'}"
+            else:
+                continue
+            place = {"row": score.row, "split": score.split, "clip": score.clip}
+            found.append(place | {confidence: sure, offset: late, "reason": reason})
+    return found
+
+
+def unsynced_lines(found: Iterable[dict[str, Any]], scores: Iterable[ClipScore], named: int = 5) -> list[str]:
+    """One sentence for each row with such clips, of which the first few are named."""
+    of_row: dict[tuple[str, str], list[str]] = {}
+    for record in found:
+        of_row.setdefault((record["row"], record["split"]), []).append(
+            f"{record['clip']}: {record['reason']}"
+        )
+    total = Counter((score.row, score.split) for score in scores)
+    return [
+        f"lips and sound of {row} ({split}) are not in sync in {len(clips)} of {total[row, split]} clips ("
+        + "; ".join([*clips[:named], *(["..."] if len(clips) > named else [])])
+        + ")"
+        for (row, split), clips in of_row.items()
+    ]

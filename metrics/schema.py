@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from metrics.evaluate import MEANS
+from metrics.gather import MEANS
 
 SCHEMA_VERSION = 2
 FIGURES = (*MEANS, "lip_gain", "fid", "kid")

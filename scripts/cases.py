@@ -11,17 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from audio.features import extract_features
 from audio.timing import SAMPLES_PER_FRAME
 from audio.waveform import Waveform
 from encoders.clips import FrameClip, LatentClip
-from encoders.faces import FaceDetector
-from encoders.identity import DlibIdentity
-from encoders.perceptual import load_perceptual
-from metrics.evaluate import ClipScore, Evaluation, Judges
-from metrics.frechet import load_inception
+from metrics.evaluate import Evaluation
+from metrics.gather import ClipScore
 from metrics.rows import EnergyRidge, delayed, log_energy, mean_trajectory, static_frames
 from scripts.runtime import RunError
 from stylegan2.render import render
@@ -71,20 +67,6 @@ class Kept:
     waveform: np.ndarray
 
 
-def make_judges(metrics: Any, detector: FaceDetector, device: torch.device) -> Judges:
-    inception, missing = load_inception(device=device) if metrics.fid else (None, "metrics.fid=false")
-    return Judges(
-        detector=detector,
-        perceptual=load_perceptual(metrics.net, metrics.perceptual).to(device),
-        identity=DlibIdentity(),
-        inception=inception,
-        no_inception=missing,
-        perceptual_size=metrics.perceptual_size,
-        device=str(device),
-        legacy=metrics.legacy,
-    )
-
-
 def score_case(case: Case, tools: Tools) -> tuple[list[ClipScore], Kept | None]:
     """All rows of one clip; rendered once each, judged as they are made."""
     clip, codes = FrameClip.load(case.clip), LatentClip.load(case.latents)
@@ -121,6 +103,7 @@ def score_case(case: Case, tools: Tools) -> tuple[list[ClipScore], Kept | None]:
     scores = [score(row, make()) for row, make in makers.items()]
     best = "stage1_only"
     if case.full and tools.tuned is not None:
+        scores.append(score("pti_truth", shown(latents_TLD, tools.tuned), "tuned"))
         best, made = "full", list(shown(predicted_TLD, tools.tuned))
         scores.append(score("full", made, "tuned"))
     if not case.keep:

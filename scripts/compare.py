@@ -6,47 +6,40 @@ scored is listed with the reason, counts as a black video where it is the method
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from rich.progress import track
 
-from audio.timing import FPS
-from configs.schema import Config, MetricsConfig
-from encoders.faces import dlib_model_path
-from encoders.identity import MODEL, DlibIdentity
-from encoders.perceptual import load_perceptual, trunk_path
-from encoders.video import VideoError, VideoInfo, iter_frames, probe
-from metrics.evaluate import ClipScore, Judges, stride_for, summarise, with_frechet
-from metrics.frechet import inception_path, load_inception
+from configs.schema import Config
+from encoders.video import VideoError, iter_frames, probe
+from metrics.evaluate import stride_for, summarise, with_frechet
+from metrics.gather import ClipScore, Judges
 from metrics.html import remarks
 from metrics.kid import Features
 from metrics.paired import clip_records, compare_reports
 from metrics.pairs import CONTROLS, RULES, PairOptions, PairResult, score_pair
 from metrics.report import print_table, write_report, write_tables
 from metrics.schema import read_report
+from scripts.judges import distance_columns, judge_hashes, the_judges
 from scripts.pages import MOST_CLIPS, badness, write_pages
-from scripts.prepare_data import VIDEOS
+from scripts.pairing import (
+    Pair,
+    Prediction,
+    expected_frames,
+    facts,
+    matched,
+    note_oddities,
+    note_result,
+    sound_of,
+)
 from scripts.provenance import plain, provenance
 from scripts.runtime import Run, RunError, shown, start
-from scripts.stages import the_detector
-from stylegan2.weights import file_hash
 
 Scored = tuple[dict[str, Any], PairResult | None]  # of one name: its record in the report, its scores
-
-
-@dataclass(frozen=True)
-class Pair:
-    """One name: the truth's file, and the method's if there is one. speaker: the first sub-folder, or the name."""
-
-    name: str
-    speaker: str
-    reference: Path | None
-    prediction: Path | None
 
 
 def compare(config: Config, run: Run) -> Path:
@@ -57,24 +50,26 @@ def compare(config: Config, run: Run) -> Path:
     pairs = matched(predictions, references)
     output = Path(config.output).expanduser() if config.output else run.results / "compare"
     method, other = method_name(predictions), the_other(config)
-    missing = load_inception()[1] if config.metrics.fid else "metrics.fid=false"
+    judges = the_judges(config, run.device, two_folders=True)
     scores: list[ClipScore] = []
     features: dict[str, Features] = {}
     with run.timed("compare"):
-        stream = _score_all(pairs, method, config, run, alone=missing is None)
+        stream = _score_all(pairs, method, config, run, judges)
         results = list(_gathered(stream, scores, features))
     files = [record for record, _ in results]
     if not scores:
         reasons = "; ".join(dict.fromkeys(f"{f['name']}: {f['reason']}" for f in files if f["reason"]))
         raise RunError(f"Nothing could be scored: {reasons}")
     order = [method, *CONTROLS]
-    rows = with_frechet(summarise(scores), {(row, "all"): found for row, found in features.items()}, missing)
+    rows = with_frechet(
+        summarise(scores), {(row, "all"): found for row, found in features.items()}, judges.no_inception
+    )
     rows = sorted(rows, key=lambda row: order.index(row["name"]))
     path = output / "report.json"
     report = write_report(
         path,
         rows,
-        _hashes(config),
+        judge_hashes(config, judges),
         run.seconds,
         scores,
         bases=[method],
@@ -86,11 +81,13 @@ def compare(config: Config, run: Run) -> Path:
         rules=RULES,
         perceptual_net=sorted(distance_columns(config.metrics)),
         perceptual_size=config.metrics.perceptual_size,
+        sync_net=judges.sync.name if judges.sync else None,
+        absent=dict(judges.absent),
         files=files,
         config=plain(config),
         **provenance(),
     )
-    write_tables(output, rows)
+    write_tables(output, rows, judges.absent)
     write_pages(output, report, pairs, {record["name"]: result for record, result in results if result})
     if run.fabric.is_global_zero:
         print_table(rows)
@@ -148,92 +145,20 @@ def method_name(predictions: Path) -> str:
     return f"{name}_method" if name in CONTROLS else name
 
 
-def matched(predictions: Path, references: Path) -> list[Pair]:
-    """All names of both folders, sorted. Raises RunError."""
-    made, true = (
-        _videos(folder, what) for folder, what in ((predictions, "predictions"), (references, "references"))
-    )
-    if not true:
-        raise RunError(f"references={references} holds no video.")
-    if not set(made) & set(true):
-        raise RunError(
-            f"No video in {predictions} has the relative name of one in {references}; "
-            "a prediction of s1/a.mpg must be called s1/a.mp4."
-        )
-    names = sorted(set(made) | set(true))
-    return [Pair(name, name.split("/")[0], true.get(name), made.get(name)) for name in names]
-
-
-def _videos(folder: Path, what: str) -> dict[str, Path]:
-    """Relative name without suffix -> file."""
-    if not folder.is_dir():
-        raise RunError(f"{what}={folder} is not a folder; give the folder that holds the videos.")
-    found: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in VIDEOS and path.is_file() and not path.name.startswith("."):
-            name = path.relative_to(folder).with_suffix("").as_posix()
-            if name in found:
-                raise RunError(
-                    f"{found[name]} and {path} have the same name without suffix; remove one of them."
-                )
-            found[name] = path
-    return found
-
-
-# ------------------------------------------------------------------------------------------------------ networks
-
-
-def distance_columns(metrics: MetricsConfig) -> dict[str, tuple[str, str]]:
-    """Column -> (family, net): LPIPS, or ST-LPIPS where LPIPS has no weights on this machine."""
-    found = {}
-    for net in metrics.nets:
-        family = "lpips" if trunk_path(net).is_file() else "st-lpips"
-        found[f"{family.replace('-', '_')}_{net}"] = (family, net)
-    return found
-
-
-def the_judges(config: Config, device: torch.device) -> Judges:
-    inception, missing = load_inception(device=device) if config.metrics.fid else (None, "metrics.fid=false")
-    return Judges(
-        detector=the_detector(config.data, str(device)),
-        identity=DlibIdentity(),
-        inception=inception,
-        no_inception=missing,
-        distances={
-            name: load_perceptual(net, family).to(device)  # type: ignore[arg-type]
-            for name, (family, net) in distance_columns(config.metrics).items()
-        },
-        perceptual_size=config.metrics.perceptual_size,
-        device=str(device),
-        legacy=config.metrics.legacy,
-    )
-
-
-def _hashes(config: Config) -> dict[str, str]:
-    """sha256 of the judges' weight files that lie on disk (those of LPIPS and ST-LPIPS go with their versions)."""
-    files = {"identity": dlib_model_path(MODEL)}
-    if config.data.detector == "dlib":
-        files["landmarks"] = dlib_model_path()
-    if config.metrics.fid and inception_path().is_file():
-        files["inception"] = inception_path()
-    return {name: file_hash(path) for name, path in files.items()}
-
-
 # ------------------------------------------------------------------------------------------------------- scoring
 
 
-def _score_all(pairs: list[Pair], method: str, config: Config, run: Run, alone: bool) -> Iterator[Scored]:
-    """Over processes on a CPU, where dlib has one thread; in this process on a GPU, or if `alone` (for FID, whose
-    sums are large)."""
-    frames = sum(_expected_frames(pair.reference) for pair in pairs if pair.reference)
+def _score_all(pairs: list[Pair], method: str, config: Config, run: Run, judges: Judges) -> Iterator[Scored]:
+    """Over processes on a CPU, where dlib has one thread; in this process on a GPU, or for FID, whose sums are
+    large."""
+    frames = sum(expected_frames(pair.reference) for pair in pairs if pair.reference)
     metrics = config.metrics
     options = PairOptions(
         metrics.crop, stride_for(frames, metrics.perceptual_frames), metrics.batch, metrics.controls
     )
     run.say(f"scoring {len(pairs)} names of {method}, {frames} frames, crop {metrics.crop}")
     workers = min(config.workers, len(pairs))
-    if workers < 2 or run.device.type != "cpu" or alone:
-        judges = the_judges(config, run.device)
+    if workers < 2 or run.device.type != "cpu" or judges.inception is not None:
         for pair in track(pairs, "evaluate", transient=True):
             yield score_one(pair, method, judges, options)
         return
@@ -250,7 +175,7 @@ _worker: tuple[str, Judges, PairOptions] | None = None  # of this process
 def _start_worker(config: Config, method: str, options: PairOptions, threads: int) -> None:
     global _worker
     run = start(replace(config, device="cpu", threads=threads), quiet=True)
-    _worker = method, the_judges(config, run.device), options
+    _worker = method, the_judges(config, run.device, two_folders=True), options
 
 
 def _score_here(pair: Pair) -> Scored:
@@ -266,92 +191,16 @@ def score_one(pair: Pair, method: str, judges: Judges, options: PairOptions) -> 
         return record | {"status": "extra", "reason": "there is no reference of this name"}, None
     try:
         true_info = probe(pair.reference)
-        record |= {"reference": _facts(true_info)}
-        _note_oddities(record, "reference", true_info)
+        record |= {"reference": facts(true_info)}
+        note_oddities(record, "reference", true_info)
         prediction = Prediction(pair.prediction)
-        result = score_pair(
-            *(method, pair.name, pair.speaker, iter_frames(pair.reference), iter(prediction), judges, options)
-        )
+        sound = sound_of(record, pair.reference, true_info) if judges.sync is not None else None
+        frames = iter_frames(pair.reference), iter(prediction)
+        result = score_pair(method, pair.name, pair.speaker, *frames, judges, options, sound=sound)
     except (VideoError, ValueError) as error:
         return record | {"status": "bad_reference", "reason": str(error)}, None
     if prediction.info is not None:
-        record |= {"prediction": _facts(prediction.info)}
-        _note_oddities(record, "prediction", prediction.info)
-    _note_result(record, prediction, result)
+        record |= {"prediction": facts(prediction.info)}
+        note_oddities(record, "prediction", prediction.info)
+    note_result(record, prediction, result)
     return record, result
-
-
-class Prediction:
-    """Frames of the method's video, its last one held; None from where there is none, with the reason in `error`."""
-
-    def __init__(self, path: Path | None) -> None:
-        self.path = path
-        self.info: VideoInfo | None = None
-        self.error: str | None = None if path else "there is no prediction of this name"
-        self.read = self.held = 0
-
-    def __iter__(self) -> Iterator[np.ndarray | None]:
-        last = None
-        try:
-            if self.path is not None:
-                self.info = probe(self.path)
-                for last in iter_frames(self.path):
-                    self.read += 1
-                    yield last
-        except VideoError as error:
-            self.error, last = str(error), None
-        while True:
-            self.held += 1
-            yield last
-
-
-def _expected_frames(path: Path) -> int:
-    try:
-        return max(1, round(probe(path).duration * FPS))
-    except VideoError:
-        return 0
-
-
-def _facts(info: VideoInfo) -> dict[str, Any]:
-    return {key: value for key, value in asdict(info).items() if key != "start"} | {
-        "start": float(info.start)
-    }
-
-
-def _note_oddities(record: dict[str, Any], what: str, info: VideoInfo) -> None:
-    if abs(info.fps - FPS) > 0.01:
-        record["notes"].append(f"the {what} has {info.fps:.3g} frames per second, read at {FPS}")
-    if info.rotation:
-        record["notes"].append(f"the {what} is turned by {info.rotation} degrees, as its header says")
-    if not info.has_audio:
-        record["notes"].append(f"the {what} has no sound")
-
-
-def _note_result(record: dict[str, Any], prediction: Prediction, result: PairResult) -> None:
-    frames = result.scores[0].n_frames + result.left_out
-    record |= {"frames": frames, "frames_black": result.black, "frames_left_out": result.left_out}
-    record |= {"frames_without_truth": result.unknown, "frames_held": 0}
-    found = result.scores[0].figures["detection_rate"] or 0.0
-    if prediction.path is None:
-        record |= {"status": "missing", "reason": prediction.error}
-    elif prediction.error:
-        record |= {"status": "unreadable", "reason": prediction.error}
-    elif result.other_shape and prediction.info and record["reference"]:
-        sizes = [
-            f"{side['width']} x {side['height']}" for side in (record["prediction"], record["reference"])
-        ]
-        reason = f"the prediction is {sizes[0]} px and the reference {sizes[1]}: cut both alike"
-        record |= {"status": "other_shape", "reason": reason}
-    else:
-        record["frames_held"] = held = max(0, frames - prediction.read)
-        surplus = round(prediction.info.duration * FPS) - frames if prediction.info else 0
-        if held:
-            record["notes"].append(f"the prediction is {held} frames shorter, its last picture is held")
-        if surplus > 0:
-            record["notes"].append(f"the prediction is {surplus} frames longer, they are not scored")
-    if found < 1 and record["status"] == "scored":
-        record["notes"].append(f"no face is found in {1 - found:.1%} of the prediction's frames")
-    if result.left_out:
-        record["notes"].append(f"{result.left_out} frames before the truth's first face are left out")
-    if result.unknown:
-        record["notes"].append(f"no face is found in {result.unknown} frames of the truth")

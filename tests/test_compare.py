@@ -15,12 +15,13 @@ import pytest
 from audio.waveform import Waveform
 from encoders.faces import Face
 from encoders.video import write_video
-from metrics import pairs
-from metrics.evaluate import Judges
+from metrics import gather, pairs
+from metrics.gather import Judges
 from metrics.schema import check_report
 from scripts import compare, pages, runtime
-from scripts.compare import Prediction, matched, method_name
+from scripts.compare import method_name
 from scripts.evaluate import evaluate
+from scripts.pairing import Prediction, matched
 
 ROOT = Path(__file__).parents[1]
 N = 24
@@ -72,10 +73,10 @@ def rotated(path: Path) -> None:
 
 @pytest.fixture(autouse=True)
 def judged_by_brightness(monkeypatch):
-    monkeypatch.setattr(compare, "the_judges", lambda config, device: Judges(Reader()))
+    monkeypatch.setattr(compare, "the_judges", lambda config, device, two_folders: Judges(Reader()))
     for module in (compare, pages):  # drawing a clip takes a second
         monkeypatch.setattr(module, "MOST_CLIPS", 1)
-    monkeypatch.setattr(pairs, "ssim", lambda a, b: float((a == b).mean()))
+    monkeypatch.setattr(gather, "ssim", lambda a, b: float((a == b).mean()))
     monkeypatch.setattr(pairs, "crop", lambda frame, quad: np.full((256, 256, 3), frame[0, 0, 0], np.uint8))
 
 

@@ -74,7 +74,7 @@ def test_report_has_every_column(finished):
     _, _, path = finished
     report = json.loads(path.read_text())
     names = {row["name"] for row in report["rows"]}
-    assert {"ground_truth", "inversion", "static", "wrong_audio", "stage1_only", "full"} <= names
+    assert {"ground_truth", "inversion", "static", "wrong_audio", "stage1_only", "pti_truth", "full"} <= names
     for row in report["rows"]:
         assert set(ROW_KEYS) <= set(row)
     truth = next(row for row in report["rows"] if row["name"] == "ground_truth")

@@ -7,12 +7,15 @@ import pytest
 import torch
 from drawn_face import landmarks
 
+from audio.waveform import Waveform
 from encoders.clips import FrameClip
 from encoders.faces import Face
-from metrics import evaluate
-from metrics.evaluate import Evaluation, Judges, score_clip, stride_for
-from metrics.report import ROW_KEYS
+from metrics import gather
+from metrics.evaluate import Evaluation, score_clip, stride_for
+from metrics.gather import Judges
+from metrics.report import ROW_KEYS, markdown
 from metrics.rows import delayed, static_frames
+from metrics.sync import OURS
 
 NOTHING = 250  # a frame of this brightness shows no face
 LEVELS = (20 + 15 * np.sin(np.arange(24) * 1.3) * np.cos(np.arange(24) * 0.4)).round().astype(int)
@@ -63,7 +66,7 @@ def clip_of(levels: np.ndarray, name: str = "one", split: str = "seen") -> Frame
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """scikit-image's SSIM takes 40 ms a frame and has its own tests."""
-    monkeypatch.setattr(evaluate, "ssim", lambda a, b: float((a == b).mean()))
+    monkeypatch.setattr(gather, "ssim", lambda a, b: float((a == b).mean()))
 
 
 @pytest.fixture
@@ -107,7 +110,10 @@ def test_a_frozen_face_is_looked_for_once_and_earns_nothing(clip):
     frozen = static_frames(np.asarray(clip.frames[0]), len(LEVELS))
     result = score_clip("static", clip, frozen, Judges(reader), ref_index=0).figures
     assert result["mouth_corr"] == 0 and result["width_corr"] == 0
-    assert result["psnr"] is not None and np.isfinite(result["psnr"])  # although frame 0 is identical
+    assert result["psnr"] is not None and np.isfinite(
+        result["psnr"]
+    )  # although frame 0 is identical, and says so
+    assert result["identical_frames"] == np.mean(LEVELS[0] == LEVELS) > 0
     assert reader.calls == 2  # the identity frame, and the row
 
 
@@ -213,3 +219,61 @@ def test_fid_compares_with_the_ground_truth_row(clip):
     truth, full = evaluation.rows()
     assert truth["fid"] == pytest.approx(0, abs=1e-6) and full["fid"] == pytest.approx(4, rel=1e-4)
     assert full["fid_reason"] is None
+
+
+def test_psnr_says_over_how_many_clips_it_is_a_mean():
+    evaluation = Evaluation(Judges(Reader()))
+    for name, more in (("one", 0), ("two", 10)):
+        evaluation.add("full", clip_of(LEVELS, name), frames_of(LEVELS + more), 0)
+    (row,) = evaluation.rows()
+    assert row["psnr"] == pytest.approx(20 * np.log10(255 / 10)) and row["identical_frames"] == 0.5
+    assert (row["n_psnr"], row["n_clips"]) == (1, 2)
+    assert "1 of 2 clips are identical" in markdown([row])
+
+
+class Aligned:
+    """Stands in for ArcFace: a unit vector whose angle is the frame's brightness."""
+
+    def embed(self, frames_NHWC: np.ndarray) -> np.ndarray:
+        angle = frames_NHWC.mean(axis=(1, 2, 3)) / 100
+        return np.stack([np.cos(angle), np.sin(angle)], axis=1)
+
+
+def test_csim_by_arcface_stands_beside_dlibs(clip):
+    judges = Judges(Reader(), arcface=Aligned(), absent={"csim_arcface": "no ArcFace weights at x"})
+    score = score_clip("full", clip, frames_of(LEVELS), judges, ref_index=0)
+    assert score.figures["csim_arcface"] == pytest.approx(np.cos((LEVELS - LEVELS[0]) / 100).mean())
+    lost = score_clip("full", clip, frames_of(np.full(24, NOTHING)), judges, ref_index=0)
+    assert lost.figures["csim_arcface"] == 0 and lost.figures["csim_dlib"] is None
+    assert "No csim_arcface: no ArcFace weights at x." in markdown([], judges.absent)
+
+
+class Echo:
+    """A sync judge that sees a frame's brightness and hears the level of its sound."""
+
+    name, columns, padded = "echo", OURS, False
+
+    def __init__(self) -> None:
+        self.levels: list[float] = []
+
+    def watch(self) -> Any:
+        return Echo()
+
+    def add(self, face_crop: np.ndarray) -> None:
+        self.levels.append(float(face_crop.mean()))
+
+    def embeddings(self) -> np.ndarray:
+        return np.lib.stride_tricks.sliding_window_view(np.array(self.levels), 5)
+
+    def listen(self, waveform: Waveform, frames: int) -> np.ndarray:
+        return np.lib.stride_tricks.sliding_window_view(waveform.samples.reshape(frames, 640).mean(axis=1), 5)
+
+
+def test_sync_hears_the_sound_of_the_frames_that_are_scored(clip):
+    voiced = FrameClip(**{**clip.__dict__, "waveform": np.repeat(LEVELS.astype(np.float32), 640)})
+    judges = Judges(Reader(), sync=Echo())
+    for levels, offset in ((LEVELS, 0), (delayed(LEVELS, 3), 3)):
+        score = score_clip("full", voiced, frames_of(levels), judges, 0, skip=range(6))
+        assert score.figures["sync_offset"] == offset and score.figures["lse_c"] is None
+    gaps = score_clip("full", voiced, frames_of(LEVELS), judges, 0, skip=[9])
+    assert gaps.figures["sync_offset"] is None  # frames that do not follow one another

@@ -8,15 +8,17 @@ import pytest
 import torch
 from drawn_face import landmarks
 
+from audio.waveform import Waveform
 from encoders.align import smooth_quads
 from encoders.faces import Face
 from encoders.stream import aligned_pairs, same_shape, scaled_quad, smoothed_stream
-from metrics import pairs
-from metrics.evaluate import Judges
+from metrics import gather, pairs
+from metrics.gather import Judges
 from metrics.kid import Features
 from metrics.pairs import CONTROLS, PairOptions, PairResult, score_pair, whole
 from metrics.rows import delayed
 from metrics.sanity import sync_check, unrelated
+from metrics.sync import OURS
 
 NOTHING = 250  # a frame of this brightness shows no face; black shows none either
 LEVELS = (60 + 45 * np.sin(np.arange(40) * 1.3) * np.cos(np.arange(40) * 0.4)).round().astype(int)
@@ -64,7 +66,7 @@ NETWORKS = Judges(
 def quick(request, monkeypatch):
     """Frames of one colour: cutting them out and comparing windows (5 and 10 ms each) would show nothing new."""
     if "real" not in request.node.name:
-        monkeypatch.setattr(pairs, "ssim", lambda a, b: float((a == b).mean()))
+        monkeypatch.setattr(gather, "ssim", lambda a, b: float((a == b).mean()))
         monkeypatch.setattr(
             pairs, "crop", lambda frame, quad: np.full((256, 256, 3), frame[0, 0, 0], np.uint8)
         )
@@ -85,7 +87,12 @@ def test_a_video_against_itself_is_perfect(crop):
     judges = NETWORKS if "real" in crop else JUDGES
     result = scored(frames_of(levels), levels, judges, crop=crop.split()[0])
     ours = figures(result)
-    assert ours["psnr"] is None and ours["ssim"] == 1 and ours["st_lpips_vgg"] in (0, None)
+    assert (
+        ours["psnr"] is None
+        and ours["identical_frames"] == 1
+        and ours["ssim"] == 1
+        and ours["st_lpips_vgg"] in (0, None)
+    )
     for name in ("lmd", "lmd_mouth", "f_lmd", "m_lmd", "head_error", "blink_error", "mouth_lag", "width_lag"):
         assert ours[name] == 0, name
     for name in ("mouth_corr", "mouth_corr_best", "width_corr", "closure_recall", "detection_rate"):
@@ -230,3 +237,57 @@ def test_unrelated_lips_are_named_and_give_no_verdict():
     assert unrelated(scored(frames_of(LEVELS)).scores, "ours") == []
     checks = {c["measure"]: c["verdict"] for c in sync_check(other.scores, "ours")}
     assert checks["mouth_corr"] == "no signal"
+
+
+class Echo:
+    """A sync judge that sees a frame's brightness and hears the level of its sound."""
+
+    name, columns, padded = "echo", OURS, False
+
+    def watch(self) -> Any:
+        return Seen()
+
+    def listen(self, waveform: Waveform, frames: int) -> np.ndarray:
+        return windows(waveform.samples.reshape(frames, 640).mean(axis=1))
+
+
+class Seen:
+    def __init__(self) -> None:
+        self.levels: list[float] = []
+
+    def add(self, face_crop: np.ndarray) -> None:
+        self.levels.append(float(face_crop.mean()))
+
+    def embeddings(self) -> np.ndarray:
+        return windows(np.array(self.levels))
+
+
+def windows(curve: np.ndarray) -> np.ndarray:
+    return np.lib.stride_tricks.sliding_window_view(curve, 5)
+
+
+def sound_of(levels) -> np.ndarray:
+    return np.repeat(np.asarray(levels, np.float32), 640)
+
+
+def test_sync_of_every_row_and_the_shift_that_it_must_see():
+    judges = Judges(Reader(), sync=Echo())
+    true = np.concatenate([[NOTHING] * 20, LEVELS])  # its first face comes late, and the sound is cut alike
+
+    def rows(predicted, sound) -> dict[str, dict]:
+        frames = chain(frames_of(predicted), repeat(None))
+        result = score_pair("ours", "a", "s1", frames_of(true), frames, judges, sound=sound)
+        verdicts = {c["measure"]: c["verdict"] for c in sync_check(result.scores, "ours")}
+        return {score.row: score.figures for score in result.scores} | {"verdicts": verdicts}
+
+    found = rows(true, sound_of(true))
+    assert found["ours"]["sync_offset"] == 0 and found["ours"]["sync_distance"] == pytest.approx(0)
+    assert found["ground_truth"]["sync_offset"] == 0 and found["shift_5"]["sync_offset"] == 5
+    assert found["static"]["sync_offset"] is None and found["static"]["sync_confidence"] == 0
+    assert found["ours"]["lse_c"] is None and found["verdicts"]["sync_offset"] == "moves"
+    early = rows(np.concatenate([true[3:], true[-3:]]), sound_of(true))
+    assert early["ours"]["sync_offset"] == -3 and early["ground_truth"]["sync_offset"] == 0
+    silent = rows(true, None)
+    assert silent["ours"]["sync_offset"] is None and "sync_offset" not in silent["verdicts"]
+    short = rows(true, sound_of(true[:-1]))  # the sound ends before the picture
+    assert short["ours"]["sync_offset"] == 0

@@ -14,7 +14,7 @@ from metrics.report import COLUMNS, markdown, print_table, to_csv, versions, wri
 
 
 def row(name: str, **figures) -> dict:
-    empty = dict.fromkeys(COLUMNS) | {"fid_reason": "no weights", "n_frames": 75, "n_clips": 3}
+    empty = dict.fromkeys(COLUMNS) | {"fid_reason": "no weights", "n_psnr": 3, "n_frames": 75, "n_clips": 3}
     return {"name": name, "split": "seen"} | empty | figures
 
 

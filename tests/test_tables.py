@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from metrics.evaluate import MEANS, ClipScore, summarise
+from metrics.evaluate import summarise
+from metrics.gather import MEANS, ClipScore
 from metrics.paired import clip_records, compare_rows
 from metrics.published import ABLATION, TABLE_1, TEST_SPEAKERS
 from metrics.report import escaped, latex, write_report
