@@ -2,8 +2,10 @@
 
     c_t = (1 - a) net(x)_t + a (S x_t + b)
 
-net: the base model after at most a few hundred steps on the clip. S: ridge regression from a frame's own window to the
-coefficients (encoders.ridge). a = config.shortcut; the two err differently, so their mean errs less than either.
+net: the base model after some steps on the clip. S: ridge regression from a frame's own window to the coefficients
+(encoders.ridge), whose penalty is chosen by the lips of left-out stretches. a = config.shortcut. What the base learnt
+from a synthetic voice hardly helps with a real one, and seconds of speech teach a network less than they teach a
+straight line: the regression has the larger share, and the net adds what is not linear.
 
 `adapt` is given the first frames of a clip only. The last `validation` of these choose the number of steps and measure
 before and after; then the same steps are made on all of them. Shapes: U frames, J feature rows, K rows of a window,
@@ -16,6 +18,7 @@ import copy
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +47,8 @@ LEAST_SECONDS = 2.0  # of speech with a face
 
 @dataclass
 class AdaptConfig:
-    """enabled: whether stage 1 is adapted. steps, every: at most so many steps, looked at every so many.
+    """enabled: whether stage 1 is adapted. steps, every: at most so many steps, looked at every so many; the net is used
+    after at least `every` of them. train: patterns (fnmatch) of the net's parameters that may change.
 
     lr, weight_decay, batch, length (frames of a window), lip (weight of trajectory.lips' loss beside L_latent),
     augment: of these steps. shortcut: a, the share of the regression; 0 = none, 1 = nothing else (and no steps).
@@ -53,15 +57,16 @@ class AdaptConfig:
     """
 
     enabled: bool = False
-    steps: int = 300
-    every: int = 50
+    steps: int = 100
+    every: int = 25
+    train: list[str] = field(default_factory=lambda: ["recurrent.*", "decoder.*"])
     lr: float = 1e-3
     weight_decay: float = 1e-2
     batch: int = 16
     length: int = 32
     lip: float = 3.0
     augment: AugmentConfig = field(default_factory=AugmentConfig)
-    shortcut: float = 0.5
+    shortcut: float = 0.75
     validation: float = 0.2
     calibration: Calibration = "components"
     seed: int = 0
@@ -211,7 +216,7 @@ def _choose(
     best: tuple[float, int, np.ndarray] | None = None
     shortcut_VC = _regression(part, config)(_flat(whole.x[cut:])) if config.shortcut else 0.0
     for step, net in _steps(base, part, config, config.steps if config.shortcut < 1 else 0):
-        if step % config.every and step != config.steps:
+        if config.shortcut < 1 and (step == 0 or (step % config.every and step != config.steps)):
             continue
         net_VC = _predicted(base, whole, net)[cut:]
         mixed_VC = (1 - config.shortcut) * net_VC + config.shortcut * shortcut_VC
@@ -246,8 +251,13 @@ def _steps(
     base: TrajectoryPredictor, lesson: _Lesson, config: AdaptConfig, steps: int
 ) -> Iterator[tuple[int, TrajectoryNet]]:
     """(step, net) for 0 .. steps: a copy of the base's net that goes on learning, from this person alone."""
-    net = copy.deepcopy(base.net).requires_grad_(True)
-    optimiser = torch.optim.AdamW(net.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+    net = copy.deepcopy(base.net).requires_grad_(False)
+    trained = [p for name, p in net.named_parameters() if any(fnmatchcase(name, g) for g in config.train)]
+    if not trained:
+        raise TrajectoryError(f"No parameter of stage 1 matches adapt.train={config.train}.")
+    for parameter in trained:
+        parameter.requires_grad_(True)
+    optimiser = torch.optim.AdamW(trained, lr=config.lr, weight_decay=config.weight_decay)
     rng = np.random.default_rng(config.seed)
     losses = LossConfig(lip=config.lip)
     identity, axis = base.space.identity(lesson.w_ref), torch.from_numpy(lesson.axis).to(lesson.d)
@@ -258,13 +268,19 @@ def _steps(
             group["lr"] = config.lr * 0.5 * (1 + math.cos(math.pi * step / config.steps))
         values, d = _windows(lesson, base, config, rng)
         net.train()
+        for part in (
+            net.frontend,
+            net.recurrent,
+            net.decoder,
+        ):  # what is frozen keeps its running statistics too
+            part.train(any(p.requires_grad for p in part.parameters()))
         c_NTC, _ = net(values, identity.expand(len(values), -1))
         everywhere = torch.ones_like(d[..., 0, 0], dtype=torch.bool)
         terms = stage1_losses(c_NTC, d, everywhere, base.space, losses, axis)
         loss = losses.latent * terms["latent"] + losses.lip * terms.get("lip", 0.0)
         optimiser.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimiser.step()
         yield step + 1, net
 
