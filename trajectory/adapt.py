@@ -306,7 +306,8 @@ def _regression(lesson: _Lesson, config: AdaptConfig) -> Any:
 @torch.no_grad()
 def _predicted(base: TrajectoryPredictor, lesson: _Lesson, net: TrajectoryNet | None = None) -> np.ndarray:
     """Coefficients (U, C) of a whole lesson."""
-    net = (net or base.net).eval()
+    net = base.net if net is None else net
+    net.eval()
     values_NTKM = torch.from_numpy(lesson.x)[None].to(lesson.d.device)
     return net(values_NTKM, base.space.identity(lesson.w_ref))[0][0].double().cpu().numpy()
 
