@@ -19,6 +19,7 @@ from trajectory.adapt import (
     _Lesson,
     _mixture,
     adapt,
+    lip_gain,
     load_adapted,
     own_speech,
     save_adapted,
@@ -76,19 +77,51 @@ def test_it_learns_the_person_and_leaves_the_base(base):
     assert adapted.before["lips"] == 0  # the untrained one does not move
     assert adapted.after["lips"] > 0.8 and adapted.after["latent"] < adapted.before["latent"]
     assert all(torch.equal(value, before[key]) for key, value in base.state_dict().items())
-    assert adapted.predictor.shortcut is not None and adapted.predictor.gain.min() >= 1
+    assert adapted.predictor.shortcut is not None and adapted.after["gain"] >= 1
     assert not any(p.requires_grad for p in adapted.predictor.parameters())
 
 
 def test_it_is_the_mean_of_net_and_regression(base):
     """After the same steps: with one share at 0 the other is all there is, and halves are the mean of both."""
     lesson, values = _Lesson(base, talk(80)), torch.randn(1, 5, FEATURES.rows, FEATURES.width)
-    made = [_mixture(base, lesson, replace(QUICK, shortcut=share), 2).eval() for share in (0.0, 0.5, 1.0)]
-    assert made[0].shortcut is None
-    assert float(made[2].net.decoder[-1].weight.detach().abs().max()) == 0  # type: ignore[union-attr]
-    net, mean, line = (model.coefficients(values, lesson.w_ref)[0] for model in made)
-    assert float(net.abs().max()) > 0 and float(line.abs().max()) > 0
-    torch.testing.assert_close(mean, (net + line) / 2, atol=1e-5, rtol=1e-4)
+    with torch.no_grad():
+        made = [
+            _mixture(base, lesson, replace(QUICK, shortcut=share), 2, 1.0).eval() for share in (0.0, 0.5, 1.0)
+        ]
+        net, mean, line = (model.coefficients(values, lesson.w_ref)[0] for model in made)
+    assert made[0].shortcut is None and float(made[2].net.decoder[-1].weight.detach().abs().max()) == 0
+    assert float(net.std(1).max()) > 0 and float(line.std(1).max()) > 0
+    torch.testing.assert_close(mean, (net + line) / 2, atol=1e-4, rtol=1e-4)
+
+
+def test_only_the_lips_opening_moves_and_the_gain_stretches_it_about_the_mean(base):
+    lesson, values = _Lesson(base, talk(80)), torch.randn(1, 5, FEATURES.rows, FEATURES.width)
+    with torch.no_grad():
+        one, two = (
+            _mixture(base, lesson, QUICK, 2, gain).eval().coefficients(values, lesson.w_ref)[0][0].numpy()
+            for gain in (1.0, 2.0)
+        )
+    assert np.linalg.matrix_rank(one - one[0], tol=1e-3) == 1
+    mean = lesson.mean.astype(np.float32)
+    np.testing.assert_allclose(two - mean, 2 * (one - mean), atol=1e-3)
+    # and the regression alone says what `moved` says of its opening
+    whole = lesson.regression()(lesson.x.reshape(80, -1))[:, 0]
+    with torch.no_grad():
+        line = _mixture(base, lesson, replace(QUICK, shortcut=1.0), 0, 1.5).eval()
+        made = line.coefficients(torch.from_numpy(lesson.x)[None], lesson.w_ref)[0][0].numpy()
+    np.testing.assert_allclose(made, lesson.moved(whole, 1.5), atol=1e-3)
+
+
+def test_the_gain_undoes_as_much_shrinking_as_speech_explains():
+    rng = np.random.default_rng(0)
+    true = rng.standard_normal(200)
+    assert lip_gain(0.8 * true + 3, true) == pytest.approx(1.25)
+    assert lip_gain(0.1 * true, true) == 2.0  # no further than faces go
+    assert lip_gain(2 * true, true) == 1.0  # never smaller than predicted
+    assert lip_gain(-0.8 * true, true) == 1.0 and lip_gain(np.zeros(200), true) == 1.0
+    noisy = 0.5 * (true + rng.standard_normal(200))
+    r2 = np.corrcoef(noisy, true)[0, 1] ** 2
+    assert lip_gain(noisy, true) == pytest.approx(1 + r2 * (true.std() / noisy.std() - 1))
 
 
 def test_twice_is_the_same_and_outside_numbers_stay(base):

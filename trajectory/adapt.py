@@ -1,11 +1,14 @@
 """Stage 1 adapted to one person: the speech and the face of a few seconds, after which it speaks for them (ours).
 
-    c_t = (1 - a) net(x)_t + a (S x_t + b)
+    o_t = (1 - a) <l, net(x)_t> + a (<s, x_t> + b)        c_t = m + g v (o_t - mean o)
 
-net: the base model after some steps on the clip. S: ridge regression from a frame's own window to the coefficients
-(encoders.ridge), whose penalty is chosen by the lips of left-out stretches. a = config.shortcut. What the base learnt
-from a synthetic voice hardly helps with a real one, and seconds of speech teach a network less than they teach a
-straight line: the regression has the larger share, and the net adds what is not linear.
+o: the lips' opening as coefficients tell it (l, trajectory.lips). net: the base model after some steps on the clip.
+s: ridge regression from a frame's own window (encoders.ridge), its penalty chosen on left-out stretches. v: how this
+person's coefficients move when their lips open; m: their mean; g: a gain (`lip_gain`).
+
+Why so little: what the base learnt from a synthetic voice hardly helps with a real one, and seconds of speech teach a
+network less than they teach a straight line, so the regression has the larger share a and the net adds what is not
+linear. And they cannot tell 32 coefficients apart: what is wrong in 31 of them moves the head and shuts the lips.
 
 `adapt` is given the first frames of a clip only. The last `validation` of these choose the number of steps and measure
 before and after; then the same steps are made on all of them. Shapes: U frames, J feature rows, K rows of a window,
@@ -20,7 +23,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -31,10 +34,10 @@ from audio.timing import FPS, samples_of_frames
 from audio.waveform import Waveform
 from encoders.clips import FrameClip
 from encoders.geometry import aperture
-from encoders.ridge import cross_validated
+from encoders.ridge import Ridge, cross_validated
 from stylegan2.weights import read_weights
 from trajectory.augment import AugmentConfig, augment
-from trajectory.calibrate import Calibration, agreement, gain_of
+from trajectory.calibrate import LARGEST_GAIN, agreement
 from trajectory.dataset import rows_of, windows_of
 from trajectory.displacement import TrajectoryError
 from trajectory.lips import fit_lip_axis
@@ -52,8 +55,7 @@ class AdaptConfig:
 
     lr, weight_decay, batch, length (frames of a window), lip (weight of trajectory.lips' loss beside L_latent),
     augment: of these steps. shortcut: a, the share of the regression; 0 = none, 1 = nothing else (and no steps).
-    validation: share of the frames held out. calibration: "components", because seconds of speech leave r small, and
-    one gain of 1 / r for all would mostly stretch errors.
+    validation: share of the frames held out. calibration: "lips" stretches the motion by one gain (`lip_gain`).
     """
 
     enabled: bool = False
@@ -68,7 +70,7 @@ class AdaptConfig:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     shortcut: float = 0.75
     validation: float = 0.2
-    calibration: Calibration = "components"
+    calibration: Literal["none", "lips"] = "lips"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -78,6 +80,8 @@ class AdaptConfig:
             raise ValueError("adapt: need lr > 0, weight_decay >= 0 and lip >= 0")
         if not 0 <= self.shortcut <= 1:
             raise ValueError(f"adapt.shortcut is {self.shortcut}; it must lie between 0 and 1")
+        if self.calibration not in ("none", "lips"):
+            raise ValueError(f"adapt.calibration is {self.calibration!r}; it must be 'none' or 'lips'")
         if not 0 < self.validation < 1:
             raise ValueError(f"adapt.validation is {self.validation}; it must lie between 0 and 1")
 
@@ -147,20 +151,38 @@ def adapt(base: TrajectoryPredictor, own: OwnSpeech, config: AdaptConfig) -> Ada
 def _adapt(base: TrajectoryPredictor, own: OwnSpeech, config: AdaptConfig) -> Adapted:
     cut = len(own.w) - round(config.validation * len(own.w))
     whole, part = _Lesson(base, own), _Lesson(base, own.until(cut))
-    steps, held_out = _choose(base, part, whole, cut, config)
+    steps, held_out_V = _choose(base, part, whole, cut, config)
     true_VC = whole.c[cut:]
-    predictor = _mixture(base, whole, config, steps)
-    report = agreement([(held_out, true_VC)], base.space)
-    predictor.gain.copy_(gain_of(report, config.calibration))
-    before_VC = _predicted(base, whole)[cut:]
-    first = agreement([(before_VC, true_VC)], base.space)
-    return Adapted(
-        predictor.eval().requires_grad_(False),
-        {"lips": part.lips(before_VC, true_VC), "latent": first.latent},
-        {"lips": part.lips(held_out, true_VC), "latent": report.latent},
-        steps,
-        config,
-    )
+    gain = 1.0 if config.calibration == "none" else lip_gain(held_out_V, true_VC @ part.axis)
+    predictor = _mixture(base, whole, config, steps, gain)
+    before = _measures(_predicted(base, whole)[cut:], part, true_VC, base)
+    after = _measures(part.moved(held_out_V, gain), part, true_VC, base) | {"gain": gain}
+    return Adapted(predictor.eval().requires_grad_(False), before, after, steps, config)
+
+
+def _measures(
+    predicted_VC: np.ndarray, lesson: _Lesson, true_VC: np.ndarray, base: TrajectoryPredictor
+) -> dict[str, float]:
+    latent = agreement([(predicted_VC, true_VC)], base.space).latent
+    return {"lips": _correlation(predicted_VC @ lesson.axis, true_VC @ lesson.axis), "latent": latent}
+
+
+def lip_gain(predicted_V: np.ndarray, true_V: np.ndarray) -> float:
+    """1 + r^2 (std(o) / std(o^) - 1) of the lips' opening on held-out frames, within [1, LARGEST_GAIN].
+
+    The formula of trajectory.calibrate's "components", but one number: a second or two cannot tell 32 of them. With the
+    small r that seconds of speech leave, 1 / r (its "scalar") would mostly stretch errors.
+    """
+    r2 = max(_correlation(predicted_V, true_V), 0.0) ** 2
+    ratio = float(true_V.std() / max(predicted_V.std(), 1e-9))
+    return float(np.clip(1 + r2 * (ratio - 1), 1.0, LARGEST_GAIN))
+
+
+def _correlation(one_V: np.ndarray, other_V: np.ndarray) -> float:
+    """Pearson's r, 0 where a curve is constant."""
+    a, b = one_V - one_V.mean(), other_V - other_V.mean()
+    size = float(np.sqrt((a @ a) * (b @ b)))
+    return float(a @ b) / size if size > 1e-9 else 0.0
 
 
 def save_adapted(
@@ -193,58 +215,68 @@ def load_adapted(path: str | Path, base_hash: str, device: str | torch.device = 
 
 
 class _Lesson:
-    """A person's speech as a model sees it: x (U, K, M), rows (J, M), d (U, L, D), c (U, C), axis (C,)."""
+    """A person's speech as a model sees it: x (U, K, M), rows (J, M), d (U, L, D), c (U, C) of all frames.
+
+    axis (C,): l; direction (C,): v; mean (C,): m, and opening: the mean of o, over the frames with landmarks.
+    """
 
     def __init__(self, base: TrajectoryPredictor, own: OwnSpeech) -> None:
         features = extract_features(own.sound, base.features, len(own.w))
-        self.x, self.rows = features.values, rows_of(features, base.features)
+        self.x, self.rows, self.known = features.values, rows_of(features, base.features), own.known
         self.w_ref = torch.from_numpy(own.w_ref)[None].to(base.gain.device)
         self.d = torch.from_numpy(own.w).to(base.gain.device) - self.w_ref
         self.c = base.space.encode(self.d).double().cpu().numpy()
-        self.axis = fit_lip_axis([(self.c[own.known], own.opening[own.known])])
+        known_UC, opening_U = self.c[own.known], own.opening[own.known]
+        self.axis = fit_lip_axis([(known_UC, opening_U)])
+        self.mean, self.opening = known_UC.mean(axis=0), float(known_UC.mean(axis=0) @ self.axis)
+        o_U = opening_U - opening_U.mean()
+        self.direction = (known_UC - self.mean).T @ o_U / max(float(o_U @ o_U), 1e-12)
 
-    def lips(self, predicted_TC: np.ndarray, true_TC: np.ndarray) -> float:
-        """Correlation of the lips' opening as the coefficients tell it; 0 where it does not change."""
-        p, t = (c_TC @ self.axis - (c_TC @ self.axis).mean() for c_TC in (predicted_TC, true_TC))
-        return float(p @ t / max(np.sqrt((p @ p) * (t @ t)), 1e-9))
+    def moved(self, o_T: np.ndarray, gain: float) -> np.ndarray:
+        """c = m + g v (o - mean o), (T, C)."""
+        return self.mean + gain * (o_T - self.opening)[:, None] * self.direction
+
+    def regression(self) -> Ridge:
+        """s and b, from the frames with landmarks."""
+        x_TX, o_T = _flat(self.x)[self.known], (self.c @ self.axis)[self.known]
+        return cross_validated(x_TX, o_T[:, None])[0]
 
 
 def _choose(
     base: TrajectoryPredictor, part: _Lesson, whole: _Lesson, cut: int, config: AdaptConfig
 ) -> tuple[int, np.ndarray]:
-    """Steps after which the mixture, taught without the held-out frames, follows their lips best; its prediction."""
-    best: tuple[float, int, np.ndarray] | None = None
-    shortcut_VC = _regression(part, config)(_flat(whole.x[cut:])) if config.shortcut else 0.0
-    for step, net in _steps(base, part, config, config.steps if config.shortcut < 1 else 0):
-        if config.shortcut < 1 and (step == 0 or (step % config.every and step != config.steps)):
+    """Steps after which o, taught without the held-out frames, follows them best; and o of those frames (V,)."""
+    a, best = config.shortcut, (-math.inf, 0, np.zeros(0))
+    linear_V = part.regression()(_flat(whole.x[cut:]))[:, 0] if a else 0.0
+    for step, net in _steps(base, part, config, config.steps if a < 1 else 0):
+        if a < 1 and (step == 0 or (step % config.every and step != config.steps)):
             continue
-        net_VC = _predicted(base, whole, net)[cut:]
-        mixed_VC = (1 - config.shortcut) * net_VC + config.shortcut * shortcut_VC
-        score = part.lips(mixed_VC, whole.c[cut:])
-        if best is None or score > best[0]:
-            best = score, step, mixed_VC
-    assert best is not None
+        o_V = (1 - a) * (_predicted(base, whole, net)[cut:] @ part.axis) + a * linear_V
+        score = _correlation(o_V, whole.c[cut:] @ part.axis)
+        if score > best[0]:
+            best = score, step, o_V
     return best[1], best[2]
 
 
+@torch.no_grad()
 def _mixture(
-    base: TrajectoryPredictor, lesson: _Lesson, config: AdaptConfig, steps: int
+    base: TrajectoryPredictor, lesson: _Lesson, config: AdaptConfig, steps: int, gain: float
 ) -> TrajectoryPredictor:
-    *_, (_, net) = _steps(base, lesson, config, steps)
-    model = TrajectoryPredictor(
-        copy.deepcopy(net), copy.deepcopy(base.space), base.features, config.shortcut > 0
-    ).to(base.gain.device)
-    last: Any = model.net.decoder[-1]
-    with torch.no_grad():
-        last.weight.mul_(1 - config.shortcut)
-        last.bias.mul_(1 - config.shortcut)
-        if model.shortcut is not None:
-            fitted = _regression(lesson, config)
-            model.shortcut.weight.copy_(torch.from_numpy(config.shortcut * fitted.weights.T))
-            model.shortcut.bias.copy_(
-                torch.from_numpy(config.shortcut * (fitted.bias - fitted.mean @ fitted.weights))
-            )
-    return model
+    """All of it in the base's own shape: the net's last layer and the shortcut are multiplied out."""
+    with torch.enable_grad():
+        *_, (_, net) = _steps(base, lesson, config, steps)
+    model = TrajectoryPredictor(net, copy.deepcopy(base.space), base.features, config.shortcut > 0)
+    a, last = config.shortcut, net.decoder[-1]
+    v_C, l_C = (torch.from_numpy(x).to(last.weight) for x in (gain * lesson.direction, lesson.axis))
+    last.weight.copy_((1 - a) * torch.outer(v_C, l_C @ last.weight))
+    constant = (1 - a) * (l_C @ last.bias) - lesson.opening
+    last.bias.copy_(torch.from_numpy(lesson.mean).to(v_C) + v_C * constant)
+    if model.shortcut is not None:
+        fitted = lesson.regression()
+        s_X = torch.from_numpy(fitted.weights[:, 0]).to(v_C)
+        model.shortcut.weight.copy_(a * torch.outer(v_C, s_X))
+        model.shortcut.bias.copy_(a * float((fitted.bias - fitted.mean @ fitted.weights)[0]) * v_C)
+    return model.to(base.gain.device)
 
 
 def _steps(
@@ -296,11 +328,6 @@ def _windows(
     values = windows_of(augment(rows_NJM, config.augment, base.features, rng), base.features)
     d_NTLD = torch.stack([lesson.d[t : t + length] for t in starts.tolist()])
     return torch.from_numpy(values).to(d_NTLD.device), d_NTLD
-
-
-def _regression(lesson: _Lesson, config: AdaptConfig) -> Any:
-    """S: its penalty is the one under which the lips of left-out stretches are read best."""
-    return cross_validated(_flat(lesson.x), lesson.c, lesson.axis.astype(np.float64))[0]
 
 
 @torch.no_grad()
