@@ -10,7 +10,8 @@ from configs.schema import Config
 from encoders.clips import content_hash
 from scripts.runtime import Run, RunError, shown
 from stylegan2.weights import file_hash
-from trajectory.adapt import OwnSpeech, adapt, enough_speech, load_adapted, save_adapted
+from trajectory.adapt import adapt, load_adapted, save_adapted
+from trajectory.lesson import OwnSpeech, enough_speech
 from trajectory.predict import TrajectoryPredictor, load_trajectory
 
 

@@ -36,7 +36,7 @@ from scripts.stages import (
 from scripts.train_stage1 import train_stage1
 from stylegan2.render import render
 from stylegan2.weights import file_hash
-from trajectory.adapt import OwnSpeech, own_speech
+from trajectory.lesson import OwnSpeech, own_speech
 from tuning.pivotal import Tuned, tune, uniform_frames
 from tuning.weights import load_tuned, save_tuned
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
@@ -29,23 +29,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from audio.features import extract_features
-from audio.timing import FPS, samples_of_frames
-from audio.waveform import Waveform
-from encoders.clips import FrameClip
-from encoders.geometry import aperture
-from encoders.ridge import Ridge, cross_validated
 from stylegan2.weights import read_weights
 from trajectory.augment import AugmentConfig, augment
 from trajectory.calibrate import LARGEST_GAIN, agreement
-from trajectory.dataset import rows_of, windows_of
+from trajectory.dataset import windows_of
 from trajectory.displacement import TrajectoryError
-from trajectory.lips import fit_lip_axis
+from trajectory.lesson import Lesson, OwnSpeech, correlation, enough_speech, flat
 from trajectory.losses import LossConfig, stage1_losses
 from trajectory.models import TrajectoryNet
 from trajectory.predict import TrajectoryPredictor, load_trajectory, save_trajectory
-
-LEAST_SECONDS = 2.0  # of speech with a face
 
 
 @dataclass
@@ -87,26 +79,6 @@ class AdaptConfig:
 
 
 @dataclass(frozen=True)
-class OwnSpeech:
-    """What a person said and how their face moved meanwhile, in the frames that may be learnt from.
-
-    sound: of these U frames. w (U, L, D) float32: their codes; w_ref (L, D): the identity latent. opening (U,): the
-    lips' aperture; known (U,) bool: where landmarks were found.
-    """
-
-    sound: Waveform
-    w: np.ndarray
-    w_ref: np.ndarray
-    opening: np.ndarray
-    known: np.ndarray
-
-    def until(self, frames: int) -> OwnSpeech:
-        """The first so many frames."""
-        cut = {name: getattr(self, name)[:frames] for name in ("w", "opening", "known")}
-        return replace(self, sound=Waveform(self.sound.samples[: samples_of_frames(frames)]), **cut)
-
-
-@dataclass(frozen=True)
 class Adapted:
     """predictor: in eval mode. before, after: `lips` (correlation of the lips' opening) and `latent` (distance in W) on
     the held-out frames, of the base and of the same recipe without those frames. steps: how many were made."""
@@ -116,26 +88,6 @@ class Adapted:
     after: dict[str, float]
     steps: int
     config: AdaptConfig
-
-
-def own_speech(clip: FrameClip, w_TLD: np.ndarray, used: int, w_ref_LD: np.ndarray) -> OwnSpeech:
-    """The first `used` frames of a clip. Whatever comes later is scored: none of it is kept, the sound included."""
-    return OwnSpeech(
-        sound=Waveform(np.asarray(clip.waveform)[: samples_of_frames(used)]),
-        w=np.asarray(w_TLD[:used], np.float32),
-        w_ref=np.asarray(w_ref_LD, np.float32),
-        opening=aperture(np.asarray(clip.landmarks)[:used]),
-        known=np.asarray(clip.detected, bool)[:used],
-    )
-
-
-def enough_speech(own: OwnSpeech) -> None:
-    """Raises TrajectoryError for less than LEAST_SECONDS of frames with a face."""
-    if (known := int(own.known.sum())) < LEAST_SECONDS * FPS:
-        raise TrajectoryError(
-            f"{known} frames ({known / FPS:.1f} s) of speech with a face are too few to adapt stage 1 to, it needs "
-            f"{LEAST_SECONDS * FPS:.0f}: give a longer clip, raise target.share, or set adapt=none."
-        )
 
 
 def adapt(base: TrajectoryPredictor, own: OwnSpeech, config: AdaptConfig) -> Adapted:
@@ -150,7 +102,7 @@ def adapt(base: TrajectoryPredictor, own: OwnSpeech, config: AdaptConfig) -> Ada
 
 def _adapt(base: TrajectoryPredictor, own: OwnSpeech, config: AdaptConfig) -> Adapted:
     cut = len(own.w) - round(config.validation * len(own.w))
-    whole, part = _Lesson(base, own), _Lesson(base, own.until(cut))
+    whole, part = Lesson(base, own), Lesson(base, own.until(cut))
     steps, held_out_V = _choose(base, part, whole, cut, config)
     true_VC = whole.c[cut:]
     gain = 1.0 if config.calibration == "none" else lip_gain(held_out_V, true_VC @ part.axis)
@@ -161,10 +113,10 @@ def _adapt(base: TrajectoryPredictor, own: OwnSpeech, config: AdaptConfig) -> Ad
 
 
 def _measures(
-    predicted_VC: np.ndarray, lesson: _Lesson, true_VC: np.ndarray, base: TrajectoryPredictor
+    predicted_VC: np.ndarray, lesson: Lesson, true_VC: np.ndarray, base: TrajectoryPredictor
 ) -> dict[str, float]:
     latent = agreement([(predicted_VC, true_VC)], base.space).latent
-    return {"lips": _correlation(predicted_VC @ lesson.axis, true_VC @ lesson.axis), "latent": latent}
+    return {"lips": correlation(predicted_VC @ lesson.axis, true_VC @ lesson.axis), "latent": latent}
 
 
 def lip_gain(predicted_V: np.ndarray, true_V: np.ndarray) -> float:
@@ -173,16 +125,9 @@ def lip_gain(predicted_V: np.ndarray, true_V: np.ndarray) -> float:
     The formula of trajectory.calibrate's "components", but one number: a second or two cannot tell 32 of them. With the
     small r that seconds of speech leave, 1 / r (its "scalar") would mostly stretch errors.
     """
-    r2 = max(_correlation(predicted_V, true_V), 0.0) ** 2
+    r2 = max(correlation(predicted_V, true_V), 0.0) ** 2
     ratio = float(true_V.std() / max(predicted_V.std(), 1e-9))
     return float(np.clip(1 + r2 * (ratio - 1), 1.0, LARGEST_GAIN))
-
-
-def _correlation(one_V: np.ndarray, other_V: np.ndarray) -> float:
-    """Pearson's r, 0 where a curve is constant."""
-    a, b = one_V - one_V.mean(), other_V - other_V.mean()
-    size = float(np.sqrt((a @ a) * (b @ b)))
-    return float(a @ b) / size if size > 1e-9 else 0.0
 
 
 def save_adapted(
@@ -214,45 +159,17 @@ def load_adapted(path: str | Path, base_hash: str, device: str | torch.device = 
 # ---------------------------------------------------------------------------------------------------- two experts
 
 
-class _Lesson:
-    """A person's speech as a model sees it: x (U, K, M), rows (J, M), d (U, L, D), c (U, C) of all frames.
-
-    axis (C,): l; direction (C,): v; mean (C,): m, and opening: the mean of o, over the frames with landmarks.
-    """
-
-    def __init__(self, base: TrajectoryPredictor, own: OwnSpeech) -> None:
-        features = extract_features(own.sound, base.features, len(own.w))
-        self.x, self.rows, self.known = features.values, rows_of(features, base.features), own.known
-        self.w_ref = torch.from_numpy(own.w_ref)[None].to(base.gain.device)
-        self.d = torch.from_numpy(own.w).to(base.gain.device) - self.w_ref
-        self.c = base.space.encode(self.d).double().cpu().numpy()
-        known_UC, opening_U = self.c[own.known], own.opening[own.known]
-        self.axis = fit_lip_axis([(known_UC, opening_U)])
-        self.mean, self.opening = known_UC.mean(axis=0), float(known_UC.mean(axis=0) @ self.axis)
-        o_U = opening_U - opening_U.mean()
-        self.direction = (known_UC - self.mean).T @ o_U / max(float(o_U @ o_U), 1e-12)
-
-    def moved(self, o_T: np.ndarray, gain: float) -> np.ndarray:
-        """c = m + g v (o - mean o), (T, C)."""
-        return self.mean + gain * (o_T - self.opening)[:, None] * self.direction
-
-    def regression(self) -> Ridge:
-        """s and b, from the frames with landmarks."""
-        x_TX, o_T = _flat(self.x)[self.known], (self.c @ self.axis)[self.known]
-        return cross_validated(x_TX, o_T[:, None])[0]
-
-
 def _choose(
-    base: TrajectoryPredictor, part: _Lesson, whole: _Lesson, cut: int, config: AdaptConfig
+    base: TrajectoryPredictor, part: Lesson, whole: Lesson, cut: int, config: AdaptConfig
 ) -> tuple[int, np.ndarray]:
     """Steps after which o, taught without the held-out frames, follows them best; and o of those frames (V,)."""
     a, best = config.shortcut, (-math.inf, 0, np.zeros(0))
-    linear_V = part.regression()(_flat(whole.x[cut:]))[:, 0] if a else 0.0
+    linear_V = part.regression()(flat(whole.x[cut:]))[:, 0] if a else 0.0
     for step, net in _steps(base, part, config, config.steps if a < 1 else 0):
         if a < 1 and (step == 0 or (step % config.every and step != config.steps)):
             continue
         o_V = (1 - a) * (_predicted(base, whole, net)[cut:] @ part.axis) + a * linear_V
-        score = _correlation(o_V, whole.c[cut:] @ part.axis)
+        score = correlation(o_V, whole.c[cut:] @ part.axis)
         if score > best[0]:
             best = score, step, o_V
     return best[1], best[2]
@@ -260,13 +177,14 @@ def _choose(
 
 @torch.no_grad()
 def _mixture(
-    base: TrajectoryPredictor, lesson: _Lesson, config: AdaptConfig, steps: int, gain: float
+    base: TrajectoryPredictor, lesson: Lesson, config: AdaptConfig, steps: int, gain: float
 ) -> TrajectoryPredictor:
     """All of it in the base's own shape: the net's last layer and the shortcut are multiplied out."""
     with torch.enable_grad():
         *_, (_, net) = _steps(base, lesson, config, steps)
     model = TrajectoryPredictor(net, copy.deepcopy(base.space), base.features, config.shortcut > 0)
-    a, last = config.shortcut, net.decoder[-1]
+    last: Any = net.decoder[-1]
+    a = config.shortcut
     v_C, l_C = (torch.from_numpy(x).to(last.weight) for x in (gain * lesson.direction, lesson.axis))
     last.weight.copy_((1 - a) * torch.outer(v_C, l_C @ last.weight))
     constant = (1 - a) * (l_C @ last.bias) - lesson.opening
@@ -280,7 +198,7 @@ def _mixture(
 
 
 def _steps(
-    base: TrajectoryPredictor, lesson: _Lesson, config: AdaptConfig, steps: int
+    base: TrajectoryPredictor, lesson: Lesson, config: AdaptConfig, steps: int
 ) -> Iterator[tuple[int, TrajectoryNet]]:
     """(step, net) for 0 .. steps: a copy of the base's net that goes on learning, from this person alone."""
     net = copy.deepcopy(base.net).requires_grad_(False)
@@ -318,7 +236,7 @@ def _steps(
 
 
 def _windows(
-    lesson: _Lesson, base: TrajectoryPredictor, config: AdaptConfig, rng: np.random.Generator
+    lesson: Lesson, base: TrajectoryPredictor, config: AdaptConfig, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
     """Windows of the clip in another voice and room: values (N, T, K, M), d (N, T, L, D)."""
     length, step = min(config.length, len(lesson.x)), base.features.rows_per_frame
@@ -331,13 +249,9 @@ def _windows(
 
 
 @torch.no_grad()
-def _predicted(base: TrajectoryPredictor, lesson: _Lesson, net: TrajectoryNet | None = None) -> np.ndarray:
+def _predicted(base: TrajectoryPredictor, lesson: Lesson, net: TrajectoryNet | None = None) -> np.ndarray:
     """Coefficients (U, C) of a whole lesson."""
     net = base.net if net is None else net
     net.eval()
     values_NTKM = torch.from_numpy(lesson.x)[None].to(lesson.d.device)
     return net(values_NTKM, base.space.identity(lesson.w_ref))[0][0].double().cpu().numpy()
-
-
-def _flat(x_TKM: np.ndarray) -> np.ndarray:
-    return x_TKM.reshape(len(x_TKM), -1).astype(np.float64)
