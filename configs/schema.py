@@ -21,6 +21,7 @@ from encoders.train_sync import SyncTrainConfig
 from metrics.sync import Choice
 from stylegan2.cut import HeadConfig
 from stylegan2.pretrain import PretrainConfig
+from trajectory.adapt import AdaptConfig
 from trajectory.augment import AugmentConfig
 from trajectory.corpus import CorpusConfig
 from trajectory.displacement import DisplacementConfig
@@ -121,10 +122,13 @@ class TargetConfig:
 
     One clip of the speaker is used whole and the others are scored; a speaker's only clip is cut in time: its
     first `share` is for tuning, the rest is scored.
+    controls: speakers that evaluate_clips.py scores but keeps out of the averages, such as clips whose sound is known
+    not to belong to the lips.
     """
 
     speaker: str | None = None
     share: float = 0.6
+    controls: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 < self.share < 1:
@@ -185,6 +189,7 @@ class Config:
     network: which of a weight file's networks convert_weights.py takes; layout: whose names it gives exported tensors.
     entry: which file of the catalogue of public weights download_weights.py fetches.
     tuned: "auto" (the generator that stage 2 tuned on this face, if there is one), a file, or "none".
+    adapted: the same of the stage 1 that was adapted to this person; "auto" looks for it only if adapt is on.
     """
 
     name: str = "demo"
@@ -208,6 +213,7 @@ class Config:
     references: str | None = None
     against: str | None = None
     tuned: str = "auto"
+    adapted: str = "auto"
     network: Literal["g_ema", "g", "d", "encoder"] = "g_ema"
     layout: Literal["rosinality", "nvidia"] = "rosinality"
     entry: str | None = None
@@ -227,6 +233,7 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
     target: TargetConfig = field(default_factory=TargetConfig)
     tuning: PivotalConfig = field(default_factory=PivotalConfig)
+    adapt: AdaptConfig = field(default_factory=AdaptConfig)
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
     tables: TablesConfig = field(default_factory=TablesConfig)
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)

@@ -13,7 +13,9 @@ d = w - w_ref. The functions on displacements work on (T, L, D) and on (T, K) al
 | energy | ridge regression from log energy alone: what loudness scores, without any phonetics |
 | wrong_audio | the trained model on another clip's speech: what fluent but unrelated motion scores |
 | shift_5 | the model's own prediction, five frames (200 ms) late: whether the measures see synchrony |
-| stage1_only, full | the method, without and with the tuned generator |
+| ridge | ridge regression of the person's own lips on the log-mel window (metrics.ridge): one curve, no frames |
+| stage1_base | stage 1 as it was before it was adapted to the person; only where it was |
+| stage1_only, full | the method (stage 1 adapted, where it was), without and with the tuned generator |
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -32,6 +34,8 @@ ROWS = (
     "energy",
     "wrong_audio",
     "shift_5",
+    "ridge",
+    "stage1_base",
     "stage1_only",
     "full",
 )

@@ -12,6 +12,31 @@ def mean_over(values: Sequence[float | None]) -> float | None:
     return float(np.mean(known)) if known else None
 
 
+def weighted_mean(values: Sequence[float | None], weights: Sequence[float]) -> float | None:
+    """sum w v / sum w over the values that are there; None if there are none."""
+    known = [(value, weight) for value, weight in zip(values, weights, strict=True) if value is not None]
+    total = sum(weight for _, weight in known)
+    return float(sum(value * weight for value, weight in known) / total) if total > 0 else None
+
+
+def weighted_interval(
+    values: Sequence[float | None],
+    weights: Sequence[float],
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> tuple[float, float] | None:
+    """Percentile bootstrap interval of the weighted mean; a clip is drawn with its weight. None for fewer than two."""
+    known = [(value, weight) for value, weight in zip(values, weights, strict=True) if value is not None]
+    if len(known) < 2:
+        return None
+    v, w = np.array(known, dtype=np.float64).T
+    drawn = np.random.default_rng(seed).integers(len(v), size=(resamples, len(v)))
+    means = (v[drawn] * w[drawn]).sum(axis=1) / w[drawn].sum(axis=1)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
 def bootstrap_interval(
     values: Sequence[float | None], level: float = 0.95, resamples: int = 2000, seed: int = 0
 ) -> tuple[float, float] | None:

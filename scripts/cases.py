@@ -18,6 +18,7 @@ from audio.waveform import Waveform
 from encoders.clips import FrameClip, LatentClip
 from metrics.evaluate import Evaluation
 from metrics.gather import ClipScore
+from metrics.ridge import MelRidge, score_curve
 from metrics.rows import EnergyRidge, delayed, log_energy, mean_trajectory, static_frames
 from scripts.runtime import RunError
 from stylegan2.render import render
@@ -29,7 +30,8 @@ class Case:
     """One test clip: files of its frames, latents and of the clip whose speech the wrong_audio row gets.
 
     split: where its rows are listed. start: frames before it belong to tuning; they are neither driven nor scored.
-    ref_index, w_ref: the identity frame. full: whether the tuned generator is this person's. keep: return its frames.
+    ref_index, w_ref: the identity frame. full: whether the tuned generator (and the adapted stage 1, if there is one)
+    is this person's. keep: return its frames.
     """
 
     clip: Path
@@ -45,7 +47,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Tools:
-    """Networks and fitted controls, the same for all cases."""
+    """Networks and fitted controls, the same for all cases. adapted, ridge: of the tuned face, where there are any."""
 
     generator: Any
     tuned: Any | None
@@ -54,6 +56,8 @@ class Tools:
     energy: EnergyRidge
     every: int
     evaluation: Evaluation
+    adapted: TrajectoryPredictor | None = None
+    ridge: MelRidge | None = None
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,9 @@ def score_case(case: Case, tools: Tools) -> tuple[list[ClipScore], Kept | None]:
     total = len(clip) - case.start
     if total < 2:
         raise RunError(f"{clip.name} has no frames left to score after tuning: lower target.share.")
-    predicted_TLD = spoken(tools.model, sound, case.w_ref, total)
+    adapted = tools.adapted if case.full else None
+    model = adapted or tools.model
+    predicted_TLD = spoken(model, sound, case.w_ref, total)
 
     def score(row: str, frames: Iterable[np.ndarray], split: str = case.split) -> ClipScore:
         whole = chain(
@@ -99,8 +105,12 @@ def score_case(case: Case, tools: Tools) -> tuple[list[ClipScore], Kept | None]:
     }
     if case.wrong is not None:
         other = Waveform(FrameClip.load(case.wrong).waveform)
-        makers["wrong_audio"] = lambda: shown(spoken(tools.model, other, case.w_ref, total))
+        makers["wrong_audio"] = lambda: shown(spoken(model, other, case.w_ref, total))
+    if adapted is not None:
+        makers["stage1_base"] = lambda: shown(spoken(tools.model, sound, case.w_ref, total))
     scores = [score(row, make()) for row, make in makers.items()]
+    if case.full and tools.ridge is not None:
+        scores.append(score_curve("ridge", clip, tools.ridge(sound, total), case.start, case.split))
     best = "stage1_only"
     if case.full and tools.tuned is not None:
         scores.append(score("pti_truth", shown(latents_TLD, tools.tuned), "tuned"))

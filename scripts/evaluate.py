@@ -23,16 +23,19 @@ from rich.progress import track
 from audio.waveform import Waveform
 from configs.schema import Config
 from encoders.clips import ClipEntry, FrameClip, LatentClip, read_manifest
+from encoders.ridge import LEAST
 from encoders.video import write_video
 from metrics.evaluate import Evaluation, stride_for
 from metrics.gather import ClipScore, Judges
 from metrics.plots import plot_apertures, save_image, side_by_side, strip
 from metrics.report import print_table, write_report, write_tables
+from metrics.ridge import MelRidge, fit_lips
 from metrics.rows import ROWS, EnergyRidge, fit_energy, log_energy, mean_displacement, wrong_audio
 from scripts.cases import Case, Kept, Tools, score_case
 from scripts.compare import compare
 from scripts.invert_frames import invert_frames, portrait_clip
 from scripts.judges import judge_hashes, the_judges
+from scripts.personal import adapted_on, demand_speech, found_adapted, load_stage1_for
 from scripts.provenance import plain, provenance, stage_seconds
 from scripts.runtime import Run, launch, shown, start
 from scripts.stages import renderer_path, the_renderer, weight_hashes
@@ -43,7 +46,7 @@ from trajectory.predict import load_trajectory
 from tuning.weights import load_tuned
 
 LISTED = ("seen", "unseen", "tuned")
-PLOTTED = ("inversion", "energy", "stage1_only", "full")
+PLOTTED = ("inversion", "energy", "ridge", "stage1_only", "full")
 
 
 def evaluate(config: Config, run: Run) -> Path:
@@ -53,14 +56,20 @@ def evaluate(config: Config, run: Run) -> Path:
     checkpoint = train_stage1(config, run)
     latents = invert_frames(config, run)
     face = the_face(replace(config, photo=None, clip=None), run)
+    demand_speech(face.own, face.name, config)
     tuned = tuned_on(face, config, run)
+    if config.adapt.enabled and face.own is not None and config.adapted == "auto":
+        adapted_on(face.own, face.name, tuned.parent, checkpoint, config, run)
+    adapted = found_adapted(face.own, tuned.parent, checkpoint, config)
     with run.timed("evaluate"):
-        cases = test_cases(config, run, latents, face)
+        cases = test_cases(config, run, latents, face, adapted is not None)
         run.say(f"scoring {len(cases)} clips: {', '.join(sorted({case.split for case in cases}))}")
         judges = the_judges(config, run.device)
-        evaluation, kept = _score_all(cases, config, run, checkpoint, tuned, judges)
+        parts = ((tuned, adapted), ridge_of(face, cases), judges)
+        evaluation, kept = _score_all(cases, config, run, checkpoint, *parts)
     rows = _table(evaluation)
     files = {"renderer": renderer_path(config, run), "trajectory": checkpoint, "tuned": tuned}
+    files |= {"adapted": adapted} if adapted else {}
     hashes = weight_hashes(config, **files) | judge_hashes(config, judges)
     folder = run.results / "evaluate"
     _pictures(folder, kept, evaluation.scores)
@@ -96,11 +105,11 @@ def evaluate(config: Config, run: Run) -> Path:
 # ------------------------------------------------------------------------------------------------ what is scored
 
 
-def test_cases(config: Config, run: Run, latents: Path, face: Face) -> list[Case]:
+def test_cases(config: Config, run: Run, latents: Path, face: Face, adapted: bool = False) -> list[Case]:
     """Test clips, at most metrics.clips of each split; the tuned face's own are scored with both generators.
 
     Frames that stage 2 was tuned on, or a person's offset was found on, are left out: a whole clip, or the first
-    frames of a speaker's only one.
+    frames of a speaker's only one. adapted: stage 1 knows this person's voice, so their clips are listed as tuned only.
     """
     manifest = read_manifest(latents)
     prepared = run.data / manifest.notes["prepared"]
@@ -127,7 +136,7 @@ def test_cases(config: Config, run: Run, latents: Path, face: Face) -> list[Case
                 clip=prepared / entry.file,
                 latents=latents / entry.file,
                 wrong=None if other is None else prepared / other.file,
-                split=split,
+                split="tuned" if adapted and entry.speaker == speaker else split,
                 start=face.used if mine else 0,
                 ref_index=face.ref_index if mine else codes.ref_index,
                 w_ref=face.w_ref if mine else codes.w_ref,
@@ -161,8 +170,22 @@ def _wrong(chosen: list[ClipEntry], entries: list[ClipEntry]) -> list[ClipEntry 
 # ------------------------------------------------------------------------------------------------------- scoring
 
 
+def ridge_of(face: Face, cases: list[Case]) -> MelRidge | None:
+    """The ridge row's regression, where stage 1 may have heard the person too: on the same frames."""
+    own = face.own
+    if own is None or not any(case.full and case.split == "tuned" for case in cases):
+        return None
+    return fit_lips(own.sound, own.opening, own.known) if own.known.sum() >= LEAST else None
+
+
 def _score_all(
-    cases: list[Case], config: Config, run: Run, checkpoint: Path, tuned: Path, judges: Judges
+    cases: list[Case],
+    config: Config,
+    run: Run,
+    checkpoint: Path,
+    personal: tuple[Path, Path | None],
+    ridge: MelRidge | None,
+    judges: Judges,
 ) -> tuple[Evaluation, Kept]:
     """Over processes on a CPU, where one network call cannot fill the cores; in this process on a GPU, and for FID,
     whose features are gathered over all clips."""
@@ -171,7 +194,7 @@ def _score_all(
     # The longest first, so that the last ones, which leave a process idle, are short; `full` is a row more.
     order = sorted(range(len(cases)), key=lambda i: (cases[i].full, lengths[i]), reverse=True)
     cases = [cases[i] for i in order]
-    shared = (config, checkpoint, tuned, every, _controls(config, run))
+    shared = (config, checkpoint, personal, every, (*_controls(config, run), ridge))
     evaluation = Evaluation(judges)
     workers = min(config.workers, len(cases))
     if workers < 2 or run.device.type != "cpu" or judges.inception is not None:
@@ -192,14 +215,14 @@ _tools: Tools | None = None  # of this process
 def _start_worker(
     config: Config,
     checkpoint: Path,
-    tuned: Path,
+    personal: tuple[Path, Path | None],
     every: int,
-    controls: tuple[np.ndarray, EnergyRidge],
+    controls: tuple[np.ndarray, EnergyRidge, MelRidge | None],
     threads: int = 0,
     run: Run | None = None,
     evaluation: Evaluation | None = None,
 ) -> None:
-    """Builds the networks once for each process."""
+    """Builds the networks once for each process. personal: the tuned generator and the adapted stage 1."""
     global _tools
     run = run or start(replace(config, device="cpu", threads=threads), quiet=True)
     generator = the_renderer(config, run)
@@ -207,10 +230,12 @@ def _start_worker(
         evaluation = Evaluation(the_judges(config, run.device))
     _tools = Tools(
         generator=generator,
-        tuned=load_tuned(tuned, generator, file_hash(renderer_path(config, run))),
+        tuned=load_tuned(personal[0], generator, file_hash(renderer_path(config, run))),
         model=load_trajectory(checkpoint, run.device),
         mean=controls[0],
         energy=controls[1],
+        ridge=controls[2],
+        adapted=None if personal[1] is None else load_stage1_for(personal[1], checkpoint, run),
         every=every,
         evaluation=evaluation,
     )

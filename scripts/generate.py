@@ -2,7 +2,7 @@
 
 Speech and one face -> mp4 with sound. Without photo= or clip= a speaker of the data is shown, by default a synthetic
 one; without wav= the part of that speaker's clip that stage 2 does not see is heard, or a synthesised sentence; stage 1 runs first if its checkpoint is absent. The generator that train_stage2.py tuned on
-the same face is used if there is one.
+the same face is used if there is one, and so is the stage 1 that it adapted (adapt=personal, adapted=auto|none|FILE).
 """
 
 import sys
@@ -15,16 +15,16 @@ from audio.waveform import Waveform, read_waveform
 from configs.schema import Config
 from encoders.video import read_audio, write_video
 from scripts.cases import spoken
+from scripts.personal import found_adapted, load_stage1_for
 from scripts.prepare_data import VIDEOS
 from scripts.provenance import plain, provenance, write_json
 from scripts.runtime import Run, RunError, launch, shown
 from scripts.stages import renderer_path, weight_hashes
 from scripts.train_stage1 import train_stage1
-from scripts.train_stage2 import load_tuned_for, the_face
+from scripts.train_stage2 import load_tuned_for, the_face, tuned_path
 from stylegan2.render import render
 from stylegan2.weights import WeightsError
 from trajectory.espeak import synthesise
-from trajectory.predict import load_trajectory
 
 SENTENCE = "People who do not exist can still speak: please bring both boats back to the bay."
 
@@ -34,8 +34,8 @@ def generate(config: Config, run: Run) -> Path:
     output = output_path(config, run)
     # Inputs are read first: a mistake shows before anything is inverted or trained.
     waveform = the_speech(config)
-    for named in (config.stage1.weights, None if config.tuned in ("auto", "none") else config.tuned):
-        if named is not None and not Path(named).expanduser().is_file():
+    for named in (config.stage1.weights, config.tuned, config.adapted):
+        if named not in (None, "auto", "none") and not Path(named).expanduser().is_file():
             raise WeightsError(f"There is no weight file at {named}: check the path.")
     face = the_face(config, run) if config.photo or config.clip else None
     checkpoint = train_stage1(config, run)
@@ -43,17 +43,19 @@ def generate(config: Config, run: Run) -> Path:
         face = face or the_face(config, run)
         waveform = waveform or face.speech or a_sentence()
         generator, tuned = load_tuned_for(face, config, run)
-        model = load_trajectory(checkpoint, run.device)
+        adapted = found_adapted(face.own, tuned_path(face, config, run).parent, checkpoint, config)
+        model = load_stage1_for(adapted, checkpoint, run)
         frames = frames_of_samples(len(waveform.samples))
         run.say(
             f"face {face.name}, {waveform.seconds:.1f} s of speech, "
             + (f"tuned generator {shown(tuned)}" if tuned else "generator not tuned on this face")
+            + (f", stage 1 {shown(adapted)}" if adapted else "")
         )
         w_TLD = spoken(model, waveform, face.w_ref, frames)
         write_video(output, render(generator, w_TLD), waveform)
-    files = {"trajectory": checkpoint, "renderer": renderer_path(config, run)} | (
-        {"tuned": tuned} if tuned else {}
-    )
+    files = {"trajectory": checkpoint, "renderer": renderer_path(config, run)}
+    files |= {"tuned": tuned} if tuned else {}
+    files |= {"adapted": adapted} if adapted else {}
     record = {"face": face.name, "frames": frames, "seconds": run.seconds, "config": plain(config)}
     hashes = weight_hashes(config, **files)
     write_json(output.with_name(f"{output.name}.json"), provenance() | record | {"weights": hashes})

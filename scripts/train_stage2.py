@@ -1,8 +1,9 @@
-"""python scripts/train_stage2.py [photo=FILE | clip=VIDEO | target.speaker=NAME] [tuning.steps=350]
+"""python scripts/train_stage2.py [photo=FILE | clip=VIDEO | target.speaker=NAME] [tuning.steps=350] [adapt=personal]
 
 Tunes the generator on one face -> results/<name>/stage2/<face>-<hash>/tuned.safetensors (what changed, the pivots and
 the base's hash). Without arguments the face is the first unseen speaker of the data. generate.py finds the file again
-by the same photo=, clip= or speaker.
+by the same photo=, clip= or speaker. With adapt=personal, stage 1 is adapted to the person's own speech too, and stored
+beside it (scripts/personal.py).
 """
 
 import sys
@@ -21,6 +22,7 @@ from encoders.clips import ClipEntry, FrameClip, LatentClip, content_hash, read_
 from encoders.prepare import align_photo, prepare_clip, read_photo
 from metrics.plots import save_image, side_by_side
 from scripts.invert_frames import Inverter, invert_frames, neutral_frame, portrait_clip, portrait_frames
+from scripts.personal import adapted_on, demand_speech
 from scripts.provenance import save_provenance
 from scripts.runtime import Run, RunError, launch, shown
 from scripts.stages import (
@@ -31,8 +33,10 @@ from scripts.stages import (
     the_teacher,
     weight_hashes,
 )
+from scripts.train_stage1 import train_stage1
 from stylegan2.render import render
 from stylegan2.weights import file_hash
+from trajectory.lesson import OwnSpeech, own_speech
 from tuning.pivotal import Tuned, tune, uniform_frames
 from tuning.weights import load_tuned, save_tuned
 
@@ -44,7 +48,8 @@ class Face:
     frames uint8 (N, 256, 256, 3) to tune on, with their codes w (N, L, D); w_ref (L, D): the identity latent, of the
     frame `neutral` (256, 256, 3). clip, used: the clip of the data that it comes from, and how many of its first
     frames may be tuned on (the others are scored); ref_index: the neutral frame in that clip; speech: what is said in
-    those others, if there are any.
+    those others, if there are any. own: what was said and how the face moved in the frames that may be tuned on, for
+    adapting stage 1.
     """
 
     name: str
@@ -56,11 +61,17 @@ class Face:
     used: int = 0
     ref_index: int = 0
     speech: Waveform | None = None
+    own: OwnSpeech | None = None
 
 
 def train_stage2(config: Config, run: Run) -> Path:
-    """The tuned generator of the face that the config names, made if it is not there."""
-    return tuned_on(the_face(config, run), config, run)
+    """The tuned generator of the face that the config names, made if it is not there; and its stage 1, if asked."""
+    face = the_face(config, run)
+    demand_speech(face.own, face.name, config)
+    tuned = tuned_on(face, config, run)
+    if config.adapt.enabled and face.own is not None:
+        adapted_on(face.own, face.name, tuned.parent, train_stage1(config, run), config, run)
+    return tuned
 
 
 def tuned_on(face: Face, config: Config, run: Run) -> Path:
@@ -136,8 +147,12 @@ def _face_of_video(path: Path, config: Config, run: Run) -> Face:
     chosen = uniform_frames(len(clip), config.tuning.max_frames)
     frames = np.asarray(clip.frames[[*chosen, reference]])
     inverter = Inverter(config, run)
-    w_NLD = inverter(frames, inverter.person_offset(portrait_frames(clip, config)))
-    return Face(path.stem, frames[:-1], w_NLD[:-1], frames[-1], w_NLD[-1])
+    offset_LD = inverter.person_offset(portrait_frames(clip, config))
+    w_NLD = inverter(frames, offset_LD)
+    own = None
+    if config.adapt.enabled:  # the codes of every frame cost minutes
+        own = own_speech(clip, inverter(clip.frames, offset_LD), len(clip), w_NLD[-1])
+    return Face(path.stem, frames[:-1], w_NLD[:-1], frames[-1], w_NLD[-1], own=own)
 
 
 def _face_of_data(config: Config, run: Run) -> Face:
@@ -160,6 +175,7 @@ def _face_of_data(config: Config, run: Run) -> Face:
         used=used,
         ref_index=reference,
         speech=Waveform(clip.waveform[samples_of_frames(used) :]) if only else None,
+        own=own_speech(clip, w_TLD, used, w_TLD[reference]),
     )
 
 

@@ -107,7 +107,8 @@ class ImageHead(nn.Module):
         self.conv = nn.Conv2d(in_channels, out_channels, 1)
 
     def forward(self, x_NHWC: Tensor, w_ND: Tensor) -> Tensor:
-        return pointwise(x_NHWC, self.conv.weight[:, :, 0, 0], self.affine(w_ND)) + self.conv.bias
+        x = pointwise(x_NHWC, self.conv.weight[:, :, 0, 0], self.affine(w_ND))
+        return x + cast(Tensor, self.conv.bias)
 
 
 class MappingNetwork(nn.Module):

@@ -8,6 +8,7 @@ Shapes: N images, I and O channels, D latent width, L rows of W+.
 """
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -61,7 +62,7 @@ def to_rgb(part: ToRGB, x: Tensor, w_ND: Tensor) -> Tensor:
 
 def reference_synthesis(generator: StyleGAN2, w_NLD: Tensor) -> Tensor:
     """W+ (N, L, D) -> images (N, 3, H, W), with constant noise."""
-    blocks = [generator.synthesis.get_submodule(f"b{size}") for size in generator.synthesis.sizes]
+    blocks: list[Any] = [generator.synthesis.get_submodule(f"b{size}") for size in generator.synthesis.sizes]
     x = blocks[0].const.expand(len(w_NLD), -1, -1, -1)
     x = layer(blocks[0].conv1, x, w_NLD[:, 0])
     image = to_rgb(blocks[0].torgb, x, w_NLD[:, 1])

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from reference_synthesis import reference_synthesis
 
 from stylegan2.checkpoints import read_checkpoint
 from stylegan2.convert import (
@@ -90,6 +91,20 @@ def test_synthesis_layer_is_the_convolution_with_per_sample_weights(up):
         else:
             y = F.conv2d(x[n : n + 1], weight, padding=1)
         assert torch.allclose(found[n : n + 1], bias_act(y, layer.bias), atol=1e-5)
+
+
+@pytest.mark.parametrize("clamp", [None, 0.5])
+def test_synthesis_equals_the_formulation_with_one_kernel_for_each_sample(clamp):
+    torch.manual_seed(0)
+    generator = StyleGAN2(64, w_dim=32, channels={4: 16, 8: 16, 16: 12, 32: 8, 64: 4}, conv_clamp=clamp)
+    for layer in generator.modules():
+        if isinstance(layer, SynthesisLayer):
+            torch.nn.init.constant_(layer.noise_strength, 0.3)
+    w = torch.randn(3, generator.num_rows, 32)
+    with torch.inference_mode():
+        torch.testing.assert_close(
+            generator.synthesis(w), reference_synthesis(generator, w), atol=1e-4, rtol=1e-4
+        )
 
 
 def test_published_sizes():

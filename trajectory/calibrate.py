@@ -5,7 +5,7 @@ Shapes: F frames of all clips together, C coefficients of the displacement.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -52,19 +52,29 @@ def validate(
     """Runs `net` over whole clips, one at a time (memory: one clip). No clips: a report of zeros."""
     device, was_training = space.offset_scale.device, net.training
     net.eval()
+
+    def pairs() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for clip in clips:
+            batch = read_clip(clip, features)
+            values, d, w_ref = (torch.from_numpy(x).to(device) for x in (batch.values, batch.d, batch.w_ref))
+            p_NTC = net(values, space.identity(w_ref))[0]
+            yield p_NTC[0].double().cpu().numpy(), space.encode(d)[0].double().cpu().numpy()
+
+    report = agreement(pairs(), space)
+    net.train(was_training)
+    return report
+
+
+def agreement(pairs: Iterable[tuple[np.ndarray, np.ndarray]], space: DisplacementSpace) -> Report:
+    """Of predicted and true coefficients (F, C) of several clips."""
     scale_C = space.offset_scale.expand(space.num_coefficients).cpu().numpy()
     sums = np.zeros((3, space.num_coefficients))  # of predicted * truth, predicted^2, truth^2
     distance, frames = 0.0, 0
-    for clip in clips:
-        batch = read_clip(clip, features)
-        values, d, w_ref = (torch.from_numpy(x).to(device) for x in (batch.values, batch.d, batch.w_ref))
-        p_FC = net(values, space.identity(w_ref))[0][0].double().cpu().numpy()
-        c_FC = space.encode(d)[0].double().cpu().numpy()
+    for p_FC, c_FC in pairs:
         distance += float(np.linalg.norm((p_FC - c_FC) * scale_C, axis=1).sum())
         frames += len(c_FC)
         p_FC, c_FC = p_FC - p_FC.mean(0), c_FC - c_FC.mean(0)
         sums += np.stack([(p_FC * c_FC).sum(0), (p_FC**2).sum(0), (c_FC**2).sum(0)])
-    net.train(was_training)
     count = max(frames, 1)
     predicted, truth = np.sqrt(sums[1] / count), np.sqrt(sums[2] / count)
     correlation = sums[0] / count / np.maximum(predicted * truth, 1e-9)

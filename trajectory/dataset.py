@@ -51,10 +51,14 @@ class Batch:
 
 def store_features(features: AudioFeatures, config: FeatureConfig, path: str | Path) -> None:
     """Writes a clip's feature rows once (float16): its windows overlap sevenfold and are cut again when read."""
-    values, step = features.values, config.rows_per_frame
-    rows_JM = np.concatenate([values[:-1, :step].reshape(-1, values.shape[2]), values[-1]])
     with atomic_path(path) as temporary:
-        save_file({"rows": rows_JM.astype(np.float16)}, temporary)
+        save_file({"rows": rows_of(features, config).astype(np.float16)}, temporary)
+
+
+def rows_of(features: AudioFeatures, config: FeatureConfig) -> np.ndarray:
+    """The clip's rows (J, M), each once: what `windows_of` cuts into windows again."""
+    values, step = features.values, config.rows_per_frame
+    return np.concatenate([values[:-1, :step].reshape(-1, values.shape[2]), values[-1]])
 
 
 def windows_of(rows_NJM: np.ndarray, config: FeatureConfig) -> np.ndarray:

@@ -25,25 +25,39 @@ KIND = "trajectory"
 class TrajectoryPredictor(nn.Module):
     """Net, frozen projections, feature recipe and amplitude: all that turns speech into a motion of W+.
 
-        w_t = w_ref + decode(gain * c_t)
+        w_t = w_ref + decode(gain * c_t),    c_t = net(x)_t [+ shortcut(x_t)]
 
-    gain: (C,) buffer. Regression shrinks towards the mean displacement (c = 0) what it cannot tell from the
+    shortcut: a linear layer from a frame's own window to the coefficients, which only a model that was adapted to one
+    person has (trajectory.adapt). gain: (C,) buffer. Regression shrinks towards the mean displacement (c = 0) what it cannot tell from the
     speech; gain, fitted on the validation split, stretches it back (`trajectory.calibrate`).
     """
 
     gain: Tensor
 
-    def __init__(self, net: TrajectoryNet, space: DisplacementSpace, features: FeatureConfig) -> None:
+    def __init__(
+        self, net: TrajectoryNet, space: DisplacementSpace, features: FeatureConfig, shortcut: bool = False
+    ) -> None:
         super().__init__()
         self.net, self.space, self.features = net, space, features
+        width = features.rows * features.width
+        self.shortcut = nn.Linear(width, space.num_coefficients) if shortcut else None
         self.register_buffer("gain", torch.ones(space.num_coefficients))
 
     def forward(
         self, values_NTKM: Tensor, w_ref_NLD: Tensor, state: State = None, amplitude: float = 1.0
     ) -> tuple[Tensor, State]:
         """Windows and identity latents -> (w (N, T, L, D), recurrent state)."""
-        c_NTC, state = self.net(values_NTKM, self.space.identity(w_ref_NLD), state)
+        c_NTC, state = self.coefficients(values_NTKM, w_ref_NLD, state)
         return w_ref_NLD[:, None] + self.space.decode(amplitude * self.gain * c_NTC), state
+
+    def coefficients(
+        self, values_NTKM: Tensor, w_ref_NLD: Tensor, state: State = None
+    ) -> tuple[Tensor, State]:
+        """Coefficients (N, T, C) before the gain."""
+        c_NTC, state = self.net(values_NTKM, self.space.identity(w_ref_NLD), state)
+        if self.shortcut is not None:
+            c_NTC = c_NTC + self.shortcut(values_NTKM.flatten(2))
+        return c_NTC, state
 
 
 @torch.no_grad()
@@ -95,6 +109,8 @@ def save_trajectory(
         "space": model.space.layout(),
         "features": asdict(model.features),
     }
+    if model.shortcut is not None:
+        config["shortcut"] = True
     save_weights(model, path, KIND, config, notes)
 
 
@@ -109,7 +125,7 @@ def load_trajectory(path: str | Path, device: str | torch.device = "cpu") -> Tra
     space = DisplacementSpace.from_layout(file.config["space"])
     config = TrajectoryConfig(**file.config["net"])
     net = TrajectoryNet(config, (features.rows, features.width), space.identity_dims, space.num_coefficients)
-    model = TrajectoryPredictor(net, space, features)
+    model = TrajectoryPredictor(net, space, features, file.config.get("shortcut", False))
     model.load_state_dict(file.state)
     return model.to(device).eval()
 
