@@ -30,7 +30,7 @@ FACES = "non-commercial research (made from StyleGAN2-FFHQ: NVIDIA's terms and F
 OURS = ("audio", "configs", "encoders", "metrics", "scripts", "stylegan2", "trajectory", "tuning")
 OPTIONAL = {
     "espeakng-loader": "pip install -e '.[corpus]'  (the synthetic corpus and sentences; GPL-3)",
-    "random-face": "pip install --no-deps random-face==2021.7.21.1  (only to remake the embedded generator)",
+    "random-face": "pip install --no-deps random-face==2021.7.21.1  (for generator=mobile_1024, and to remake the embedded generator)",
 }
 
 
