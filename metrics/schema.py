@@ -1,7 +1,7 @@
 """report.json's contract: a version, and a check that names the first thing that is wrong.
 
 Version 2 adds per-clip figures, speakers, paired differences and sync checks to what version 1 held. Version 1 files
-carry no number (docs/results/demo_seed*.json) and are still read.
+carry no number (docs/results/embedded_seed*.json) and are still read.
 """
 
 import json
