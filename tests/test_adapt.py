@@ -115,6 +115,11 @@ def test_the_gain_undoes_as_much_shrinking_as_speech_explains():
     assert lip_gain(noisy, true) == pytest.approx(1 + r2 * (true.std() / noisy.std() - 1))
 
 
+def test_a_face_that_is_found_late_is_enough(base):
+    late = replace(talk(), known=np.arange(FRAMES) >= FRAMES - 50)
+    assert adapt(base, late, QUICK).after["lips"] > 0.5
+
+
 def test_twice_is_the_same_and_outside_numbers_stay(base):
     torch.manual_seed(5)
     expected = torch.rand(1)
@@ -137,7 +142,16 @@ def test_too_little_speech_is_one_clear_sentence(base):
 
 
 @pytest.mark.parametrize(
-    "bad", [{"steps": 0}, {"lr": 0.0}, {"shortcut": 1.5}, {"validation": 0.0}, {"length": 1}]
+    "bad",
+    [
+        {"steps": 0},
+        {"lr": 0.0},
+        {"shortcut": 1.5},
+        {"validation": 0.0},
+        {"validation": 0.9},
+        {"calibration": "all"},
+        {"length": 1},
+    ],
 )
 def test_impossible_settings_are_refused(bad):
     with pytest.raises(ValueError, match="adapt"):

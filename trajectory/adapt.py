@@ -74,8 +74,8 @@ class AdaptConfig:
             raise ValueError(f"adapt.shortcut is {self.shortcut}; it must lie between 0 and 1")
         if self.calibration not in ("none", "lips"):
             raise ValueError(f"adapt.calibration is {self.calibration!r}; it must be 'none' or 'lips'")
-        if not 0 < self.validation < 1:
-            raise ValueError(f"adapt.validation is {self.validation}; it must lie between 0 and 1")
+        if not 0 < self.validation <= 0.5:
+            raise ValueError(f"adapt.validation is {self.validation}; it must lie above 0 and not above 0.5")
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,8 @@ def adapt(base: TrajectoryPredictor, own: OwnSpeech, config: AdaptConfig) -> Ada
 
 
 def _adapt(base: TrajectoryPredictor, own: OwnSpeech, config: AdaptConfig) -> Adapted:
-    cut = len(own.w) - round(config.validation * len(own.w))
+    known = np.flatnonzero(own.known)  # of these, not of all frames: a face may be found late
+    cut = int(known[-max(1, round(config.validation * len(known)))])
     whole, part = Lesson(base, own), Lesson(base, own.until(cut))
     steps, held_out_V = _choose(base, part, whole, cut, config)
     true_VC = whole.c[cut:]
