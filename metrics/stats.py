@@ -27,6 +27,8 @@ def weighted_interval(
     seed: int = 0,
 ) -> tuple[float, float] | None:
     """Percentile bootstrap interval of the weighted mean; a clip is drawn with its weight. None for fewer than two."""
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie between 0 and 1, got {level}")
     known = [(value, weight) for value, weight in zip(values, weights, strict=True) if value is not None]
     if len(known) < 2:
         return None
@@ -44,14 +46,7 @@ def bootstrap_interval(
 
     Clips, not frames, are drawn with replacement: frames of one clip are not independent.
     """
-    if not 0 < level < 1:
-        raise ValueError(f"level must lie between 0 and 1, got {level}")
-    known = np.array([value for value in values if value is not None], dtype=np.float64)
-    if len(known) < 2:
-        return None
-    drawn = np.random.default_rng(seed).integers(len(known), size=(resamples, len(known)))
-    low, high = np.quantile(known[drawn].mean(axis=1), [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    return weighted_interval(values, [1.0] * len(values), level, resamples, seed)
 
 
 def speaker_interval(

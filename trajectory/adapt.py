@@ -219,11 +219,7 @@ def _steps(
             group["lr"] = config.lr * 0.5 * (1 + math.cos(math.pi * step / config.steps))
         values, d = _windows(lesson, base, config, rng)
         net.train()
-        for part in (
-            net.frontend,
-            net.recurrent,
-            net.decoder,
-        ):  # what is frozen keeps its running statistics too
+        for part in (net.frontend, net.recurrent, net.decoder):  # frozen: running statistics too
             part.train(any(p.requires_grad for p in part.parameters()))
         c_NTC, _ = net(values, identity.expand(len(values), -1))
         everywhere = torch.ones_like(d[..., 0, 0], dtype=torch.bool)
