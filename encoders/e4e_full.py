@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from encoders.backbone import BackboneConfig, fill_public, stages, stem, taps
-from encoders.heads import MAX_ROWS, RowHeads, count_rows, mean_of_rows
+from encoders.heads import MAX_ROWS, RowHeads, check_kind_and_side, count_rows, mean_of_rows, rows_around
 from stylegan2.images import resize
 
 COARSE_ROWS, MIDDLE_ROWS = 3, 7  # rows 0-2 read the coarse level, 3-6 the middle one, 7 ... the fine one
@@ -44,14 +44,11 @@ class FullEncoderConfig:
     def __post_init__(self) -> None:
         self.widths, self.depths = tuple(self.widths), tuple(self.depths)
         BackboneConfig(self.widths, self.depths)
-        if self.kind not in ("e4e", "psp"):
-            raise ValueError(f'kind is "e4e" or "psp", got {self.kind!r}')
+        check_kind_and_side(self.kind, self.side)
         if not MIDDLE_ROWS < self.num_rows <= MAX_ROWS:
             raise ValueError(
                 f"num_rows is from {MIDDLE_ROWS + 1} to {MAX_ROWS} (a generator of 64 px has 10), got {self.num_rows}"
             )
-        if self.side not in (32, 64, 128, 256, 512, 1024):
-            raise ValueError(f"side must be a power of two from 32 to 1024, got {self.side}")
         if self.stage is not None and (self.kind == "psp" or not 0 <= self.stage < self.num_rows):
             raise ValueError(f"stage names a row of an e4e encoder, 0 to {self.num_rows - 1}, or null")
 
@@ -76,9 +73,8 @@ class FullEncoder(nn.Module):
             raise ValueError(
                 "the last of widths must equal head_width: the pyramid's top is the backbone's output"
             )
-        mean = torch.zeros(config.w_dim) if w_avg is None else w_avg.detach()
         self.w_avg: Tensor
-        self.register_buffer("w_avg", mean.expand(config.num_rows, -1).clone())
+        self.register_buffer("w_avg", rows_around(w_avg, config.num_rows, config.w_dim))
 
     def pyramid(self, images_N3HW: Tensor, levels: int = 3) -> list[Tensor]:
         """Features of side / 16, / 8 and / 4 px, each with the one above it added."""

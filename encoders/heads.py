@@ -130,6 +130,20 @@ class RowHeads(nn.Module):
             value.copy_(state_dict[key])
 
 
+def check_kind_and_side(kind: str, side: int) -> None:
+    """ValueError unless the public encoders have such a kind and backbone size, px."""
+    if kind not in ("e4e", "psp"):
+        raise ValueError(f'kind is "e4e" or "psp", got {kind!r}')
+    if side not in (32, 64, 128, 256, 512, 1024):
+        raise ValueError(f"side must be a power of two from 32 to 1024, got {side}")
+
+
+def rows_around(w_avg: Tensor | None, rows: int, w_dim: int) -> Tensor:
+    """The latent that corrections start from, [L, D]: w_avg ([D] or [L, D]) for each row, or zeros."""
+    mean = torch.zeros(w_dim) if w_avg is None else w_avg.detach()
+    return mean.expand(rows, -1).clone()
+
+
 def count_rows(state: Mapping[str, Tensor], fewest: int, what: str) -> int:
     """How many rows the heads in a public file's tensors write; WeightsError unless they are numbered from 0."""
     rows = {int(match[1]) for key in state if (match := re.match(r"styles\.(\d{1,4})\.", key))}

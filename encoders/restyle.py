@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from encoders.backbone import BackboneConfig, fill_public, stages, stem
-from encoders.heads import MAX_ROWS, RowHeads, count_rows, mean_of_rows
+from encoders.heads import MAX_ROWS, RowHeads, check_kind_and_side, count_rows, mean_of_rows, rows_around
 from stylegan2.images import resize
 
 
@@ -41,12 +41,9 @@ class ReStyleConfig:
     def __post_init__(self) -> None:
         self.widths, self.depths = tuple(self.widths), tuple(self.depths)
         BackboneConfig(self.widths, self.depths)
-        if self.kind not in ("e4e", "psp"):
-            raise ValueError(f'kind is "e4e" or "psp", got {self.kind!r}')
+        check_kind_and_side(self.kind, self.side)
         if not 1 <= self.num_rows <= MAX_ROWS:
             raise ValueError(f"num_rows is from 1 to {MAX_ROWS}, got {self.num_rows}")
-        if self.side not in (32, 64, 128, 256, 512, 1024):
-            raise ValueError(f"side must be a power of two from 32 to 1024, got {self.side}")
 
 
 class ReStyle(nn.Module):
@@ -60,9 +57,8 @@ class ReStyle(nn.Module):
         backbone = BackboneConfig(config.widths, config.depths)
         self.input_layer, self.body = stem(backbone, inputs=6), stages(backbone)
         self.styles = RowHeads([(config.num_rows, config.side // 16)], config.widths[-1], config.w_dim)
-        mean = torch.zeros(config.w_dim) if w_avg is None else w_avg.detach()
         self.w_avg: Tensor
-        self.register_buffer("w_avg", mean.expand(config.num_rows, -1).clone())
+        self.register_buffer("w_avg", rows_around(w_avg, config.num_rows, config.w_dim))
 
     def forward(self, images_N3HW: Tensor, made_N3HW: Tensor) -> Tensor:
         """E([x, y]), [N, L, D]: what the codes of the reconstructions y lack."""
