@@ -172,6 +172,30 @@ class MetricsConfig:
 
 
 @dataclass
+class CheckConfig:
+    """What check_assets.py recomputes, and on how much.
+
+    samples: of the generator, at each psi; reconstructions: of the encoder; people: of the viseme basis; frames: of
+    each clip in data.root. seed: of the held-out codes, far from those of training.
+    """
+
+    what: tuple[str, ...] = ("generator", "encoder", "visemes", "corpus")
+    psi: tuple[float, ...] = (0.7, 1.0)
+    samples: int = 1000
+    reconstructions: int = 500
+    people: int = 100
+    frames: int = 4
+    seed: int = 90_000
+
+    def __post_init__(self) -> None:
+        known = ("generator", "encoder", "visemes", "corpus")
+        if not self.what or not set(self.what) <= set(known):
+            raise ValueError(f"check.what is {list(self.what)}; it may hold {', '.join(known)}.")
+        if min(self.samples, self.reconstructions) < 8 or min(self.people, self.frames) < 1:
+            raise ValueError("check.samples and check.reconstructions are at least 8, people and frames 1.")
+
+
+@dataclass
 class TablesConfig:
     """Result files of reproduce_tables.py; None: results/tcd_timit/report.json and results/grid/report.json."""
 
@@ -236,6 +260,7 @@ class Config:
     adapt: AdaptConfig = field(default_factory=AdaptConfig)
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
     tables: TablesConfig = field(default_factory=TablesConfig)
+    check: CheckConfig = field(default_factory=CheckConfig)
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
     fit: HeadConfig = field(default_factory=HeadConfig)
     basis: BasisConfig = field(default_factory=BasisConfig)
