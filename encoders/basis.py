@@ -76,13 +76,13 @@ def fit_pca(d_NLD: np.ndarray, k: int) -> OffsetBasis:
     )
 
 
+MOUTH_AXES = ("open", "wide", "round", "press")
+HEAD_AXES = ("yaw", "pitch")
 AXES = (
-    "open",
-    "wide",
-    "round",
-    "press",
+    *MOUTH_AXES,
     "blink",
-)  # the viseme basis: four articulations of the mouth, and the lids
+    *HEAD_AXES,
+)  # the viseme basis: articulations, lids, and small turns of the head
 VISEMES = Path(__file__).parent / "assets" / "viseme_basis.safetensors"
 
 
@@ -97,7 +97,7 @@ class VisemeBasis:
     directions: np.ndarray
 
     def displacement(self, weights_TA: np.ndarray) -> np.ndarray:
-        """Weights (T, A), in [0, 1] where natural -> displacements (T, L, D) to add to a person's neutral code."""
+        """Weights (T, A), in [0, 1] where natural, the head's in [-1, 1] -> displacements (T, L, D) to add to a person's neutral code."""
         return np.tensordot(np.asarray(weights_TA, np.float32), self.directions, axes=1)
 
 

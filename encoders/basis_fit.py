@@ -20,11 +20,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from encoders.basis import AXES
+from encoders.basis import AXES, HEAD_AXES, MOUTH_AXES
 from stylegan2.images import resize
 from stylegan2.pairs import draw_codes
 from stylegan2.protocol import Generator, sample_w
 
+FITTED: tuple[str, ...] = (
+    *MOUTH_AXES,
+    "blink",
+)  # through landmarks; the head's axes come from encoders/basis_regression.py
 UPPER_OUTER, LOWER_OUTER = (50, 51, 52), (58, 57, 56)
 UPPER_INNER, LOWER_INNER = (61, 62, 63), (67, 66, 65)
 LEFT_CORNER, RIGHT_CORNER = (48, 60), (54, 64)
@@ -34,9 +38,13 @@ UPPER_LIDS, LOWER_LIDS = (37, 38, 43, 44), (41, 40, 47, 46)
 
 @dataclass
 class BasisConfig:
-    """rows: first and last W+ row that move; people are sampled at psi, the least frontal and the open-mouthed left out."""
+    """rows: first and last W+ row that move; people are sampled at psi, the least frontal and the open-mouthed left out.
+
+    axes: those of FITTED that are fitted; the others stay those of the embedded basis.
+    """
 
     rows: tuple[int, int] = (3, 7)
+    axes: tuple[str, ...] = FITTED
     steps: int = 300
     batch: int = 3
     lr: float = 0.01
@@ -44,8 +52,12 @@ class BasisConfig:
     people: int = 96
     landmark_steps: int = 1500  # of the landmark network, before the basis
     rest_weight: float = 6.0
-    size_weight: float = 0.02
+    size_weight: float = 0.02  # of the mouth's axes; the lids need a long way
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.axes or not set(self.axes) <= set(FITTED):
+            raise ValueError(f"basis.axes is {list(self.axes)}; it may hold {', '.join(FITTED)}")
 
 
 def axis_targets() -> Tensor:
@@ -54,7 +66,7 @@ def axis_targets() -> Tensor:
     open: the jaw drops, the corners move in a little; wide: the corners move apart; round: they come together and
     the lips part slightly; press: see `press_target`, which depends on the face; blink: the lids meet likewise.
     """
-    target = {axis: torch.zeros(68, 2) for axis in AXES}
+    target = {axis: torch.zeros(68, 2) for axis in FITTED}
 
     def move(axis: str, points: tuple[int, ...], x: float, y: float) -> None:
         target[axis][list(points)] = torch.tensor([x, y])
@@ -78,7 +90,7 @@ def axis_targets() -> Tensor:
     move("round", (53, 55), -0.08, 0)
     move("round", UPPER_INNER + UPPER_OUTER, 0, -0.03)
     move("round", LOWER_INNER + LOWER_OUTER, 0, 0.05)
-    return torch.stack([target[axis] for axis in AXES])
+    return torch.stack([target[axis] for axis in FITTED])
 
 
 def closing(points_N682: Tensor, iod_N: Tensor) -> dict[str, Tensor]:
@@ -102,10 +114,10 @@ def closing(points_N682: Tensor, iod_N: Tensor) -> dict[str, Tensor]:
 
 def point_weights() -> Tensor:
     """[A, 68]: what an axis must not move weighs as much as what it moves; the free outline of the jaw weighs little."""
-    weight = torch.ones(len(AXES), 68)
+    weight = torch.ones(len(FITTED), 68)
     weight[:, 0:17] = 0.5
     weight[:, 48:68] = 3.0
-    weight[AXES.index("blink"), 36:48] = 4.0
+    weight[FITTED.index("blink"), 36:48] = 4.0
     return weight
 
 
@@ -140,23 +152,30 @@ def choose_people(generator: Generator, landmarks: nn.Module, config: BasisConfi
     return w[(gap < gap.quantile(0.6)) & (nose.abs() / iod < 0.25)]
 
 
-def random_amplitudes(n: int, random: torch.Generator) -> Tensor:
-    """[n, A]: one mouth axis at a random amplitude, often a second one, and sometimes a blink."""
-    a = torch.zeros(n, len(AXES))
+def random_amplitudes(n: int, axes: tuple[str, ...], random: torch.Generator) -> Tensor:
+    """[n, A]: one of the mouth's `axes` at a random amplitude, often a second one, and sometimes a blink."""
+    a = torch.zeros(n, len(FITTED))
+    mouth = [FITTED.index(axis) for axis in MOUTH_AXES if axis in axes]
     for i in range(n):
-        first, second = torch.randperm(len(AXES) - 1, generator=random)[:2].tolist()
-        a[i, first] = 0.3 + 0.7 * torch.rand((), generator=random)
-        if torch.rand((), generator=random) < 0.4 and "press" not in (AXES[first], AXES[second]):
-            a[i, second] = 0.7 * torch.rand((), generator=random)
-        if torch.rand((), generator=random) < 0.25:
-            a[i, AXES.index("blink")] = 0.5 + 0.5 * torch.rand((), generator=random)
+        order = [mouth[k] for k in torch.randperm(len(mouth), generator=random).tolist()]
+        if order:
+            a[i, order[0]] = 0.3 + 0.7 * torch.rand((), generator=random)
+        both = len(order) > 1 and FITTED.index("press") not in order[:2]
+        if both and torch.rand((), generator=random) < 0.4:
+            a[i, order[1]] = 0.7 * torch.rand((), generator=random)
+        if "blink" in axes and (not mouth or torch.rand((), generator=random) < 0.25):
+            a[i, FITTED.index("blink")] = 0.5 + 0.5 * torch.rand((), generator=random)
     return a
 
 
-def start_directions(generator: Generator, config: BasisConfig) -> Tensor:
-    """The moving rows of all axes, zero: [A, rows, D]."""
+def start_directions(basis_ALD: Tensor, lids_LD: Tensor, config: BasisConfig) -> Tensor:
+    """The moving rows of the fitted axes, [A, rows, D]: zero for the mouth's, lids_LD for the blink (from nothing, the
+    landmarks of open eyes show no way to shut them); axes that are not fitted start and stay as in basis_ALD."""
     first, last = config.rows
-    return torch.zeros(len(AXES), last - first + 1, generator.w_dim)
+    moving = basis_ALD[: len(FITTED), first : last + 1].clone()
+    for axis in config.axes:
+        moving[FITTED.index(axis)] = lids_LD[first : last + 1] if axis == "blink" else 0
+    return moving
 
 
 def in_all_rows(moving: Tensor, generator: Generator, config: BasisConfig) -> Tensor:
@@ -177,10 +196,11 @@ def fit_basis(
     optimiser = torch.optim.Adam([moving], lr=config.lr, betas=(0.9, 0.99))
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, config.steps, eta_min=0.1 * config.lr)
     fixed, weights = axis_targets(), point_weights()
-    press, blink = AXES.index("press"), AXES.index("blink")
+    press, blink = FITTED.index("press"), FITTED.index("blink")
+    mouth = [FITTED.index(axis) for axis in MOUTH_AXES if axis in config.axes]
     for _ in range(config.steps):
         w = people[torch.randint(len(people), (config.batch,), generator=random)]
-        a = random_amplitudes(config.batch, random)
+        a = random_amplitudes(config.batch, config.axes, random)
         with torch.no_grad():
             neutral = generator.synthesis(w)
             points = landmarks(neutral)
@@ -197,7 +217,7 @@ def fit_basis(
         terms = {
             "landmarks": 10 * (weight * miss).mean(),
             "rest": config.rest_weight * (stays * (resize(image, 128) - resize(neutral, 128))).abs().mean(),
-            "size": config.size_weight * moving.square().sum((1, 2)).mean(),
+            "size": config.size_weight * moving[mouth].square().sum((1, 2)).sum() / len(FITTED),
         }
         optimiser.zero_grad(set_to_none=True)
         torch.stack(list(terms.values())).sum().backward()
@@ -220,9 +240,9 @@ def calibrated(
     people = choose_people(generator, landmarks, replace(config, people=48, seed=config.seed + 1))[:16]
     neutral = landmarks(generator.synthesis(people))
     iod = (neutral[:, 42:48].mean(1) - neutral[:, 36:42].mean(1)).norm(dim=1)
-    factors = torch.ones(len(AXES))
+    factors = torch.ones(len(FITTED))
     for k, target in enumerate(axis_targets()[:, 48:68]):
-        if target.any():
+        if target.any() and FITTED[k] in config.axes:
             moved = (landmarks(generator.synthesis(people + directions_ALD[k])) - neutral)[:, 48:68]
             reach = ((moved / iod[:, None, None]).mean(0) * target).sum() / target.square().sum()
             factors[k] = (1 / reach.clamp(min=0.01)).clamp(1, 2)
@@ -232,13 +252,14 @@ def calibrated(
 def draw_expressions(
     generator: Generator, directions_ALD: Tensor, people: int, group: int, rng: np.random.Generator
 ) -> Iterator[Tensor]:
-    """Codes [group, L, D] of one person at a time: neutral, then random articulations and blinks.
+    """Codes [group, L, D] of one person at a time: neutral, then random articulations, blinks and turns of the head.
 
     The training data of the encoder's displacement term; amplitudes go a little beyond 1 on purpose.
     """
     for _ in range(people):
         neutral = draw_codes(generator, 1, rng, psi=(0.5, 0.9), mixing=0.3)
-        a = rng.uniform(0, 1.15, (group, len(AXES))) * (rng.random((group, len(AXES))) < 0.5)
+        low = np.array([-1.15 if axis in HEAD_AXES else 0.0 for axis in AXES])
+        a = rng.uniform(low, 1.15, (group, len(AXES))) * (rng.random((group, len(AXES))) < 0.5)
         a[0] = 0
         amplitudes = torch.from_numpy(a.astype(np.float32)).to(neutral.device)
         yield neutral + torch.einsum("na,ald->nld", amplitudes, directions_ALD.to(neutral.device))

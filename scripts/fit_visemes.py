@@ -1,12 +1,15 @@
-"""python scripts/fit_visemes.py [pairs.folder=FOLDER] [pairs.count=4000]
+"""python scripts/fit_visemes.py [pairs.folder=FOLDER] [pairs.count=4000] [basis.axes=[blink]] [basis.landmark_steps=0]
 
-Makes the embedded viseme basis: trains the landmark network on dlib's labels of generator samples, then fits the
-articulatory axes through it (encoders/basis_fit.py). Samples come from a folder of faces-NNN.tar + w-NNN.npz, or,
-without one, from the generator. Writes results/<name>/visemes/{landmark_net,viseme_basis}.safetensors, a sheet of
-people x axes and what dlib measures on it. About 30 minutes on two cores.
+Makes the embedded viseme basis: trains the landmark network on dlib's labels of generator samples (0 steps: takes the
+embedded one), fits the articulatory axes and the lids through it (encoders/basis_fit.py; axes that basis.axes leaves
+out stay those of the embedded basis), and finds the head's by regression (encoders/basis_regression.py). Samples come
+from a folder of faces-NNN.tar + w-NNN.npz, or, without one, from the generator. Writes
+results/<name>/visemes/{landmark_net,viseme_basis}.safetensors and a sheet of people x axes; check_assets.py measures
+the result. About 30 minutes on two cores.
 """
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # our packages win over installed namesakes
@@ -15,22 +18,24 @@ import numpy as np
 import torch
 from PIL import Image
 from rich.progress import track
+from torch import Tensor
 
 from configs.schema import Config
-from encoders.basis import AXES, VisemeBasis
-from encoders.basis_fit import calibrated, fit_basis, in_all_rows, start_directions
+from encoders.basis import AXES, HEAD_AXES, VisemeBasis, load_viseme_basis
+from encoders.basis_fit import calibrated, choose_people, fit_basis, in_all_rows, start_directions
+from encoders.basis_regression import HEAD_ROWS, LID_ROWS, covariance_direction, scaled_to_reach
 from encoders.faces import DlibDetector, face_in_crop
-from encoders.geometry import aperture, width
-from encoders.landmark_net import LandmarkNet, train_landmark_net
+from encoders.landmark_net import LandmarkNet, load_landmark_net, train_landmark_net
 from scripts.provenance import save_provenance
 from scripts.runtime import Run, launch, shown
 from scripts.stages import generator_path, keyed, the_generator
 from stylegan2.images import to_uint8
 from stylegan2.pairs import SHARD, FolderPairs, draw_codes, make_pairs
 from stylegan2.protocol import Generator, sample_w
+from stylegan2.render import render
 from stylegan2.weights import atomic_path, file_hash, save_weights
 
-SHEET_PEOPLE = 12
+SHEET_PEOPLE = 6
 NOTES = {
     "licence": "non-commercial research use only; see docs/WEIGHTS.md",
     "made_by": "scripts/fit_visemes.py",
@@ -47,54 +52,51 @@ def fit_visemes(config: Config, run: Run) -> Path:
         if face is not None:
             labels[i] = face.landmarks
     with run.timed("landmark network"):
-        net = LandmarkNet()
-        losses = train_landmark_net(net, pairs, labels, config.basis.landmark_steps, config.seed)
-        for loss in track(losses, "landmark network", config.basis.landmark_steps):
-            run.fabric.log_dict({"train/loss/landmarks": loss})
+        net = LandmarkNet() if config.basis.landmark_steps else load_landmark_net()
+        if config.basis.landmark_steps:
+            losses = train_landmark_net(net, pairs, labels, config.basis.landmark_steps, config.seed)
+            for loss in track(losses, "landmark network", config.basis.landmark_steps):
+                run.fabric.log_dict({"train/loss/landmarks": loss})
     net.eval().requires_grad_(False)
     save_weights(net, folder / "landmark_net.safetensors", "landmark_net", {}, NOTES, half=True)
 
     with run.timed("basis"):
-        moving = start_directions(generator, config.basis)
-        for losses in track(fit_basis(generator, net, moving, config.basis), "basis", config.basis.steps):
+        settings, codes = config.basis, pairs.codes(np.arange(len(pairs))).numpy()
+        people = choose_people(generator, net, replace(settings, people=48, seed=settings.seed + 2))[:16]
+
+        def regressed(axis: str, rows: tuple[int, int]) -> Tensor:
+            direction = covariance_direction(codes, labels, axis, rows)
+            return torch.from_numpy(scaled_to_reach(direction, axis, generator, net, people))
+
+        known = torch.from_numpy(load_viseme_basis().directions)
+        moving = start_directions(known, regressed("blink", LID_ROWS), settings)
+        for losses in track(fit_basis(generator, net, moving, settings), "basis", settings.steps):
             run.fabric.log_dict({f"train/loss/{name}": value for name, value in losses.items()})
-    directions = calibrated(generator, net, in_all_rows(moving, generator, config.basis), config.basis)
+        fitted = calibrated(generator, net, in_all_rows(moving, generator, settings), settings)
+        head = torch.stack([regressed(axis, HEAD_ROWS) for axis in HEAD_AXES])
+    directions = torch.cat([fitted, head])
     basis = VisemeBasis(AXES, directions.numpy())
     tensors = {"directions": directions}
     save_weights(
         tensors, folder / "viseme_basis.safetensors", "viseme_basis", {"names": AXES}, NOTES, half=True
     )
-    measured = sheet(generator, basis, detector, config.seed + 1, folder / "sheet.png")
+    sheet(generator, basis, config.seed + 1, folder / "sheet.png")
     save_provenance(
-        folder,
-        config,
-        weights={"generator": file_hash(generator_path(config))},
-        seconds=run.seconds,
-        notes=measured,
+        folder, config, weights={"generator": file_hash(generator_path(config))}, seconds=run.seconds
     )
-    run.say(f"{measured}; wrote {shown(folder)}")
+    run.say(f"wrote {shown(folder)}")
     return folder
 
 
-def sheet(
-    generator: Generator, basis: VisemeBasis, detector: DlibDetector, seed: int, path: Path
-) -> dict[str, dict[str, float]]:
-    """Other people than the fit's, neutral and at full amplitude of each axis; what dlib measures, mean over people."""
+def sheet(generator: Generator, basis: VisemeBasis, seed: int, path: Path) -> None:
+    """Other people than the fit's: neutral, and full amplitude of each axis."""
     amplitudes = np.concatenate([np.zeros((1, len(AXES))), np.eye(len(AXES))])
-    moves = torch.from_numpy(basis.displacement(amplitudes))
-    rows, points = [], []
-    for w in sample_w(generator, SHEET_PEOPLE, seed, 0.7):
-        with torch.inference_mode():
-            images = to_uint8(generator.synthesis(w + moves))
-        rows.append(np.concatenate(list(images), 1))
-        faces = [face_in_crop(detector, image) for image in images]
-        points.append([np.full((68, 2), np.nan) if face is None else face.landmarks for face in faces])
+    rows = [
+        np.concatenate(list(render(generator, w.cpu().numpy() + basis.displacement(amplitudes))), 1)
+        for w in sample_w(generator, SHEET_PEOPLE, seed, 0.7)
+    ]
     with atomic_path(path) as temporary:
         Image.fromarray(np.concatenate(rows)).save(temporary)
-    landmarks = np.array(points)
-    change = {"aperture": aperture(landmarks), "width": width(landmarks)}
-    means = {name: np.nanmean(value[:, 1:] - value[:, :1], axis=0) for name, value in change.items()}
-    return {name: dict(zip(AXES, mean.round(3).tolist(), strict=True)) for name, mean in means.items()}
 
 
 def sampled(generator: Generator, config: Config, run: Run) -> Path:

@@ -5,6 +5,7 @@ landmarks (..., 68, 2) px of the 256 px crop. Lengths marked iod are over the in
 """
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,37 +13,51 @@ import torch
 from rich.progress import track
 
 from configs.schema import Config
-from encoders.basis import AXES, VisemeBasis
-from encoders.basis_fit import axis_targets
+from encoders.basis import HEAD_AXES, VisemeBasis
+from encoders.basis_fit import FITTED, axis_targets
+from encoders.basis_regression import MEASURES, REACH
 from encoders.faces import FaceDetector, face_in_crop
-from encoders.geometry import LIP_LOWER, LIP_UPPER, aperture, inter_ocular, width
+from encoders.geometry import LIP_LOWER, LIP_UPPER, MOUTH_LEFT, MOUTH_RIGHT, aperture, inter_ocular
 from encoders.identity import DlibIdentity, identity_distance
+from metrics.plots import save_image
 from stylegan2.protocol import Generator, sample_w
 from stylegan2.render import render
 from trajectory.corpus import perform
 from trajectory.sentences import SentenceSource
 from trajectory.speakers import FACE_SEEDS, Speaker, draw_speakers, face_latent
 from trajectory.visemes import AXES as ARTICULATED
+from trajectory.visemes import VISEMES, held
 
 STILL = [*range(17, 48)]  # brows, nose and eyes: what speech does not move
+SHEET_PEOPLE = 6
 EVERY = 2  # frames of a sentence that are looked at
 
 
 def visemes(
-    config: Config, generator: Generator, basis: VisemeBasis, detector: FaceDetector
+    config: Config, generator: Generator, basis: VisemeBasis, detector: FaceDetector, sheet: Path
 ) -> dict[str, Any]:
-    """Every axis at full amplitude on people whom the fit has not seen (psi 0.7).
+    """Every viseme, and every axis at full amplitude, on people whom the fit has not seen (psi 0.7).
 
-    aperture, width: mean change, iod, and its share of the target where the target changes it. outside_px: mean
-    movement of brows, nose and eyes (blink: of brows and nose). identity: median dlib distance to the neutral face.
+    Writes a sheet of the first people, the shapes in the order of the result (behind the face at rest).
+
+    aperture, width (iod), yaw, pitch, blink (of encoders/basis_regression.py): mean change, and its share of the target
+    where the axis has one. outside_px: mean movement of brows, nose and eyes (blink: of brows and nose; the head's
+    axes move all). identity: median dlib distance to the neutral face.
     """
     identity = DlibIdentity()
     codes = sample_w(generator, config.check.people, config.check.seed, 0.7)
-    moves = np.concatenate([np.zeros((1, len(basis.names))), np.eye(len(basis.names))])
-    points = np.full((len(codes), len(moves), 68, 2), np.nan)
-    likeness = np.full((len(codes), len(moves)), np.nan)
+    places = [ARTICULATED.index(name) for name in basis.names]
+    shapes = {name: held(name)[places] for name in VISEMES} | dict(
+        zip(basis.names, np.eye(len(basis.names), dtype=np.float32), strict=True)
+    )
+    weights_KV = np.stack(list(shapes.values()))  # the first is the face at rest
+    points = np.full((len(codes), len(shapes), 68, 2), np.nan)
+    likeness = np.full((len(codes), len(shapes)), np.nan)
+    rows = []
     for n, w_LD in enumerate(track(codes, "visemes", transient=True)):
-        frames = list(render(generator, w_LD.cpu().numpy() + basis.displacement(moves)))
+        frames = list(render(generator, w_LD.cpu().numpy() + basis.displacement(weights_KV)))
+        if n < SHEET_PEOPLE:
+            rows.append(np.concatenate(frames, axis=1))
         neutral = None
         for k, frame in enumerate(frames):
             if (face := face_in_crop(detector, frame)) is None:
@@ -50,33 +65,45 @@ def visemes(
             points[n, k], mine = face.landmarks, identity.embed(frame, face.landmarks)
             neutral = mine if k == 0 else neutral
             likeness[n, k] = np.nan if neutral is None else identity_distance(mine, neutral)
-    change = {"aperture": aperture(points), "width": width(points)}
-    wanted = {"aperture": intended_aperture(np.eye(len(AXES))), "width": _intended_width()}
+    save_image(sheet, np.concatenate(rows))
+    change = {name: measure(points) for name, measure in MEASURES.items()}
+    wanted = _wanted(weights_KV, basis.names)
     found: dict[str, Any] = {"people": len(codes), "detected": round(float(np.mean(~np.isnan(likeness))), 4)}
-    for k, name in enumerate(basis.names):
+    for k, name in list(enumerate(shapes))[1:]:
         record = {}
         for measure, value in change.items():
-            moved = float(np.nanmean(value[:, k + 1] - value[:, 0]))
-            target = wanted[measure][AXES.index(name)]
+            moved, target = float(np.nanmean(value[:, k] - value[:, 0])), float(wanted[measure][k])
             record[measure] = round(moved, 4)
-            record[f"{measure}_reach"] = round(moved / target, 3) if abs(target) > 0.05 else None
-        still = [*range(17, 36)] if name == "blink" else STILL
-        outside = np.linalg.norm(points[:, k + 1, still] - points[:, 0, still], axis=-1)
-        record["outside_px"] = round(float(np.nanmean(outside)), 3)
-        record["identity"] = round(float(np.nanmedian(likeness[:, k + 1])), 4)
+            if abs(target) > 0.02:
+                record[f"{measure}_reach"] = round(moved / target, 3)
+        if name not in HEAD_AXES:
+            still = [*range(17, 36)] if name == "blink" else STILL
+            outside = np.linalg.norm(points[:, k, still] - points[:, 0, still], axis=-1)
+            record["outside_px"] = round(float(np.nanmean(outside)), 3)
+        record["identity"] = round(float(np.nanmedian(likeness[:, k])), 4)
         found[name] = record
     return found
 
 
+def _wanted(weights_KV: np.ndarray, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """What K shapes should change of each measure, (K,), by the targets of the axes."""
+    targets = axis_targets().numpy()
+    fitted = np.stack(
+        [weights_KV[:, names.index(name)] if name in names else 0 * weights_KV[:, 0] for name in FITTED], 1
+    )
+    wanted = {
+        "aperture": intended_aperture(fitted),
+        "width": fitted @ (targets[:, MOUTH_RIGHT, 0] - targets[:, MOUTH_LEFT, 0]),
+    }
+    for axis, reach in REACH.items():
+        wanted[axis] = weights_KV[:, names.index(axis)] * reach if axis in names else 0 * weights_KV[:, 0]
+    return wanted
+
+
 def intended_aperture(weights_TA: np.ndarray) -> np.ndarray:
-    """How far the axes' targets part the inner lips, iod: (T, A) over basis.AXES -> (T,), relative to the face at rest."""
+    """How far the axes' targets part the inner lips, iod: (T, A) over FITTED -> (T,), relative to the face at rest."""
     targets = axis_targets().numpy()
     return weights_TA @ (targets[:, LIP_LOWER, 1] - targets[:, LIP_UPPER, 1])
-
-
-def _intended_width() -> np.ndarray:
-    targets = axis_targets().numpy()
-    return targets[:, 54, 0] - targets[:, 48, 0]
 
 
 def corpus(
@@ -123,7 +150,7 @@ def _speaking(
     frames = render(generator, (face_LD + basis.displacement(weights_TV)).astype(np.float32))
     points, sharp = _measured(frames, detector)
     found = ~np.isnan(points[:, 0, 0])
-    intended = intended_aperture(weights[:, [ARTICULATED.index(name) for name in AXES]])
+    intended = intended_aperture(weights[:, [ARTICULATED.index(name) for name in FITTED]])
     opening = aperture(points)
     corr = float(np.corrcoef(opening[found], intended[found])[0, 1]) if found.sum() > 2 else 0.0
     rest, iod = points[0], float(np.nanmean(inter_ocular(points)))

@@ -6,23 +6,26 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from configs.schema import CheckConfig
 from encoders.basis import AXES, load_viseme_basis
+from encoders.basis_fit import FITTED
 from encoders.faces import DlibDetector
 from scripts.check_assets import BARS, check_assets, judged
 from scripts.face_checks import UNLIKE, apart, generator_against
-from scripts.mouth_checks import corpus, intended_aperture, sharpness
+from scripts.mouth_checks import corpus, intended_aperture, sharpness, visemes
 from scripts.runtime import compose, resolve, start
 from stylegan2.weights import load_generator
+from trajectory.visemes import VISEMES
 
 
 def test_intended_aperture_grows_with_open_and_not_with_wide():
-    weights = np.eye(len(AXES))
-    opening = dict(zip(AXES, intended_aperture(weights), strict=True))
+    weights = np.eye(len(FITTED))
+    opening = dict(zip(FITTED, intended_aperture(weights), strict=True))
     assert opening["open"] == pytest.approx(0.33)  # the lower lip 0.30 down, the upper one 0.03 up
     assert opening["wide"] == 0 and 0 < opening["round"] < 0.1
-    assert intended_aperture(2 * weights)[AXES.index("open")] == pytest.approx(0.66)
+    assert intended_aperture(2 * weights)[FITTED.index("open")] == pytest.approx(0.66)
 
 
 def test_sharpness_falls_under_blur_and_is_zero_without_edges():
@@ -77,6 +80,16 @@ def test_the_script_writes_the_figures_and_keeps_those_of_the_other_parts(tmp_pa
     assert measured["samples"] == 8 and 0 < measured["st_lpips_alex"] < 0.5 and 0 < measured["jitter"] < 0.5
     assert report["bars"]["encoder.samples.st_lpips_alex"]["bar"] == 0.15
     assert set(report["weights"]) == {"generator", "encoder", "visemes"} and report["versions"]["torch"]
+
+
+def test_visemes_are_measured_against_their_targets_and_shown(tmp_path: Path):
+    basis, config = load_viseme_basis(), resolve(compose(["check.people=1"]))
+    found = visemes(config, load_generator("embedded"), basis, DlibDetector(), tmp_path / "sheet.png")
+    assert set(found) == {"people", "detected", *VISEMES, *AXES} - {"sil"} and found["detected"] == 1
+    assert found["aa"]["aperture"] > 0.1 > found["PP"]["aperture"] and found["aa"]["aperture_reach"] > 0.4
+    assert found["blink"]["blink"] < -0.05 and found["yaw"]["yaw"] > 0.02 and "outside_px" not in found["yaw"]
+    assert json.loads(json.dumps(found)) == found
+    assert Image.open(tmp_path / "sheet.png").size == (256 * (len(VISEMES) + len(AXES)), 256)
 
 
 @pytest.mark.slow

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from encoders.basis import AXES, load_viseme_basis
+from encoders.basis import AXES, HEAD_AXES, load_viseme_basis
 from encoders.basis_fit import (
+    FITTED,
     BasisConfig,
     axis_targets,
     calibrated,
@@ -176,15 +177,32 @@ def test_basis_fit_moves_only_its_rows(generator: StyleGAN2) -> None:
     net = LandmarkNet(8).eval().requires_grad_(False)
     net.mean.copy_(256 * torch.rand(68, 2))
     config = BasisConfig(rows=(3, 6), steps=3, batch=2, people=12)
-    moving = start_directions(generator, config)
+    known = torch.randn(len(AXES), 8, 16)
+    moving = start_directions(known, torch.full((8, 16), 0.1), config)
     losses = list(fit_basis(generator, net, moving, config))
     assert len(losses) == 3 and all(np.isfinite(list(loss.values())).all() for loss in losses)
     directions = in_all_rows(moving, generator, config)
-    assert directions.shape == (len(AXES), 8, 16)
+    assert directions.shape == (len(FITTED), 8, 16)
     assert (directions[:, :3] == 0).all() and (directions[:, 7:] == 0).all() and directions[:, 3:7].any()
     assert calibrated(generator, net, directions, config).norm() >= directions.norm()
-    people = list(draw_expressions(generator, directions, 2, 4, np.random.default_rng(0)))
-    assert people[0].shape == (4, 8, 16)
+    people = list(draw_expressions(generator, known, 2, 4, np.random.default_rng(0)))
+    assert people[0].shape == (4, 8, 16) and not torch.allclose(people[0][0], people[0][1])
+
+
+def test_axes_that_are_not_fitted_stay_as_they_were(generator: StyleGAN2) -> None:
+    torch.manual_seed(0)
+    net = LandmarkNet(8).eval().requires_grad_(False)
+    net.mean.copy_(256 * torch.rand(68, 2))
+    known, lids = torch.randn(len(AXES), 8, 16), torch.full((8, 16), 0.1)
+    config = BasisConfig(rows=(3, 6), steps=2, batch=2, people=12, axes=("wide", "blink"))
+    moving = start_directions(known, lids, config)
+    assert not moving[FITTED.index("wide")].any() and torch.equal(moving[FITTED.index("blink")], lids[3:7])
+    list(fit_basis(generator, net, moving, config))
+    fitted = calibrated(generator, net, in_all_rows(moving, generator, config), config)
+    for k, axis in enumerate(FITTED):
+        assert torch.equal(fitted[k, 3:7], known[k, 3:7]) == (axis not in config.axes)
+    with pytest.raises(ValueError, match="it may hold open"):
+        BasisConfig(axes=("yaw",))
 
 
 def test_targets_open_the_mouth_by_a_third_of_the_eye_distance() -> None:
@@ -197,8 +215,10 @@ def test_targets_open_the_mouth_by_a_third_of_the_eye_distance() -> None:
 
 def test_embedded_basis() -> None:
     basis = load_viseme_basis()
-    assert basis.names == AXES and basis.directions.shape == (5, 14, 512)
-    moving = np.abs(basis.directions).max((0, 2)) > 0
-    assert moving.tolist() == [3 <= row <= 7 for row in range(14)]
-    weights = np.eye(5)[:2]
+    assert basis.names == AXES and basis.directions.shape == (len(AXES), 14, 512)
+    moving = np.abs(basis.directions).max(2) > 0
+    for axis, rows in zip(AXES, moving, strict=True):
+        low, high = (0, 3) if axis in HEAD_AXES else (3, 7)
+        assert not rows[:low].any() and rows[high] and not rows[high + 1 :].any()
+    weights = np.eye(len(AXES))[:2]
     np.testing.assert_allclose(basis.displacement(weights), basis.directions[:2])

@@ -10,9 +10,21 @@ from hypothesis import strategies as st
 from audio.timing import frames_of_samples
 from audio.waveform import Waveform
 from trajectory.espeak import Phoneme, Utterance
-from trajectory.visemes import AXES, CONSONANTS, SEALS, VOWELS, articulate, blinks, closures, shapes_of
+from trajectory.visemes import (
+    AXES,
+    CONSONANTS,
+    SEALS,
+    VISEMES,
+    VOWELS,
+    articulate,
+    blinks,
+    closures,
+    held,
+    shapes_of,
+    sway,
+)
 
-OPEN, WIDE, ROUND, PRESS, BLINK = range(5)
+OPEN, WIDE, ROUND, PRESS, BLINK, YAW, PITCH = range(7)
 
 
 def utterance(*segments):
@@ -46,7 +58,7 @@ def test_weights_lie_in_the_unit_interval_and_every_closure_seals(segments):
     )  # a closure at the very end may need the next frame
     weights = articulate(spoken, frames)
     assert weights.shape == (frames, len(AXES)) and weights.dtype == np.float32
-    assert (weights >= 0).all() and (weights <= 1).all() and not weights[:, BLINK].any()
+    assert (weights >= 0).all() and (weights <= 1).all() and not weights[:, BLINK:].any()
     times = (np.arange(frames) + 0.5) / 25
     for closure in closures(spoken.phonemes):
         if closure.end < 0.03 or closure.depth < 1:
@@ -125,6 +137,25 @@ def test_blinks_come_every_two_to_six_seconds(seed):
     shut = np.flatnonzero(lids == 1)
     gaps = np.diff(shut) / 25
     assert shut[0] / 25 <= 4.1 and (gaps >= 1.9).all() and (gaps <= 6.1).all()
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 400))
+def test_heads_sway_slowly_and_within_bounds(seed, frames):
+    head = sway(frames, np.random.default_rng(seed))
+    assert head.shape == (frames, 2) and head.dtype == np.float32 and np.abs(head).max() <= 1
+    assert frames < 2 or np.abs(np.diff(head, axis=0)).max() < 2 * np.pi * 0.6 / 25 + 1e-6
+    assert frames < 250 or (np.ptp(head, axis=0) > 0.2).all()
+
+
+def test_fifteen_visemes_differ_and_the_labials_are_shut():
+    shapes = {name: held(name) for name in VISEMES}
+    assert len(shapes) == 15 == len({tuple(shape) for shape in shapes.values()})
+    assert not shapes["sil"].any() and shapes["PP"][OPEN] == 0 and shapes["PP"][PRESS] > 0.8
+    assert shapes["aa"][OPEN] == max(shape[OPEN] for shape in shapes.values())
+    assert shapes["ou"][ROUND] > shapes["oh"][ROUND] > shapes["ih"][ROUND] == 0
+    with pytest.raises(ValueError, match="there is no viseme 'XX'"):
+        held("XX")
 
 
 def test_every_phoneme_that_the_corpus_says_is_known():

@@ -35,8 +35,9 @@ from stylegan2.weights import atomic_path
 from trajectory.espeak import FASTEST, SLOWEST, Phoneme, synthesise, with_silence
 from trajectory.sentences import Kind, Sentence, SentenceSource, Split, splits_of
 from trajectory.speakers import FACE_SEEDS, Speaker, draw_speakers, face_latent
-from trajectory.visemes import AXES, articulate, blinks
+from trajectory.visemes import AXES, articulate, blinks, sway
 
+HEAD = (AXES.index("yaw"), AXES.index("pitch"))
 MOUTH = (0, 1, 2)  # open, wide, round: what a speaker's amplitude scales; lips close fully whoever speaks
 
 
@@ -45,7 +46,8 @@ class CorpusConfig:
     """seed: draws faces, voices, sentences and blinks; it changes everything.
 
     speakers: all of them, the last `unseen_speakers` held out; sentences: for each speaker (6: 4 train, 1 validation,
-    1 test); grid_share: of GRID's grammar, the rest free sentences; psi: truncation of the faces.
+    1 test); grid_share: of GRID's grammar, the rest free sentences; psi: truncation of the faces. sway: how far heads turn and nod, 1 is about
+    6 and 3 degrees.
     """
 
     seed: int = 0
@@ -54,6 +56,7 @@ class CorpusConfig:
     sentences: int = 6
     grid_share: float = 0.5
     psi: float = 0.7
+    sway: float = 0.5
 
     def __post_init__(self) -> None:
         if self.seed < 0:
@@ -72,11 +75,13 @@ class CorpusConfig:
             )
         if not 0 <= self.grid_share <= 1 or not 0 <= self.psi <= 1:
             raise ValueError("corpus.grid_share and corpus.psi must lie in [0, 1]")
+        if not 0 <= self.sway <= 1:
+            raise ValueError(f"corpus.sway is {self.sway}; it must lie in [0, 1], beyond it faces distort")
 
 
 @dataclass(frozen=True)
 class Performance:
-    """One clip before it has a face: waveform of exactly T frames; weights float32 (T, A) in [0, 1]."""
+    """One clip before it has a face: waveform of exactly T frames; weights float32 (T, A) in [0, 1], of the head in [-1, 1]."""
 
     speaker: Speaker
     sentence: Sentence
@@ -113,7 +118,7 @@ def plan_corpus(config: CorpusConfig) -> list[tuple[Speaker, Sentence, Split]]:
 
 
 def perform(config: CorpusConfig, speaker: Speaker, sentence: Sentence, split: Split) -> Performance:
-    """Says one sentence: silence before and after it, loudness and pace that vary, hiss, blinks."""
+    """Says one sentence: silence before and after it, loudness and pace that vary, hiss, blinks, a head that sways."""
     rng = np.random.default_rng([config.seed, 2, speaker.face, *sentence.name.encode()])
     rate = int(np.clip(round(speaker.rate * rng.uniform(0.95, 1.06)), SLOWEST, FASTEST))
     pitch = int(np.clip(speaker.pitch + rng.integers(-3, 4), 0, 100))
@@ -128,6 +133,7 @@ def perform(config: CorpusConfig, speaker: Speaker, sentence: Sentence, split: S
     weights_TA = articulate(utterance, frames)
     weights_TA[:, MOUTH] *= speaker.amplitude
     weights_TA[:, AXES.index("blink")] = blinks(frames, rng)
+    weights_TA[:, HEAD] = config.sway * sway(frames, rng)
     waveform = Waveform(np.clip(samples, -1, 1).astype(np.float32))
     return Performance(speaker, sentence, split, waveform, utterance.phonemes, weights_TA)
 

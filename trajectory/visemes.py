@@ -1,7 +1,7 @@
 """Phonemes -> the movement of a mouth over articulatory axes, with coarticulation.
 
-T video frames, A axes. Weights lie in [0, 1]: 0 is the speaker's rest (lips together, neutral), 1 the axis' full
-amplitude. What the face does with them is the viseme basis' business (encoders/basis.py).
+T video frames, A axes. Weights lie in [0, 1], the head's in [-1, 1]: 0 is the speaker's rest (lips together, neutral),
+1 the axis' full amplitude. What the face does with them is the viseme basis' business (encoders/basis.py).
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,8 @@ import numpy as np
 from audio.timing import FPS
 from trajectory.espeak import Phoneme, Utterance
 
-AXES = ("open", "wide", "round", "press", "blink")  # jaw drop, spread, pucker, lips pressed, eyelids
+# Jaw drop, spread, pucker, lips pressed; eyelids; turn and nod of the head.
+AXES = ("open", "wide", "round", "press", "blink", "yaw", "pitch")
 # How firmly the lips press, and how much of the opening they seal: p b m all of it, the teeth on the lip most of it.
 SEALS = {"p": (0.9, 1.0), "b": (0.85, 1.0), "m": (0.7, 1.0), "f": (0.35, 0.7), "v": (0.3, 0.7)}
 
@@ -64,6 +65,11 @@ CONSONANTS = {
 }
 REST = Target(0.0, jaw=1.0, lips=0.8)
 SHORT_PAUSE = Target(0.12, jaw=0.5, lips=0.3)  # between words the mouth does not close
+# The usual 15 visemes, and the phoneme here whose shape stands for each.
+VISEMES = {
+    "sil": "_", "PP": "p", "FF": "f", "TH": "T", "DD": "t", "kk": "k", "CH": "S", "SS": "s", "nn": "l", "RR": "r",
+    "aa": "A", "E": "E", "ih": "i", "oh": "o", "ou": "u",
+}  # fmt: skip
 ALIASES = {
     "u:": "u", "i:": "i", "A:": "A", "A@": "A", "O:": "O", "O@": "O", "o@": "O", "O2": "0", "3:": "3", "VR": "V",
     "IR": "I", "aa": "a", "a:": "a", "e:": "e", "E:": "E", "o:": "o", "@L": "@",
@@ -90,8 +96,20 @@ def shapes_of(name: str) -> tuple[Target, ...] | None:
     return None
 
 
+def held(viseme: str) -> np.ndarray:
+    """Weights (A,) of a viseme that is held, without neighbours; ValueError for a name that is not in VISEMES."""
+    if viseme not in VISEMES:
+        raise ValueError(f"there is no viseme {viseme!r}; there are {', '.join(VISEMES)}")
+    name, weights_A = VISEMES[viseme], np.zeros(len(AXES), np.float32)
+    if name in SEALS:
+        weights_A[AXES.index("press")] = SEALS[name][0]
+    target = REST if name == "_" else (VOWELS | CONSONANTS)[name]
+    weights_A[:3] = target.open, target.wide, target.round
+    return weights_A
+
+
 def articulate(utterance: Utterance, num_frames: int) -> np.ndarray:
-    """Weights (T, A) of an utterance at 25 fps, sampled at the frames' centres; the blink column is zero.
+    """Weights (T, A) of an utterance at 25 fps, sampled at the frames' centres; the columns of lids and head are zero.
 
     Dominance blending (Cohen and Massaro 1993) with flat-topped Gaussian dominance as wide as its phoneme is long,
     so fast speech overlaps and undershoots as it should:
@@ -167,6 +185,15 @@ def blinks(num_frames: int, rng: np.random.Generator) -> np.ndarray:
         lids_T = np.maximum(lids_T, np.clip(rise_T, 0, 1).astype(np.float32))
         shut += rng.uniform(2.0, 6.0)
     return lids_T
+
+
+def sway(num_frames: int, rng: np.random.Generator) -> np.ndarray:
+    """Yaw and pitch of a head that is held loosely, (T, 2) in [-1, 1]: each three slow waves of 0.1 to 0.6 Hz."""
+    times_T = np.arange(num_frames) / FPS
+    waves = rng.uniform((0.1, 0, 0.5), (0.6, 2 * np.pi, 1.0), (2, 3, 3))
+    frequency, phase, height = (waves[..., i, None] for i in range(3))
+    wave = (height * np.sin(2 * np.pi * frequency * times_T + phase)).sum(1) / height.sum(1)
+    return wave.T.astype(np.float32)
 
 
 def _targets(phoneme: Phoneme) -> tuple[Target, ...] | None:
