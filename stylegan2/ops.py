@@ -48,4 +48,4 @@ def bias_act(x: Tensor, bias: Tensor, clamp: float | None = None) -> Tensor:
 
 def full_precision(x: Tensor) -> torch.autocast:
     """A context in which autocast is off: for the small, precision-hungry parts of a network."""
-    return torch.autocast(x.device.type, enabled=False)
+    return torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False)
