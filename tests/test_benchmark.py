@@ -11,7 +11,7 @@ import torch
 from scripts import benchmark, runtime, step_speed, synthesis_speed, timing
 from stylegan2.generator import StyleGAN2
 
-TINY = ["experiment=smoke", "encoder=plain", "benchmark.sizes=[32]", "benchmark.step_size=32", "benchmark.repeats=1",
+TINY = ["experiment=smoke", "encoder=plain", "encoder.inversion.person_steps=0", "benchmark.sizes=[32]", "benchmark.step_size=32", "benchmark.repeats=1",
         "benchmark.threads=[1]", "benchmark.allocators=[tuned]", "benchmark.full_encoder=false",
         "benchmark.clip_seconds=0.16", "device=cpu"]  # fmt: skip
 
