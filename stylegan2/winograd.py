@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.grad import conv2d_weight
 
 # Interpolation at 0, 1, -1, 2, -2 and infinity.
 B_T = torch.tensor(
@@ -65,9 +66,7 @@ class _Conv3x3(torch.autograd.Function):
         turned = weight_OIKK.flip(2, 3).transpose(0, 1)
         return (
             conv3x3(grad_NOHW, turned) if wanted[0] else None,
-            torch.nn.grad.conv2d_weight(x_NIHW, weight_OIKK.shape, grad_NOHW, padding=1)
-            if wanted[1]
-            else None,
+            conv2d_weight(x_NIHW, weight_OIKK.shape, grad_NOHW, padding=1) if wanted[1] else None,
             grad_NOHW.sum((0, 2, 3)) if wanted[2] else None,
         )
 
