@@ -204,6 +204,41 @@ class TablesConfig:
 
 
 @dataclass
+class BenchmarkConfig:
+    """What benchmark.py measures.
+
+    sizes: px of the StyleGAN2s (config F); embedded: and the embedded generator. step_size: px of the tuning step.
+    threads: 0 stands for all cores. allocators: "default" (glibc's) and "tuned" (as the scripts set it).
+    repeats: counted rounds, whose median is reported. clock: "wall", or "cpu" on a busy machine.
+    full_encoder: measure the full e4e, too. clip_seconds: of the speech in end_to_end.
+    """
+
+    sizes: tuple[int, ...] = (256, 512, 1024)
+    embedded: bool = True
+    step_size: int = 256
+    batches: tuple[int, ...] = (1,)
+    threads: tuple[int, ...] = (1, 0)
+    precisions: tuple[str, ...] = ("float32", "bfloat16")
+    allocators: tuple[str, ...] = ("default", "tuned")
+    repeats: int = 5
+    clock: Literal["wall", "cpu"] = "wall"
+    full_encoder: bool = True
+    clip_seconds: float = 4.0
+
+    def __post_init__(self) -> None:
+        if self.repeats < 1 or self.clip_seconds <= 0 or min((*self.batches, *self.sizes), default=0) < 1:
+            raise ValueError("benchmark.repeats, clip_seconds, batches and sizes must be positive.")
+        for name, allowed in (
+            ("precisions", {"float32", "bfloat16", "float16"}),
+            ("allocators", {"default", "tuned"}),
+        ):
+            if not getattr(self, name) or not set(getattr(self, name)) <= allowed:
+                raise ValueError(
+                    f"benchmark.{name} is {list(getattr(self, name))}; it may hold {', '.join(sorted(allowed))}."
+                )
+
+
+@dataclass
 class Config:
     """name: results go to results_dir/name. resume: "auto", a state file, or "none" (train anew).
 
@@ -214,6 +249,7 @@ class Config:
     entry: which file of the catalogue of public weights download_weights.py fetches.
     tuned: "auto" (the generator that stage 2 tuned on this face, if there is one), a file, or "none".
     adapted: the same of the stage 1 that was adapted to this person; "auto" looks for it only if adapt is on.
+    what: the part that benchmark.py measures.
     """
 
     name: str = "demo"
@@ -241,6 +277,7 @@ class Config:
     network: Literal["g_ema", "g", "d", "encoder"] = "g_ema"
     layout: Literal["rosinality", "nvidia"] = "rosinality"
     entry: str | None = None
+    what: Literal["all", "synthesis", "encoder", "tuning_step", "stage1_step", "end_to_end"] = "all"
 
     data: DataConfig = field(default_factory=DataConfig)
     prepare: PrepareConfig = field(default_factory=PrepareConfig)
@@ -261,6 +298,7 @@ class Config:
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
     tables: TablesConfig = field(default_factory=TablesConfig)
     check: CheckConfig = field(default_factory=CheckConfig)
+    benchmark: BenchmarkConfig = field(default_factory=BenchmarkConfig)
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
     fit: HeadConfig = field(default_factory=HeadConfig)
     basis: BasisConfig = field(default_factory=BasisConfig)

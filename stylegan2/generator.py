@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from stylegan2.layers import Mapping, SynthesisLayer, ToRGB
 from stylegan2.ops import upsample2
-from stylegan2.protocol import NoiseMode
+from stylegan2.protocol import NoiseMode, Start
 from stylegan2.weights import WeightsError, assemble
 
 Channels = MappingType[int, int] | MappingType[str, int]
@@ -81,17 +81,31 @@ class Synthesis(nn.Module):
             inputs = 0 if size == 4 else channels[size // 2]
             self.add_module(f"b{size}", Block(inputs, channels[size], w_dim, size, clamp))
 
-    def forward(self, w_NLD: Tensor, noise: NoiseMode = "const") -> Tensor:
+    def forward(self, w_NLD: Tensor, noise: NoiseMode = "const", start: Start | None = None) -> Tensor:
+        """start: what the first blocks make of these latents, if that is known."""
         if w_NLD.ndim != 3 or tuple(w_NLD.shape[1:]) != (self.num_rows, self.w_dim):
             raise ValueError(
                 f"expected W+ latents (N, {self.num_rows}, {self.w_dim}), got {tuple(w_NLD.shape)}"
             )
-        x = image = None
-        for k, size in enumerate(self.sizes):
-            rows = w_NLD[:, max(2 * k - 1, 0) : 2 * k + 2]
-            x, image = self.get_submodule(f"b{size}")(x, image, rows, noise)
+        start = start or Start(0, None)
+        x, image = start.repeated(len(w_NLD))
+        _, image = self._blocks(x, image, w_NLD, noise, range(start.blocks, len(self.sizes)))
         assert image is not None  # there is always the 4 px block
         return image
+
+    @torch.no_grad()
+    def start(self, w_LD: Tensor, rows: int) -> Start:
+        """What all latents with the first `rows` rows of w_LD have in common, with constant noise."""
+        blocks = rows // 2  # block k reads rows up to 2 k + 1
+        return Start(blocks, *self._blocks(None, None, w_LD[None], "const", range(blocks)))
+
+    def _blocks(
+        self, x: Tensor | None, image: Tensor | None, w_NLD: Tensor, noise: NoiseMode, blocks: range
+    ) -> tuple[Tensor | None, Tensor | None]:
+        for k in blocks:
+            rows = w_NLD[:, max(2 * k - 1, 0) : 2 * k + 2]
+            x, image = self.get_submodule(f"b{self.sizes[k]}")(x, image, rows, noise)
+        return x, image
 
 
 class StyleGAN2(nn.Module):
@@ -134,6 +148,9 @@ class StyleGAN2(nn.Module):
             "mapping_layers": self.mapping.num_layers,
             "conv_clamp": self.conv_clamp,
         }
+
+    def start(self, w_LD: Tensor, rows: int) -> Start:
+        return self.synthesis.start(w_LD, rows)
 
     def forward(self, z_NZ: Tensor, noise: NoiseMode = "const") -> Tensor:
         """z (N, Z) -> image (N, 3, H, W), the same w in every row."""

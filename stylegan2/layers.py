@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stylegan2 import winograd
 from stylegan2.ops import SQRT2, bias_act, blur, full_precision
 from stylegan2.protocol import NoiseMode
 
@@ -107,12 +108,19 @@ class SynthesisLayer(nn.Module):
         with full_precision(x_NIHW):
             style_NI = self.affine(w_ND.to(self.weight.dtype))
             demod_NO = torch.rsqrt(F.linear(style_NI.square(), self.weight.square().sum((2, 3))) + 1e-8)
-        x = self._convolve(x_NIHW * _channels(style_NI, x_NIHW))
-        # leaky_relu(sqrt 2 x) = sqrt 2 leaky_relu(x): the gain goes into scale and offsets, to pass pixels less often
-        scale = _channels(demod_NO * SQRT2, x)
+            # leaky_relu(sqrt 2 x) = sqrt 2 leaky_relu(x): the gain goes into scale and offsets
+            scale_NO, bias_O = demod_NO * SQRT2, self.bias * SQRT2
+        if len(x_NIHW) == 1 and x_NIHW.numel() > self.weight.numel():  # scaling the kernel is less work
+            x = self._convolve(
+                x_NIHW, self.weight * style_NI[0, :, None, None] * scale_NO[0, :, None, None, None], bias_O
+            )
+        else:
+            x = self._convolve(x_NIHW * _channels(style_NI, x_NIHW), self.weight)
+            x = torch.addcmul(bias_O.to(x.dtype)[:, None, None], x, _channels(scale_NO, x))
         pattern = self._noise(x, noise)
-        x = x * scale if pattern is None else torch.addcmul((pattern * SQRT2).to(x.dtype), x, scale)
-        x = F.leaky_relu(x + (self.bias * SQRT2).to(x.dtype)[:, None, None], 0.2)
+        if pattern is not None:
+            x = x.add_(pattern * SQRT2)  # in place, here and below: no gradient needs what was there
+        x = F.leaky_relu_(x, 0.2)
         return x if self.clamp is None else x.clamp(-self.clamp, self.clamp)
 
     def _noise(self, x: Tensor, noise: NoiseMode) -> Tensor | None:
@@ -125,10 +133,13 @@ class SynthesisLayer(nn.Module):
             return torch.randn(x.shape[0], 1, *x.shape[2:], device=x.device) * self.noise_strength
         raise ValueError(f"noise must be 'const', 'random' or 'none', got {noise!r}")
 
-    def _convolve(self, x: Tensor) -> Tensor:
-        if not self.up:
-            return F.conv2d(x, self.weight, padding=1)
-        return blur(F.conv_transpose2d(x, self.weight.transpose(0, 1), stride=2), padding=1, gain=4)
+    def _convolve(self, x: Tensor, weight_OIKK: Tensor, bias_O: Tensor | None = None) -> Tensor:
+        if self.up:
+            x = F.conv_transpose2d(x, weight_OIKK.transpose(0, 1), stride=2)
+            return blur(x, padding=1, gain=4, bias_C=bias_O)
+        if winograd.pays(x, weight_OIKK):
+            return winograd.conv3x3(x, weight_OIKK, bias_O)
+        return F.conv2d(x, weight_OIKK, bias_O, padding=1)
 
 
 class ToRGB(nn.Module):
@@ -146,7 +157,8 @@ class ToRGB(nn.Module):
         with full_precision(x_NIHW):
             x = x_NIHW.to(self.weight.dtype)
             style_NI = self.affine(w_ND.to(x.dtype)) * self.gain
-            x = F.conv2d(x * _channels(style_NI, x), self.weight, self.bias)
+            kernel_N3I = self.weight[:, :, 0, 0] * style_NI[:, None]
+            x = torch.baddbmm(self.bias[:, None], kernel_N3I, x.flatten(2)).unflatten(2, x.shape[2:])
         return x if self.clamp is None else x.clamp(-self.clamp, self.clamp)
 
 

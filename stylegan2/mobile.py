@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stylegan2.layers import MAX_LAYERS
-from stylegan2.protocol import NoiseMode
+from stylegan2.protocol import NoiseMode, Start
 
 FULL_RESOLUTION = 1024
 FEATURES = {4: 512, 8: 512, 16: 512, 32: 512, 64: 512, 128: 256, 256: 128, 512: 64}
@@ -177,25 +177,39 @@ class MobileStyleGAN(nn.Module):
     def mapping(self, z_ND: Tensor) -> Tensor:
         return self.map(z_ND)
 
-    def features(self, w_NLD: Tensor, noise: NoiseMode = "const") -> Tensor:
+    def features(self, w_NLD: Tensor, noise: NoiseMode = "const", start: Start | None = None) -> Tensor:
         """W+ -> features (N, H, W, C) that the image head reads."""
-        x = _nhwc(self.const).expand(len(w_NLD), -1, -1, -1)
-        x = self.first(x, w_NLD[:, 0], noise)
-        for i, block in enumerate(self.blocks):
-            x = block(x, self.row(w_NLD, 2 * i + 1), self.row(w_NLD, 2 * i + 2), noise)
+        start = start or Start(0, _nhwc(self.const))
+        x, _ = start.repeated(len(w_NLD))
+        assert x is not None
+        return self._blocks(x, w_NLD, noise, range(start.blocks, 1 + len(self.blocks)))
+
+    @torch.no_grad()
+    def start(self, w_LD: Tensor, rows: int) -> Start:
+        """What all latents with the first `rows` rows of w_LD have in common, with constant noise."""
+        blocks = (rows + 1) // 2 if rows < self.num_rows else 1 + len(self.blocks)
+        return Start(blocks, self._blocks(_nhwc(self.const), w_LD[None], "const", range(blocks)))
+
+    def _blocks(self, x: Tensor, w_NLD: Tensor, noise: NoiseMode, blocks: range) -> Tensor:
+        """Block 0 is the first convolution, with row 0; block i reads rows up to 2 i."""
+        for i in blocks:
+            if i == 0:
+                x = self.first(x, w_NLD[:, 0], noise)
+            else:
+                x = self.blocks[i - 1](x, self.row(w_NLD, 2 * i - 1), self.row(w_NLD, 2 * i), noise)
         return x
 
     def row(self, w_NLD: Tensor, index: int) -> Tensor:
         """Row `index` of a full W+, (N, D): the last one for rows that the latents do not have."""
         return w_NLD[:, min(index, self.num_rows - 1)]
 
-    def synthesis(self, w_NLD: Tensor, noise: NoiseMode = "const") -> Tensor:
-        """W+ (N, L, D) -> images (N, 3, R, R) in about [-1, 1]."""
+    def synthesis(self, w_NLD: Tensor, noise: NoiseMode = "const", start: Start | None = None) -> Tensor:
+        """W+ (N, L, D) -> images (N, 3, R, R) in about [-1, 1]. start: what the first blocks make of it, if known."""
         if w_NLD.ndim != 3 or w_NLD.shape[1:] != (self.num_rows, self.w_dim):
             raise ValueError(
                 f"expected W+ of shape [N, {self.num_rows}, {self.w_dim}], got {list(w_NLD.shape)}"
             )
-        image = self.head(self.features(w_NLD, noise), self.row(w_NLD, 2 * len(self.blocks) + 1))
+        image = self.head(self.features(w_NLD, noise, start), self.row(w_NLD, 2 * len(self.blocks) + 1))
         return _nchw(inverse_haar(image) if self.wavelet_head else image).contiguous()
 
 

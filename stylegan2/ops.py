@@ -18,12 +18,14 @@ def fir(x: Tensor) -> Tensor:
     return (taps[:, None] * taps[None, :]).expand(x.shape[1], 1, 4, 4)
 
 
-def blur(x_NCHW: Tensor, padding: int, gain: float = 1.0, stride: int = 1) -> Tensor:
-    """Zero-pads, filters, keeps every stride-th pixel: H -> (H + 2 padding - 4) // stride + 1.
+def blur(
+    x_NCHW: Tensor, padding: int, gain: float = 1.0, stride: int = 1, bias_C: Tensor | None = None
+) -> Tensor:
+    """Zero-pads, filters, adds the bias, keeps every stride-th pixel: H -> (H + 2 padding - 4) // stride + 1.
 
     A 4 x 4 depthwise convolution: on the CPU twice as fast as two 1-d ones or as sums of slices.
     """
-    return F.conv2d(x_NCHW, fir(x_NCHW) * gain, padding=padding, stride=stride, groups=x_NCHW.shape[1])
+    return F.conv2d(x_NCHW, fir(x_NCHW) * gain, bias_C, stride, padding, groups=x_NCHW.shape[1])
 
 
 def upsample2(x_NCHW: Tensor) -> Tensor:
@@ -48,4 +50,4 @@ def bias_act(x: Tensor, bias: Tensor, clamp: float | None = None) -> Tensor:
 
 def full_precision(x: Tensor) -> torch.autocast:
     """A context in which autocast is off: for the small, precision-hungry parts of a network."""
-    return torch.autocast(x.device.type, enabled=False)
+    return torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False)

@@ -3,6 +3,7 @@
 Shapes: N images, L rows of W+, D latent width, H = W = resolution.
 """
 
+from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -38,6 +39,22 @@ class Generator(Protocol):
     def synthesis(self, w: Tensor, /, noise: NoiseMode = "const") -> Tensor:
         """w (N, L, D) -> image (N, 3, H, W) in about [-1, 1], not clamped. Video needs constant noise."""
         ...
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a synthesis can go on: features (1, ...) and image so far after the first `blocks` blocks."""
+
+    blocks: int
+    features: Tensor | None
+    image: Tensor | None = None
+
+    def repeated(self, n: int) -> tuple[Tensor | None, Tensor | None]:
+        """Both for n images."""
+        features, image = (
+            None if x is None else x.expand(n, -1, -1, -1) for x in (self.features, self.image)
+        )
+        return features, image
 
 
 def truncate(w: Tensor, w_avg: Tensor, psi: float) -> Tensor:
