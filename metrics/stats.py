@@ -26,10 +26,13 @@ def weighted_interval(
     resamples: int = 2000,
     seed: int = 0,
 ) -> tuple[float, float] | None:
-    """Percentile bootstrap interval of the weighted mean; a clip is drawn with its weight. None for fewer than two."""
+    """Percentile bootstrap interval of the weighted mean; a clip is drawn with its weight. None for fewer than two.
+
+    The values are sorted first: the draws are the same whatever order the clips came in.
+    """
     if not 0 < level < 1:
         raise ValueError(f"level must lie between 0 and 1, got {level}")
-    known = [(value, weight) for value, weight in zip(values, weights, strict=True) if value is not None]
+    known = sorted((value, weight) for value, weight in zip(values, weights, strict=True) if value is not None)
     if len(known) < 2:
         return None
     v, w = np.array(known, dtype=np.float64).T
