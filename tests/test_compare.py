@@ -54,6 +54,18 @@ def video(path: Path, levels: Any = LEVELS, fps: int = 25, size=(64, 64), sound:
     return path
 
 
+def greyscale(path: Path) -> None:
+    """Pictures of one channel."""
+    with av.open(str(path), "w") as target:
+        stream: Any = target.add_stream("libx264", rate=25)
+        stream.width = stream.height = 64
+        stream.pix_fmt = "gray"
+        for level in LEVELS:
+            picture = av.VideoFrame.from_ndarray(np.full((64, 64), level, np.uint8), format="gray")
+            target.mux(stream.encode(picture))
+        target.mux(stream.encode())
+
+
 def rotated(path: Path) -> None:
     """Landscape pictures whose header says that they are to be turned by a quarter: 48 x 64 become 64 x 48."""
     plain = video(path.with_name("plain.mp4"), size=(48, 64), sound=False)
@@ -149,7 +161,7 @@ def test_a_paired_difference_from_another_method(two, tmp_path):
 
 def test_hostile_folders_are_listed_file_by_file(tmp_path, capsys):
     truth, made, output = tmp_path / "truth", tmp_path / "made", tmp_path / "out"
-    for name in ("fine", "missing", "truncated", "silent", "empty", "fast", "grey", "short", "long"):
+    for name in ("fine", "missing", "truncated", "silent", "empty", "fast", "grey", "white", "short", "long"):
         video(truth / f"{name}.mp4")
     video(truth / "rotated.mp4", size=(64, 48))
     video(truth / "turned.mp4", size=(64, 48))
@@ -160,8 +172,9 @@ def test_hostile_folders_are_listed_file_by_file(tmp_path, capsys):
     (made / "truncated.mp4").write_bytes(data[: len(data) // 2])
     video(made / "silent.mp4", sound=False)
     (made / "empty.mp4").touch()
-    video(made / "fast.mp4", np.repeat(LEVELS, 2)[: 2 * N], fps=50)
-    video(made / "grey.mp4", [NO_FACE] * N)
+    video(made / "fast.mp4", LEVELS[(np.arange(60 * N // 25) * 25 / 60).round().astype(int).clip(max=N - 1)], fps=60)
+    greyscale(made / "grey.mp4")
+    video(made / "white.mp4", [NO_FACE] * N)
     video(made / "short.mp4", LEVELS[:-4])
     video(made / "long.mp4", [*LEVELS, 90, 90])
     rotated(made / "rotated.mp4")
@@ -181,14 +194,14 @@ def test_hostile_folders_are_listed_file_by_file(tmp_path, capsys):
     }
     assert all(name in error for name in status)
     notes = {name: "; ".join(f["notes"]) for name, f in files.items()}
-    assert "no sound" in notes["silent"] and "50 frames per second" in notes["fast"]
-    assert "no face is found in 100.0%" in notes["grey"] and "turned by 90" in notes["rotated"]
+    assert "no sound" in notes["silent"] and "60 frames per second" in notes["fast"]
+    assert "no face is found in 100.0%" in notes["white"] and "turned by 90" in notes["rotated"]
     assert "4 frames shorter" in notes["short"] and "2 frames longer" in notes["long"]
     clips = {c["clip"]: c["figures"] for c in report["clips"] if c["row"] == "made"}
     assert set(clips) == set(files) - {"extra", "faceless"}  # penalised, not dropped
-    for name in ("fine", "silent", "fast", "rotated", "long"):
+    for name in ("fine", "silent", "fast", "grey", "rotated", "long"):
         assert clips[name]["mouth_corr"] > 0.99 and clips[name]["detection_rate"] == 1, name
-    for name in ("missing", "truncated", "empty", "turned", "grey"):
+    for name in ("missing", "truncated", "empty", "turned", "white"):
         assert clips[name]["mouth_corr"] == 0 and clips[name]["detection_rate"] == 0, name
     assert clips["missing"]["psnr"] < 12  # black, and not a frozen face, which images measures would reward
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from audio.waveform import Waveform
 from encoders.faces import DlibDetector
 from encoders.identity import DlibIdentity
 from encoders.video import iter_frames, write_video
@@ -22,23 +23,24 @@ FRAMES = 1000
 REAL = Path(__file__).resolve().parents[2] / "shared" / "real"
 
 
-def long_video(path: Path, base: list[np.ndarray], count: int, noise: float) -> Path:
+def long_video(path: Path, base: list[np.ndarray], count: int, noise: float, sound: Waveform) -> Path:
     rng = np.random.default_rng(0)
     grains = [rng.normal(0, noise, (256, 256, 1)) for _ in range(7)]
     frames = (np.clip(base[t % len(base)] + grains[t % 7], 0, 255).astype(np.uint8) for t in range(count))
-    write_video(path, frames, preset="ultrafast")
+    write_video(path, frames, sound, preset="ultrafast")
     return path
 
 
 @pytest.mark.slow  # a minute or two of one core
-def test_1000_frames_at_256_px_in_stated_time_and_memory(clip_folder, tmp_path):
-    """200 ms of one core a frame; and 800 more frames need no more memory than the first 200."""
+def test_1000_frames_at_256_px_in_stated_time_and_memory(clip_folder, speech, tmp_path):
+    """200 ms of one core a frame, with every judge but the perceptual ones; and 800 more frames need no more memory
+    than the first 200."""
     base = list(islice(iter_frames(next(clip_folder.rglob("*.mp4"))), 12))
-    judges = Judges(DlibDetector(), identity=DlibIdentity())
+    judges = Judges(DlibDetector(), identity=DlibIdentity(), sync=load_judge("own")[0])
     peaks = []
     for count in (200, FRAMES):
-        true = long_video(tmp_path / f"true_{count}.mp4", base, count, 0)
-        made = long_video(tmp_path / f"made_{count}.mp4", base, count, 4)
+        true = long_video(tmp_path / f"true_{count}.mp4", base, count, 0, speech(count))
+        made = long_video(tmp_path / f"made_{count}.mp4", base, count, 4, speech(count))
         started = time.process_time()
         record, result = score_one(Pair("x", "x", true, made), "made", judges, PairOptions(every=5))
         seconds = time.process_time() - started
@@ -46,6 +48,7 @@ def test_1000_frames_at_256_px_in_stated_time_and_memory(clip_folder, tmp_path):
         assert result is not None and record["status"] == "scored" and record["frames"] == count
         figures = result.scores[0].figures
         assert (figures["detection_rate"] or 0) > 0.98 and (figures["csim_dlib"] or 0) > 0.9
+        assert figures["sync_confidence"] is not None and result.scores[1].figures["sync_offset"] is not None
         print(f"{count} frames: {seconds:.1f} s of one core, peak {peaks[-1]:.0f} MB")
     assert seconds < 0.2 * FRAMES
     assert peaks[1] - peaks[0] < 100

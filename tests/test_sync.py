@@ -284,6 +284,13 @@ def test_windows_stream_through_the_public_judge_whatever_the_batch():
 # ------------------------------------------------------------------------------------------------------ columns
 
 
+def test_a_clip_of_75_frames_is_scored():
+    """The public script drops face tracks of fewer than 100 frames, which is every clip of GRID."""
+    both = embeddings(120)
+    late = clip_figures(PublicSync(SmallPublic()), both[17:88], both[20:91])  # 71 windows of 75 frames
+    assert late["lse_offset"] == 3 and None not in late.values()
+
+
 def test_each_network_fills_columns_of_its_own_name(tmp_path, monkeypatch, speech):
     monkeypatch.setenv("TALKING_HEADS_WEIGHTS", str(tmp_path))
     judge, absent = load_judge()
