@@ -188,6 +188,8 @@ def footnotes(rows: Sequence[Row], absent: Mapping[str, str]) -> list[str]:
     lines = [f"No FID: {reason}." for reason in reasons if reason]
     lines += [f"No {column}: {reason}." for column, reason in absent.items()]
     for row in rows:
+        if row.get("identical_frames") is None:
+            continue  # shift_5 of two folders has no pictures of its own
         if (left_out := row["n_clips"] - row.get("n_psnr", row["n_clips"])) > 0:
             lines.append(
                 f"PSNR of {row['name']} ({row['split']}): {left_out} of {row['n_clips']} clips are identical to the "
