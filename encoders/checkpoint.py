@@ -45,6 +45,16 @@ def load_checkpoint(
         random.set_state(state["random"])
         rng.bit_generator.state = state["rng"]
         return int(state["step"])
-    except (AttributeError, EOFError, KeyError, RuntimeError, TypeError, ValueError, pickle.UnpicklingError) as error:
+    except (
+        AttributeError,
+        EOFError,
+        KeyError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+        pickle.UnpicklingError,
+    ) as error:
         reason = " ".join(str(error).split())[:120]
-        raise WeightsError(f"{path} is no checkpoint of this {what} ({reason}): start anew with resume=none.") from error
+        raise WeightsError(
+            f"{path} is no checkpoint of this {what} ({reason}): start anew with resume=none."
+        ) from error

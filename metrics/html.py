@@ -13,7 +13,8 @@ STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem; color: #222 }
 table { border-collapse: collapse; font-size: 13px } th, td { padding: .25rem .6rem; text-align: right }
 th:first-child, td:first-child { text-align: left } tr:nth-child(even) { background: #f4f4f2 }
-td small { color: #777; margin-left: .5rem } .what, th:last-child { text-align: left; color: #555; font-size: 12px }
+td { white-space: nowrap } td small { color: #777; margin-left: .5rem }
+.what, th:last-child { white-space: normal; text-align: left; color: #555; font-size: 12px }
 .wide { overflow-x: auto } .pair { display: flex; gap: .5rem; flex-wrap: wrap } figure { margin: 0 0 .5rem }
 video { width: 20rem; max-width: 100%; background: #000 } img { max-width: 100% } .bad { color: #b3261e }
 section { border-top: 1px solid #ccc; margin-top: 1.5rem }
@@ -89,9 +90,9 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
             continue
         cells = [f"<td>{escape(name)}</td>"]
         for row in rows:
-            span = row.get("interval", {}).get(name)
-            hint = f"<small>{span[0]:.3g} … {span[1]:.3g}</small>" if span and span[0] < span[1] else ""
-            cells.append(f"<td>{escape(shown(name, row.get(name)))}{hint}</td>")
+            low, high = (shown(name, end) for end in row.get("interval", {}).get(name, (None, None)))
+            spread = f"<small>{low} … {high}</small>" if low != high else ""
+            cells.append(f"<td>{shown(name, row.get(name))}{spread}</td>")
         lines.append("".join([*cells, f'<td class="what">{escape(definition)}</td>']))
     return '<div class="wide"><table>' + "".join(f"<tr>{line}</tr>" for line in lines) + "</table></div>"
 

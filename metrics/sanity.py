@@ -67,7 +67,9 @@ def sync_check(
             if moved is None or weak:
                 verdict = "no signal"
             else:
-                gaps = [late[c] - ours[c] for c in ours.keys() & late.keys() if None not in (ours[c], late[c])]  # type: ignore[operator]
+                gaps = [
+                    late[c] - ours[c] for c in ours.keys() & late.keys() if None not in (ours[c], late[c])
+                ]  # type: ignore[operator]
                 moved["median"] = float(np.median(gaps))
                 by = "median" if measure.endswith(("_lag", "_offset")) else "mean"
                 verdict = "moves" if sign * moved[by] >= least else "broken"
@@ -89,11 +91,6 @@ def warnings_of(checks: Iterable[dict[str, Any]]) -> list[str]:
                 f"the mouth of {where} does not follow the truth: mouth_corr is too low to be tested"
             )
     return lines
-
-
-def unrelated(scores: Iterable[ClipScore], row: str, least: float = 0.2) -> list[str]:
-    """Clips of a row whose lips do not follow the truth at any lag that counts: mouth_corr below `least`."""
-    return [s.clip for s in scores if s.row == row and (s.figures["mouth_corr"] or 0.0) < least]
 
 
 def unsynced(scores: Iterable[ClipScore], rows: Iterable[str]) -> list[dict[str, Any]]:
@@ -132,7 +129,9 @@ def _out_of_sync(confidence: str, sure: float, late: float | None, others: Seque
         unknown = "sound and lips look unrelated, or the face is unlike those that the network knows"
         return f"{confidence} is {sure:.2g}, below {limit:g}: {unknown}"
     if abs(late) > 1:
-        doubt = "" if limit is not None else f", if {confidence} {sure:.2g} is sure enough (no limit is known)"
+        doubt = (
+            "" if limit is not None else f", if {confidence} {sure:.2g} is sure enough (no limit is known)"
+        )
         return f"the lips come {abs(late):.0f} frames {'late' if late > 0 else 'early'}{doubt}"
     return None
 

@@ -32,7 +32,9 @@ def weighted_interval(
     """
     if not 0 < level < 1:
         raise ValueError(f"level must lie between 0 and 1, got {level}")
-    known = sorted((value, weight) for value, weight in zip(values, weights, strict=True) if value is not None)
+    known = sorted(
+        (value, weight) for value, weight in zip(values, weights, strict=True) if value is not None
+    )
     if len(known) < 2:
         return None
     v, w = np.array(known, dtype=np.float64).T

@@ -45,7 +45,9 @@ def renderer_path(config: Config, run: Run) -> Path:
 def weight_hashes(config: Config, **more: Path) -> dict[str, str]:
     """sha256 of the weight files that a stage used."""
     files = {"generator": generator_path(config), "encoder": encoder_path(config), **more}
-    found = {path: file_hash(path) for path in set(files.values())}  # generator and renderer are often one file
+    found = {
+        path: file_hash(path) for path in set(files.values())
+    }  # generator and renderer are often one file
     return {name: found[path] for name, path in files.items()}
 
 

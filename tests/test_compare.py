@@ -16,6 +16,7 @@ from audio.waveform import Waveform
 from encoders.faces import Face
 from encoders.video import write_video
 from metrics import gather, pairs
+from metrics import report as report_module
 from metrics.gather import Judges
 from metrics.schema import check_report
 from scripts import compare, pages, runtime
@@ -129,6 +130,15 @@ def test_two_folders_end_in_a_report_tables_and_a_page(two, capsys):
     assert page.count("<section>") == 1 and "late 3" in page
 
 
+def test_the_page_says_at_the_clip_that_its_lips_are_out_of_sync(two, monkeypatch):
+    record = {"row": "late 3", "split": "all", "clip": "s1/a", "reason": "the lips come 3 frames late"}
+    monkeypatch.setattr(report_module, "unsynced", lambda scores, rows: [record])
+    assert run(*two) == 0
+    top, clip = (two[2] / "index.html").read_text().split("<section>")
+    assert "in 1 of 2 clips (s1/a: the lips come 3 frames late)" in top and record["reason"] in clip
+    assert "sync_confidence" not in clip  # figures that nobody measured are not listed
+
+
 def test_the_page_needs_nothing_from_elsewhere(two):
     assert run(*two) == 0
 
@@ -172,7 +182,11 @@ def test_hostile_folders_are_listed_file_by_file(tmp_path, capsys):
     (made / "truncated.mp4").write_bytes(data[: len(data) // 2])
     video(made / "silent.mp4", sound=False)
     (made / "empty.mp4").touch()
-    video(made / "fast.mp4", LEVELS[(np.arange(60 * N // 25) * 25 / 60).round().astype(int).clip(max=N - 1)], fps=60)
+    video(
+        made / "fast.mp4",
+        LEVELS[(np.arange(60 * N // 25) * 25 / 60).round().astype(int).clip(max=N - 1)],
+        fps=60,
+    )
     greyscale(made / "grey.mp4")
     video(made / "white.mp4", [NO_FACE] * N)
     video(made / "short.mp4", LEVELS[:-4])

@@ -45,7 +45,9 @@ def run(clips: Path, results: Path, *more: str) -> int:
     sizes = ("channels=[8,8,8,16]", "dim=16", "n_mels=20")
     settings = (f"folders=['{clips}']", f"held={clips}", "clips=2", "windows=16", "save_every=2")
     arguments = [f"sync_net.{size}" for size in sizes] + [f"sync_train.{setting}" for setting in settings]
-    return runtime.attempt(train_sync, runtime.compose([*arguments, f"results_dir={results}", "name=run", *more]))
+    return runtime.attempt(
+        train_sync, runtime.compose([*arguments, f"results_dir={results}", "name=run", *more])
+    )
 
 
 def test_clips_become_a_judge_and_a_run_goes_on(clips, tmp_path, capsys):

@@ -1,5 +1,6 @@
 """The traps of the field's scripts: each test first falls into one as those scripts do, then asks our measure."""
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 
 from configs.schema import MetricsConfig
 from encoders.geometry import landmark_distance, mouth_distance
+from encoders.perceptual import load_perceptual
 from metrics.evaluate import summarise
 from metrics.frechet import Gaussian, fid_of, frechet_distance
 from metrics.gather import MEANS, ClipScore
@@ -17,6 +19,7 @@ from metrics.report import COLUMNS
 from metrics.sequence import sequence_figures
 from scripts.judges import distance_columns
 from stylegan2.catalogue import CATALOGUE, FOLDER
+from stylegan2.images import to_tensor
 
 few = settings(max_examples=20, deadline=None)
 
@@ -43,6 +46,24 @@ def test_grey_psnr_does_not_see_a_wrong_colour():
     assert np.array_equal(*grey)  # the naive PSNR: infinite
     assert psnr(green, true) == pytest.approx(10 * np.log10(255**2 / ((59**2 + 30**2) / 3)))
     assert ssim(green, true) < 0.95
+
+
+def test_growing_blur_of_a_face_is_never_rewarded(face):
+    """By no image measure that looks at more than pixels either."""
+    blurred = [face, *(cv2.GaussianBlur(face, (0, 0), sigma) for sigma in (0.7, 1.5, 3.0, 6.0))]
+    distance = load_perceptual("alex")
+    with torch.inference_mode():
+        x = torch.nn.functional.avg_pool2d(to_tensor(np.stack(blurred)), 2)
+        apart = distance(x, x[:1].expand(len(x), -1, -1, -1)).tolist()
+        back = distance(x[:1].expand(len(x), -1, -1, -1), x).tolist()
+    assert (
+        apart == sorted(apart)
+        and apart[0] == pytest.approx(0, abs=1e-6)
+        and apart == pytest.approx(back, rel=1e-4)
+    )
+    for measure in (psnr, ssim):
+        values = [measure(frame, face) for frame in blurred]
+        assert values == sorted(values, reverse=True)
 
 
 def test_the_perceptual_distance_is_named_by_network_and_version(tmp_path, monkeypatch):
@@ -84,7 +105,10 @@ def test_landmark_distances_are_symmetric_and_zero_for_the_same(a, b):
 def test_the_average_of_batches_fids_is_no_fid():
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(2, 400, 12))
-    parts = [fid_of(gaussian(a), gaussian(b), None)[0] for a, b in zip(x.reshape(20, 20, 12), y.reshape(20, 20, 12), strict=True)]
+    parts = [
+        fid_of(gaussian(a), gaussian(b), None)[0]
+        for a, b in zip(x.reshape(20, 20, 12), y.reshape(20, 20, 12), strict=True)
+    ]
     whole = fid_of(gaussian(x), gaussian(y), None)[0]
     assert whole is not None and np.mean([part for part in parts if part is not None]) > 10 * whole
 
@@ -107,7 +131,9 @@ def test_the_frechet_distance_is_symmetric_and_zero_for_the_same(seed):
     one, other = (x.mean, x.covariance), (y.mean, y.covariance)
     there, back = frechet_distance(*one, *other), frechet_distance(*other, *one)
     assert there == pytest.approx(back, rel=1e-6) and there > 0
-    assert frechet_distance(*one, *one) == pytest.approx(0, abs=1e-4 * max(1.0, float(np.trace(x.covariance))))
+    assert frechet_distance(*one, *one) == pytest.approx(
+        0, abs=1e-4 * max(1.0, float(np.trace(x.covariance)))
+    )
 
 
 # --------------------------------------------------------------------------------------------------------- tables
@@ -120,7 +146,9 @@ def test_the_order_of_the_clips_changes_no_figure_and_no_interval(order):
     scores = []
     for number in range(9):
         figures = dict.fromkeys(MEANS) | {"psnr": rng.normal(25, 3), "lmd_mouth": rng.normal(2, 0.3)}
-        scores.append(ClipScore("ours", "all", f"c{number}", 50, figures, np.zeros(1), np.zeros(1), f"s{number % 3}"))
+        scores.append(
+            ClipScore("ours", "all", f"c{number}", 50, figures, np.zeros(1), np.zeros(1), f"s{number % 3}")
+        )
     (one,), (other,) = summarise(scores), summarise([scores[i] for i in order])
     for name in ("psnr", "lmd_mouth"):
         assert one[name] == pytest.approx(other[name])
