@@ -155,7 +155,9 @@ class EncoderTrainer:
     @property
     def parts(self) -> dict[str, Part]:
         parts: dict[str, Part] = {"encoder": self.encoder, "ema": self.ema, "optimiser": self.optimiser}
-        return parts | ({} if self.adversary is None else {"adversary": self.adversary})
+        if self.adversary is not None:
+            parts["adversary"] = self.adversary
+        return parts
 
     def save(self, path: Path) -> None:
         save_checkpoint(path, self.parts, self.random, self.rng, self.step)

@@ -67,10 +67,6 @@ def sync_check(
             if moved is None or weak:
                 verdict = "no signal"
             else:
-                gaps = [
-                    late[c] - ours[c] for c in ours.keys() & late.keys() if None not in (ours[c], late[c])
-                ]  # type: ignore[operator]
-                moved["median"] = float(np.median(gaps))
                 by = "median" if measure.endswith(("_lag", "_offset")) else "mean"
                 verdict = "moves" if sign * moved[by] >= least else "broken"
             found.append(record | {"verdict": verdict})

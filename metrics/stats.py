@@ -80,7 +80,7 @@ def speaker_interval(
 def paired_difference(
     ours: Mapping[str, float | None], theirs: Mapping[str, float | None], speakers: Mapping[str, str]
 ) -> dict[str, Any] | None:
-    """Mean of ours - theirs over the clips that both have, with intervals; None if they share none.
+    """Mean (and median) of ours - theirs over the clips that both have, with intervals; None if they share none.
 
     ours, theirs: clip -> figure; speakers: clip -> speaker. A paired difference is far tighter than the difference of
     two means, because hard clips are hard for both.
@@ -92,6 +92,7 @@ def paired_difference(
     who = [speakers.get(clip, clip) for clip in shared]
     return {
         "mean": float(np.mean(gaps)),
+        "median": float(np.median(gaps)),
         "interval": bootstrap_interval(gaps),
         "interval_speakers": speaker_interval(gaps, who),
         "n_clips": len(shared),

@@ -33,9 +33,9 @@ def long_video(path: Path, base: list[np.ndarray], count: int, noise: float, sou
     return path
 
 
-# In a process of its own, whose peak no other work has set before.
+# In a process of its own, whose peak no other work has set before: VmHWM, since ru_maxrss begins at the parent's.
 MEASURED = """
-import json, resource, sys, time
+import json, sys, time
 from pathlib import Path
 from encoders.faces import DlibDetector
 from encoders.identity import DlibIdentity
@@ -50,7 +50,8 @@ keep_freed_memory()
 judges = Judges(DlibDetector(), identity=DlibIdentity(), sync=load_judge("own")[0])
 started = time.process_time()
 record, result = score_one(Pair("x", "x", *map(Path, sys.argv[1:])), "made", judges, PairOptions(every=5))
-seconds, peak = time.process_time() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+seconds = time.process_time() - started
+peak = next(int(line.split()[1]) / 1024 for line in open("/proc/self/status") if line.startswith("VmHWM"))
 rows = {score.row: score.figures for score in result.scores}
 print(json.dumps([record["status"], record["frames"], seconds, peak, rows]))
 """
