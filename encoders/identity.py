@@ -15,7 +15,7 @@ import torch
 
 from encoders.backbone import IdentityNet, identity_from_public
 from encoders.faces import FaceError, dlib_model_path
-from stylegan2.catalogue import path_of
+from stylegan2.catalogue import demanded, path_of
 from stylegan2.checkpoints import read_foreign
 from stylegan2.images import to_tensor
 from stylegan2.weights import WeightsError
@@ -76,12 +76,7 @@ def arcface_path() -> Path:
 
 def load_arcface(path: str | Path | None = None, device: torch.device | str = "cpu") -> ArcFaceIdentity:
     """The public IR-SE50, by default where the catalogue finds it; WeightsError if it is not there or is another."""
-    path = Path(path) if path is not None else arcface_path()
-    if not path.is_file():
-        raise WeightsError(
-            f"no ArcFace weights at {path}: python scripts/download_weights.py entry=ir_se50, or put "
-            "model_ir_se50.pth there"
-        )
+    path = demanded("ir_se50", "ArcFace", path)
     try:
         net = identity_from_public(read_foreign(path).encoder)
     except WeightsError as error:

@@ -28,12 +28,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
+from encoders.checkpoint import Part, load_checkpoint, save_checkpoint
 from encoders.e4e import CompactE4E
 from encoders.e4e_full import FullEncoder
 from encoders.latent_discriminator import Adversary, AdversaryConfig
 from encoders.train_data import Batch, Draw, augmented
 from encoders.train_judges import ImageJudges
-from stylegan2.weights import WeightsError, atomic_path
+from stylegan2.weights import WeightsError
 
 
 @dataclass
@@ -151,34 +152,19 @@ class EncoderTrainer:
         self.rng = np.random.default_rng(seed)
         self.step = 0
 
+    @property
+    def parts(self) -> dict[str, Part]:
+        parts: dict[str, Part] = {"encoder": self.encoder, "ema": self.ema, "optimiser": self.optimiser}
+        if self.adversary is not None:
+            parts["adversary"] = self.adversary
+        return parts
+
     def save(self, path: Path) -> None:
-        state = {
-            "encoder": self.encoder.state_dict(),
-            "ema": self.ema.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "random": self.random.get_state(),
-            "rng": self.rng.bit_generator.state,
-            "step": self.step,
-            "adversary": None if self.adversary is None else self.adversary.state_dict(),
-        }
-        with atomic_path(path) as temporary:
-            torch.save(state, temporary)
+        save_checkpoint(path, self.parts, self.random, self.rng, self.step)
 
     def load(self, path: Path) -> None:
         """Goes on from a checkpoint of the same networks; WeightsError for another one."""
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        if (state.get("adversary") is None) != (self.adversary is None):
-            raise WeightsError(
-                f"{path} was made with another encoder_train.adversary.weight: restore it, or start anew with resume=none."
-            )
-        self.encoder.load_state_dict(state["encoder"])
-        self.ema.load_state_dict(state["ema"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.random.set_state(state["random"])
-        self.rng.bit_generator.state = state["rng"]
-        if self.adversary is not None:
-            self.adversary.load_state_dict(state["adversary"])
-        self.step = state["step"]
+        self.step = load_checkpoint(path, self.parts, self.random, self.rng, "encoder")
         self.set_stage()
 
     def learning_rate(self) -> float:

@@ -28,9 +28,10 @@ from audio.sync import (
     sync_figures,
 )
 from audio.waveform import Waveform
+from encoders.checkpoint import Part, load_checkpoint, save_checkpoint
 from encoders.clips import FrameClip
 from encoders.sync import mouth_picture
-from stylegan2.weights import WeightsError, atomic_path
+from stylegan2.weights import WeightsError
 
 
 @dataclass
@@ -109,6 +110,7 @@ class SyncTrainer:
         self.net, self.config, self.clips = net.train().requires_grad_(True), config, usable
         self.windows = [mouth_windows(clip.mouths) for clip in usable]  # views: one float picture a frame
         self.log_scale = nn.Parameter(torch.tensor(math.log(10.0), device=next(net.parameters()).device))
+        self.temperature = nn.ParameterDict({"log_scale": self.log_scale})
         groups = [
             {"params": list(net.parameters()), "weight_decay": config.weight_decay},
             {"params": [self.log_scale], "weight_decay": 0.0},
@@ -118,38 +120,16 @@ class SyncTrainer:
         self.rng = np.random.default_rng(config.seed)
         self.step = 0
 
+    @property
+    def parts(self) -> dict[str, Part]:
+        return {"net": self.net, "temperature": self.temperature, "optimiser": self.optimiser}
+
     def save(self, path: Path) -> None:
-        state = {
-            "net": self.net.state_dict(),
-            "log_scale": self.log_scale.detach(),
-            "optimiser": self.optimiser.state_dict(),
-            "random": self.random.get_state(),
-            "rng": self.rng.bit_generator.state,
-            "step": self.step,
-        }
-        with atomic_path(path) as temporary:
-            torch.save(state, temporary)
+        save_checkpoint(path, self.parts, self.random, self.rng, self.step)
 
     def load(self, path: Path) -> None:
         """Goes on from a checkpoint of the same network; WeightsError for another one."""
-        if not path.is_file():
-            raise WeightsError(
-                f"There is no checkpoint {path}: check resume=, or start anew with resume=none."
-            )
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            self.net.load_state_dict(state["net"])
-            self.optimiser.load_state_dict(state["optimiser"])
-            self.random.set_state(state["random"])
-            self.rng.bit_generator.state = state["rng"]
-            with torch.no_grad():
-                self.log_scale.copy_(state["log_scale"])
-            self.step = state["step"]
-        except (KeyError, RuntimeError, ValueError, EOFError) as error:
-            reason = " ".join(str(error).split())[:120]
-            raise WeightsError(
-                f"{path} is no checkpoint of this sync network ({reason}): start anew with resume=none."
-            ) from error
+        self.step = load_checkpoint(path, self.parts, self.random, self.rng, "sync network")
 
     def learning_rate(self) -> float:
         """A warm-up over 50 steps and a cosine to a fiftieth."""

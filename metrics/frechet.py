@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stylegan2.catalogue import path_of
+from stylegan2.catalogue import demanded, path_of
+from stylegan2.weights import WeightsError
 
 Inception = Callable[[Tensor], np.ndarray]
 
@@ -98,17 +99,14 @@ def load_inception(
         import pytorch_fid.inception as package
     except ImportError:
         return None, "pytorch-fid is not installed: pip install pytorch-fid"
-    path = Path(path) if path is not None else inception_path()
-    if not path.is_file():
-        return (
-            None,
-            f"no Inception weights at {path}: python scripts/download_weights.py entry=inception_fid, "
-            f"or put {package.FID_WEIGHTS_URL} there",
-        )
+    try:
+        path = demanded("inception_fid", "Inception", path)
+    except WeightsError as error:
+        return None, str(error)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         network = _inception(package, state).to(device).eval()
-    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+    except (OSError, EOFError, RuntimeError, TypeError, pickle.UnpicklingError) as error:
         return (
             None,
             f"{path} is not pytorch-fid's weight file, or is damaged ({type(error).__name__}): fetch it again",

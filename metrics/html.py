@@ -13,6 +13,8 @@ STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem; color: #222 }
 table { border-collapse: collapse; font-size: 13px } th, td { padding: .25rem .6rem; text-align: right }
 th:first-child, td:first-child { text-align: left } tr:nth-child(even) { background: #f4f4f2 }
+td { white-space: nowrap } td small { color: #777; margin-left: .5rem }
+.what, th:last-child { white-space: normal; text-align: left; color: #555; font-size: 12px }
 .wide { overflow-x: auto } .pair { display: flex; gap: .5rem; flex-wrap: wrap } figure { margin: 0 0 .5rem }
 video { width: 20rem; max-width: 100%; background: #000 } img { max-width: 100% } .bad { color: #b3261e }
 section { border-top: 1px solid #ccc; margin-top: 1.5rem }
@@ -53,7 +55,7 @@ def page(report: Mapping[str, Any], clips: Sequence[ClipView], pictures: Sequenc
     parts = [f"<h1>{escape(title)}</h1>"]
     clips_line = f"{rows[0]['n_clips']} clips of {rows[0].get('n_speakers', '?')} speakers, {rows[0]['n_frames']} frames"
     parts.append(
-        f"<p>{escape(clips_line)}; image measures on the {escape(str(report.get('crop', 'face')))} crop.</p>"
+        f"<p>{escape(clips_line)}; means over clips with their 95 % bootstrap interval; image measures on the {escape(str(report.get('crop', 'face')))} crop.</p>"
     )
     parts += [f'<p class="bad">{escape(line)}</p>' for line in report.get("warnings", [])]
     parts.append(_table(rows))
@@ -63,10 +65,6 @@ def page(report: Mapping[str, Any], clips: Sequence[ClipView], pictures: Sequenc
     parts += [_section(clip) for clip in clips]
     parts.append("<h2>Rules</h2><dl>")
     parts += [f"<dt><b>{escape(k)}</b></dt><dd>{escape(v)}</dd>" for k, v in report.get("rules", {}).items()]
-    parts.append("</dl><h2>Measures</h2><dl>")
-    parts += [
-        f"<dt><b>{escape(k)}</b></dt><dd>{escape(v)}</dd>" for k, v in report.get("measures", {}).items()
-    ]
     parts.append(
         f"</dl><details><summary>Versions and weights</summary><pre>{_made_from(report)}</pre></details>"
     )
@@ -85,15 +83,17 @@ def _link(path: str) -> str:
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:
-    columns = [name for name in COLUMNS if any(row.get(name) is not None for row in rows)]
-    lines = ["".join(f"<th>{escape(cell)}</th>" for cell in ("row", *columns, "clips"))]
-    for row in rows:
-        cells = [f"<td>{escape(str(row['name']))}</td>"]
-        for name in columns:
-            span = row.get("interval", {}).get(name)
-            hint = f' title="95 %: {span[0]:.4g} to {span[1]:.4g}"' if span else ""
-            cells.append(f"<td{hint}>{escape(shown(name, row.get(name)))}</td>")
-        lines.append("".join([*cells, f"<td>{row['n_clips']}</td>"]))
+    """One line a measure, one column a row: thirty measures beside one another would not fit."""
+    lines = ["".join(f"<th>{escape(cell)}</th>" for cell in ("", *(str(row["name"]) for row in rows), ""))]
+    for name, (definition, _) in COLUMNS.items():
+        if all(row.get(name) is None for row in rows):
+            continue
+        cells = [f"<td>{escape(name)}</td>"]
+        for row in rows:
+            low, high = (shown(name, end) for end in row.get("interval", {}).get(name, (None, None)))
+            spread = f"<small>{low} … {high}</small>" if low != high else ""
+            cells.append(f"<td>{shown(name, row.get(name))}{spread}</td>")
+        lines.append("".join([*cells, f'<td class="what">{escape(definition)}</td>']))
     return '<div class="wide"><table>' + "".join(f"<tr>{line}</tr>" for line in lines) + "</table></div>"
 
 
@@ -110,7 +110,8 @@ def _files(files: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _section(clip: ClipView) -> str:
-    figures = ", ".join(f"{name} {shown(name, clip.figures.get(name))}" for name in SHOWN)
+    known = (name for name in SHOWN if clip.figures.get(name) is not None)
+    figures = ", ".join(f"{name} {shown(name, clip.figures[name])}" for name in known)
     videos = "".join(
         f'<figure><video controls preload="metadata" src="{_link(path)}"></video><figcaption>{escape(caption)}</figcaption></figure>'
         for caption, path in clip.videos.items()

@@ -30,6 +30,8 @@ def psnr(predicted: np.ndarray, true: np.ndarray) -> float:
 def ssim(predicted: np.ndarray, true: np.ndarray) -> float:
     """SSIM of Wang et al. 2004: Gaussian window of sigma 1.5 (11 px), population covariance, mean over channels."""
     _check(predicted, true)
+    if np.array_equal(predicted, true):
+        return 1.0  # the ground_truth row, without its 40 ms a frame
     value: Any = structural_similarity(
         true,
         predicted,

@@ -169,8 +169,7 @@ def _plain(value: Any) -> Any:
 
 
 def markdown(rows: Sequence[Row], absent: Mapping[str, str] | None = None) -> str:
-    """A Markdown table; columns that no row has are left out. Below stands why there is no FID, which columns of
-    `absent` (column: reason) are missing, and in which rows the PSNR is a mean over fewer clips."""
+    """A Markdown table, with footnotes below; columns that no row has are left out. absent: column -> reason."""
     columns = [name for name in COLUMNS if any(row.get(name) is not None for row in rows)]
     lines = ["| row | split | " + " | ".join(columns) + " | frames | clips |"]
     lines.append("|---|---|" + "---:|" * (len(columns) + 2))
@@ -179,17 +178,18 @@ def markdown(rows: Sequence[Row], absent: Mapping[str, str] | None = None) -> st
         lines.append(
             f"| {row['name']} | {row['split']} | {' | '.join(cells)} | {row['n_frames']} | {row['n_clips']} |"
         )
-    notes = [
-        f"\nNo FID: {reason}." for reason in dict.fromkeys(row.get("fid_reason") for row in rows) if reason
-    ]
-    notes += [f"\n{line}" for line in footnotes(rows, absent or {})]
+    notes = [f"\n{line}" for line in footnotes(rows, absent or {})]
     return "\n".join(lines + notes) + "\n"
 
 
 def footnotes(rows: Sequence[Row], absent: Mapping[str, str]) -> list[str]:
-    """Why columns are missing, and which PSNR is a mean over fewer clips than the row has."""
-    lines = [f"No {column}: {reason}." for column, reason in absent.items()]
+    """Why there is no FID and no column of `absent`, and which PSNR is a mean over fewer clips than the row has."""
+    reasons = dict.fromkeys(row.get("fid_reason") for row in rows)
+    lines = [f"No FID: {reason}." for reason in reasons if reason]
+    lines += [f"No {column}: {reason}." for column, reason in absent.items()]
     for row in rows:
+        if row.get("identical_frames") is None:
+            continue  # shift_5 of two folders has no pictures of its own
         if (left_out := row["n_clips"] - row.get("n_psnr", row["n_clips"])) > 0:
             lines.append(
                 f"PSNR of {row['name']} ({row['split']}): {left_out} of {row['n_clips']} clips are identical to the "

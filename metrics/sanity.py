@@ -4,13 +4,17 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
+
 from metrics.gather import ClipScore
 from metrics.rows import SHIFT
 from metrics.stats import mean_over, paired_difference
 
-# Below this confidence sound and lips do not belong together. sync_confidence: see docs/models/sync.md; lse_c: in-sync
-# faces have 5 and more, unrelated ones about 1.
-LEAST_CONFIDENCE = {"sync_confidence": 0.32, "lse_c": 2.0}
+# Below this confidence sound and lips do not belong together, measured in docs/models/sync.md. There is none for lse_c:
+# nobody has measured one with these crops.
+LEAST_CONFIDENCE = {"sync_confidence": 0.32}
+# Below this share of the median of its row's clips, of which there must be some, a clip stands out.
+STANDS_OUT, SOME = 0.5, 4
 # measure: (signal the unshifted row must have, least change under the shift, sign of a change for the worse)
 SYNC: dict[str, tuple[float, float, int]] = {
     "mouth_corr": (0.2, 0.05, -1),
@@ -26,7 +30,6 @@ LAGS = {
     "mouth_lag": ("mouth_corr_best", 0.4),
     "width_lag": ("width_corr_best", 0.4),
     "sync_offset": ("sync_confidence", LEAST_CONFIDENCE["sync_confidence"]),
-    "lse_offset": ("lse_c", LEAST_CONFIDENCE["lse_c"]),
 }
 
 
@@ -36,7 +39,8 @@ def sync_check(
     """One record a split and measure: how far it moves from the row `base` to the same row five frames late.
 
     verdict: "moves"; "broken", if it does not; "no signal", if the row itself is too weak for a shift to show (a
-    frozen or unrelated mouth cannot get worse), which is no praise either. Clips that both rows have are compared.
+    frozen or unrelated mouth cannot get worse), which is no praise either. Clips that both rows have are compared; of
+    lags the median decides, because the lag of an unrelated mouth may jump anywhere.
     """
     found = []
     for split in dict.fromkeys(score.split for score in scores if score.row == shifted):
@@ -63,7 +67,8 @@ def sync_check(
             if moved is None or weak:
                 verdict = "no signal"
             else:
-                verdict = "moves" if sign * moved["mean"] >= least else "broken"
+                by = "median" if measure.endswith(("_lag", "_offset")) else "mean"
+                verdict = "moves" if sign * moved[by] >= least else "broken"
             found.append(record | {"verdict": verdict})
     return found
 
@@ -84,31 +89,47 @@ def warnings_of(checks: Iterable[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def unrelated(scores: Iterable[ClipScore], row: str, least: float = 0.2) -> list[str]:
-    """Clips of a row whose lips do not follow the truth at any lag that counts: mouth_corr below `least`."""
-    return [s.clip for s in scores if s.row == row and (s.figures["mouth_corr"] or 0.0) < least]
-
-
 def unsynced(scores: Iterable[ClipScore], rows: Iterable[str]) -> list[dict[str, Any]]:
     """Clips of these rows whose lips do not belong to the sound, as the sync network sees it.
 
-    Either the network is not sure of any offset, or it is of one that is more than a frame away from none.
+    Either the network is not sure of any offset (its confidence is below the limit, or below half of the median of the
+    row's clips, which needs no limit), or it is of one that is more than a frame away from none.
     """
     wanted, found = set(rows), []
-    for score in scores:
-        for confidence, offset in (("sync_confidence", "sync_offset"), ("lse_c", "lse_offset")):
+    chosen = [score for score in scores if score.row in wanted]
+    for confidence, offset in (("sync_confidence", "sync_offset"), ("lse_c", "lse_offset")):
+        of_row: dict[tuple[str, str], list[float]] = {}
+        for score in chosen:
+            if (sure := score.figures.get(confidence)) is not None:
+                of_row.setdefault((score.row, score.split), []).append(sure)
+        for score in chosen:
             sure, late = score.figures.get(confidence), score.figures.get(offset)
-            if score.row not in wanted or sure is None:
+            if sure is None:
                 continue
-            if sure < LEAST_CONFIDENCE[confidence]:
-                reason = f"{confidence} is {sure:.2f}, below {LEAST_CONFIDENCE[confidence]:g}: sound and lips look unrelated, or the face is unlike those that the network knows"
-            elif late is not None and abs(late) > 1:
-                reason = f"the lips come {abs(late):.0f} frames {'late' if late > 0 else 'early'}"
-            else:
-                continue
-            place = {"row": score.row, "split": score.split, "clip": score.clip}
-            found.append(place | {confidence: sure, offset: late, "reason": reason})
+            others = of_row[score.row, score.split]
+            if reason := _out_of_sync(confidence, sure, late, others):
+                place = {"row": score.row, "split": score.split, "clip": score.clip}
+                found.append(place | {confidence: sure, offset: late, "reason": reason})
     return found
+
+
+def _out_of_sync(confidence: str, sure: float, late: float | None, others: Sequence[float]) -> str | None:
+    """Why a clip is not in sync, or None. others: the confidence of all clips of its row, its own too."""
+    limit, usual = LEAST_CONFIDENCE.get(confidence), float(np.median(others))
+    if late is None:
+        return "the lips never move, or nothing is heard"
+    if len(others) >= SOME and sure < STANDS_OUT * usual:
+        clips = f"less than half of the median {usual:.2g} of {len(others)} clips"
+        return f"{confidence} is {sure:.2g}, {clips}: sound and lips look unrelated"
+    if limit is not None and sure < limit:
+        unknown = "sound and lips look unrelated, or the face is unlike those that the network knows"
+        return f"{confidence} is {sure:.2g}, below {limit:g}: {unknown}"
+    if abs(late) > 1:
+        doubt = (
+            "" if limit is not None else f", if {confidence} {sure:.2g} is sure enough (no limit is known)"
+        )
+        return f"the lips come {abs(late):.0f} frames {'late' if late > 0 else 'early'}{doubt}"
+    return None
 
 
 def unsynced_lines(found: Iterable[dict[str, Any]], scores: Iterable[ClipScore], named: int = 5) -> list[str]:

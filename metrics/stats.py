@@ -26,10 +26,15 @@ def weighted_interval(
     resamples: int = 2000,
     seed: int = 0,
 ) -> tuple[float, float] | None:
-    """Percentile bootstrap interval of the weighted mean; a clip is drawn with its weight. None for fewer than two."""
+    """Percentile bootstrap interval of the weighted mean; a clip is drawn with its weight. None for fewer than two.
+
+    The values are sorted first: the draws are the same whatever order the clips came in.
+    """
     if not 0 < level < 1:
         raise ValueError(f"level must lie between 0 and 1, got {level}")
-    known = [(value, weight) for value, weight in zip(values, weights, strict=True) if value is not None]
+    known = sorted(
+        (value, weight) for value, weight in zip(values, weights, strict=True) if value is not None
+    )
     if len(known) < 2:
         return None
     v, w = np.array(known, dtype=np.float64).T
@@ -75,7 +80,7 @@ def speaker_interval(
 def paired_difference(
     ours: Mapping[str, float | None], theirs: Mapping[str, float | None], speakers: Mapping[str, str]
 ) -> dict[str, Any] | None:
-    """Mean of ours - theirs over the clips that both have, with intervals; None if they share none.
+    """Mean (and median) of ours - theirs over the clips that both have, with intervals; None if they share none.
 
     ours, theirs: clip -> figure; speakers: clip -> speaker. A paired difference is far tighter than the difference of
     two means, because hard clips are hard for both.
@@ -87,6 +92,7 @@ def paired_difference(
     who = [speakers.get(clip, clip) for clip in shared]
     return {
         "mean": float(np.mean(gaps)),
+        "median": float(np.median(gaps)),
         "interval": bootstrap_interval(gaps),
         "interval_speakers": speaker_interval(gaps, who),
         "n_clips": len(shared),

@@ -20,7 +20,7 @@ from audio.syncnet import SyncNet
 from audio.waveform import Waveform
 from encoders.backbone import fill_public
 from encoders.sync import EMBEDDED, load_sync, mouth_picture
-from stylegan2.catalogue import path_of
+from stylegan2.catalogue import demanded, path_of
 from stylegan2.weights import WeightsError
 
 OURS = ("sync_confidence", "sync_distance", "sync_offset")
@@ -154,12 +154,7 @@ def syncnet_path() -> Path:
 
 def load_syncnet(path: str | Path | None = None, device: torch.device | str = "cpu") -> SyncNet:
     """The public SyncNet, frozen; WeightsError if its file is not there or is another. Downloads nothing."""
-    path = Path(path) if path is not None else syncnet_path()
-    if not path.is_file():
-        raise WeightsError(
-            f"no SyncNet weights at {path}: python scripts/download_weights.py entry=syncnet, or put "
-            "syncnet_v2.model there"
-        )
+    path = demanded("syncnet", "SyncNet", path)
     net = SyncNet()
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)

@@ -79,6 +79,7 @@ def compare(config: Config, run: Run) -> Path:
         method=method,
         crop=config.metrics.crop,
         rules=RULES,
+        landmark_judge=judges.detector.name,
         perceptual_net=sorted(distance_columns(config.metrics)),
         perceptual_size=config.metrics.perceptual_size,
         sync_net=judges.sync.name if judges.sync else None,

@@ -41,11 +41,11 @@ from scripts.runtime import Run, launch, shown, start
 from scripts.stages import renderer_path, the_renderer, weight_hashes
 from scripts.train_stage1 import stage1_run, train_stage1
 from scripts.train_stage2 import Face, the_face, tuned_on
-from stylegan2.weights import file_hash
 from trajectory.predict import load_trajectory
 from tuning.weights import load_tuned
 
 LISTED = ("seen", "unseen", "tuned")
+Personal = tuple[Path, str, Path | None]  # tuned generator, hash of its base, stage 1 adapted to the person
 PLOTTED = ("inversion", "energy", "ridge", "stage1_only", "full")
 
 
@@ -65,12 +65,12 @@ def evaluate(config: Config, run: Run) -> Path:
         cases = test_cases(config, run, latents, face, adapted is not None)
         run.say(f"scoring {len(cases)} clips: {', '.join(sorted({case.split for case in cases}))}")
         judges = the_judges(config, run.device)
-        parts = ((tuned, adapted), ridge_of(face, cases), judges)
-        evaluation, kept = _score_all(cases, config, run, checkpoint, *parts)
+        files = {"renderer": renderer_path(config, run), "trajectory": checkpoint, "tuned": tuned}
+        files |= {"adapted": adapted} if adapted else {}
+        hashes = weight_hashes(config, **files) | judge_hashes(config, judges)
+        personal = (tuned, hashes["renderer"], adapted)
+        evaluation, kept = _score_all(cases, config, run, checkpoint, personal, ridge_of(face, cases), judges)
     rows = _table(evaluation)
-    files = {"renderer": renderer_path(config, run), "trajectory": checkpoint, "tuned": tuned}
-    files |= {"adapted": adapted} if adapted else {}
-    hashes = weight_hashes(config, **files) | judge_hashes(config, judges)
     folder = run.results / "evaluate"
     _pictures(folder, kept, evaluation.scores)
     path = run.results / "report.json"
@@ -81,6 +81,7 @@ def evaluate(config: Config, run: Run) -> Path:
         stage_seconds(run.results, run.seconds),
         evaluation.scores,
         bases=[name for name in ("stage1_only", "full") if any(row["name"] == name for row in rows)],
+        landmark_judge=judges.detector.name,
         perceptual_net=f"{config.metrics.perceptual}-{config.metrics.net}",
         perceptual_size=config.metrics.perceptual_size,
         sync_net=judges.sync.name if judges.sync else None,
@@ -183,7 +184,7 @@ def _score_all(
     config: Config,
     run: Run,
     checkpoint: Path,
-    personal: tuple[Path, Path | None],
+    personal: Personal,
     ridge: MelRidge | None,
     judges: Judges,
 ) -> tuple[Evaluation, Kept]:
@@ -215,14 +216,14 @@ _tools: Tools | None = None  # of this process
 def _start_worker(
     config: Config,
     checkpoint: Path,
-    personal: tuple[Path, Path | None],
+    personal: Personal,
     every: int,
     controls: tuple[np.ndarray, EnergyRidge, MelRidge | None],
     threads: int = 0,
     run: Run | None = None,
     evaluation: Evaluation | None = None,
 ) -> None:
-    """Builds the networks once for each process. personal: the tuned generator and the adapted stage 1."""
+    """Builds the networks once for each process."""
     global _tools
     run = run or start(replace(config, device="cpu", threads=threads), quiet=True)
     generator = the_renderer(config, run)
@@ -230,12 +231,12 @@ def _start_worker(
         evaluation = Evaluation(the_judges(config, run.device))
     _tools = Tools(
         generator=generator,
-        tuned=load_tuned(personal[0], generator, file_hash(renderer_path(config, run))),
+        tuned=load_tuned(personal[0], generator, personal[1]),
         model=load_trajectory(checkpoint, run.device),
         mean=controls[0],
         energy=controls[1],
         ridge=controls[2],
-        adapted=None if personal[1] is None else load_stage1_for(personal[1], checkpoint, run),
+        adapted=None if personal[2] is None else load_stage1_for(personal[2], checkpoint, run),
         every=every,
         evaluation=evaluation,
     )

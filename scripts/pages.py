@@ -36,6 +36,7 @@ def write_pages(
     """folder/index.html and folder/pictures; the videos stay where they are and are linked relative to the page."""
     method = report["method"]
     files = {record["name"]: record for record in report["files"]}
+    apart = {r["clip"]: r["reason"] for r in report["unsynced"] if r["row"] == method}
 
     scored = sorted(
         (pair for pair in pairs if pair.name in results), key=lambda pair: badness(results[pair.name])
@@ -51,7 +52,8 @@ def write_pages(
         links = {
             name: Path(os.path.relpath(path, folder)).as_posix() for name, path in videos.items() if path
         }
-        views.append(ClipView(pair.name, record["status"], remarks(record), score.figures, links, pictures))
+        notes = [*remarks(record), *([apart[pair.name]] if pair.name in apart else [])]
+        views.append(ClipView(pair.name, record["status"], notes, score.figures, links, pictures))
     plot_violins(folder / "pictures" / "violins.png", per_clip(report))
     path = folder / "index.html"
     with atomic_path(path) as temporary:

@@ -45,7 +45,10 @@ def renderer_path(config: Config, run: Run) -> Path:
 def weight_hashes(config: Config, **more: Path) -> dict[str, str]:
     """sha256 of the weight files that a stage used."""
     files = {"generator": generator_path(config), "encoder": encoder_path(config), **more}
-    return {name: file_hash(path) for name, path in files.items()}
+    found = {
+        path: file_hash(path) for path in set(files.values())
+    }  # generator and renderer are often one file
+    return {name: found[path] for name, path in files.items()}
 
 
 def the_generator(config: Config, run: Run) -> Any:

@@ -173,6 +173,17 @@ def path_of(name: str) -> Path:
     return next((place for place in places if place.is_file()), places[0])
 
 
+def demanded(name: str, what: str, path: str | Path | None = None) -> Path:
+    """The file of an entry, by default where path_of finds it; WeightsError, one sentence what to do, if it is missing."""
+    path = path_of(name) if path is None else Path(path)
+    if not path.is_file():
+        raise WeightsError(
+            f"no {what} weights at {path}: python scripts/download_weights.py entry={name}, or put "
+            f"{entry_of(name).file} there"
+        )
+    return path
+
+
 def has_hash(entry: Entry, digest: str) -> bool | None:
     """Whether a file's hash is the entry's; None if that is unknown."""
     return None if entry.sha256 is None else digest.startswith(entry.sha256)

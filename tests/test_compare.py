@@ -16,6 +16,7 @@ from audio.waveform import Waveform
 from encoders.faces import Face
 from encoders.video import write_video
 from metrics import gather, pairs
+from metrics import report as report_module
 from metrics.gather import Judges
 from metrics.schema import check_report
 from scripts import compare, pages, runtime
@@ -52,6 +53,18 @@ def video(path: Path, levels: Any = LEVELS, fps: int = 25, size=(64, 64), sound:
     frames = [np.full((*size, 3), level, np.uint8) for level in levels]
     write_video(path, frames, waveform, fps=fps, preset="ultrafast", synthetic=False)
     return path
+
+
+def greyscale(path: Path) -> None:
+    """Pictures of one channel."""
+    with av.open(str(path), "w") as target:
+        stream: Any = target.add_stream("libx264", rate=25)
+        stream.width = stream.height = 64
+        stream.pix_fmt = "gray"
+        for level in LEVELS:
+            picture = av.VideoFrame.from_ndarray(np.full((64, 64), level, np.uint8), format="gray")
+            target.mux(stream.encode(picture))
+        target.mux(stream.encode())
 
 
 def rotated(path: Path) -> None:
@@ -117,6 +130,15 @@ def test_two_folders_end_in_a_report_tables_and_a_page(two, capsys):
     assert page.count("<section>") == 1 and "late 3" in page
 
 
+def test_the_page_says_at_the_clip_that_its_lips_are_out_of_sync(two, monkeypatch):
+    record = {"row": "late 3", "split": "all", "clip": "s1/a", "reason": "the lips come 3 frames late"}
+    monkeypatch.setattr(report_module, "unsynced", lambda scores, rows: [record])
+    assert run(*two) == 0
+    top, clip = (two[2] / "index.html").read_text().split("<section>")
+    assert "in 1 of 2 clips (s1/a: the lips come 3 frames late)" in top and record["reason"] in clip
+    assert "sync_confidence" not in clip  # figures that nobody measured are not listed
+
+
 def test_the_page_needs_nothing_from_elsewhere(two):
     assert run(*two) == 0
 
@@ -129,7 +151,7 @@ def test_the_page_needs_nothing_from_elsewhere(two):
     parser = Links()
     text = (two[2] / "index.html").read_text()
     parser.feed(text)
-    assert "http" not in text.replace("https://github.com/mseitzer", "")
+    assert "http" not in text and "No FID: no Inception network was given." in text
     assert len([link for link in parser.found if link.endswith(".mp4")]) == 2
     for link in parser.found:
         assert not Path(link).is_absolute() and (two[2] / unquote(link)).is_file(), link
@@ -149,7 +171,7 @@ def test_a_paired_difference_from_another_method(two, tmp_path):
 
 def test_hostile_folders_are_listed_file_by_file(tmp_path, capsys):
     truth, made, output = tmp_path / "truth", tmp_path / "made", tmp_path / "out"
-    for name in ("fine", "missing", "truncated", "silent", "empty", "fast", "grey", "short", "long"):
+    for name in ("fine", "missing", "truncated", "silent", "empty", "fast", "grey", "white", "short", "long"):
         video(truth / f"{name}.mp4")
     video(truth / "rotated.mp4", size=(64, 48))
     video(truth / "turned.mp4", size=(64, 48))
@@ -160,8 +182,13 @@ def test_hostile_folders_are_listed_file_by_file(tmp_path, capsys):
     (made / "truncated.mp4").write_bytes(data[: len(data) // 2])
     video(made / "silent.mp4", sound=False)
     (made / "empty.mp4").touch()
-    video(made / "fast.mp4", np.repeat(LEVELS, 2)[: 2 * N], fps=50)
-    video(made / "grey.mp4", [NO_FACE] * N)
+    video(
+        made / "fast.mp4",
+        LEVELS[(np.arange(60 * N // 25) * 25 / 60).round().astype(int).clip(max=N - 1)],
+        fps=60,
+    )
+    greyscale(made / "grey.mp4")
+    video(made / "white.mp4", [NO_FACE] * N)
     video(made / "short.mp4", LEVELS[:-4])
     video(made / "long.mp4", [*LEVELS, 90, 90])
     rotated(made / "rotated.mp4")
@@ -181,14 +208,14 @@ def test_hostile_folders_are_listed_file_by_file(tmp_path, capsys):
     }
     assert all(name in error for name in status)
     notes = {name: "; ".join(f["notes"]) for name, f in files.items()}
-    assert "no sound" in notes["silent"] and "50 frames per second" in notes["fast"]
-    assert "no face is found in 100.0%" in notes["grey"] and "turned by 90" in notes["rotated"]
+    assert "no sound" in notes["silent"] and "60 frames per second" in notes["fast"]
+    assert "no face is found in 100.0%" in notes["white"] and "turned by 90" in notes["rotated"]
     assert "4 frames shorter" in notes["short"] and "2 frames longer" in notes["long"]
     clips = {c["clip"]: c["figures"] for c in report["clips"] if c["row"] == "made"}
     assert set(clips) == set(files) - {"extra", "faceless"}  # penalised, not dropped
-    for name in ("fine", "silent", "fast", "rotated", "long"):
+    for name in ("fine", "silent", "fast", "grey", "rotated", "long"):
         assert clips[name]["mouth_corr"] > 0.99 and clips[name]["detection_rate"] == 1, name
-    for name in ("missing", "truncated", "empty", "turned", "grey"):
+    for name in ("missing", "truncated", "empty", "turned", "white"):
         assert clips[name]["mouth_corr"] == 0 and clips[name]["detection_rate"] == 0, name
     assert clips["missing"]["psnr"] < 12  # black, and not a frozen face, which images measures would reward
 

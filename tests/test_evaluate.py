@@ -277,3 +277,9 @@ def test_sync_hears_the_sound_of_the_frames_that_are_scored(clip):
         assert score.figures["sync_offset"] == offset and score.figures["lse_c"] is None
     gaps = score_clip("full", voiced, frames_of(LEVELS), judges, 0, skip=[9])
     assert gaps.figures["sync_offset"] is None  # frames that do not follow one another
+
+
+def test_a_row_without_pictures_is_not_called_identical_to_the_truth():
+    row = {"name": "shift_5", "split": "all", "mouth_corr": 0.1, "n_frames": 9, "n_clips": 3, "n_psnr": 0}
+    assert "identical" not in markdown([row | {"identical_frames": None}])
+    assert "3 of 3 clips are identical" in markdown([row | {"identical_frames": 1.0}])

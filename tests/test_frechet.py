@@ -54,10 +54,12 @@ def test_no_fid_comes_with_a_reason(tmp_path):
     assert fid_of(None, None, "no weights") == (None, "no weights")
     assert "same frames" in str(fid_of(part, full, None)[1])
     features, reason = load_inception(tmp_path / "absent.pth")
-    assert features is None and reason and "absent.pth" in reason and "http" in reason
+    assert features is None and reason and "absent.pth" in reason and "entry=inception_fid" in reason
     (tmp_path / "broken.pth").write_bytes(b"not a weight file")
-    features, reason = load_inception(tmp_path / "broken.pth")
-    assert features is None and reason and "damaged" in reason
+    torch.save([1.0], tmp_path / "list.pth")
+    for name in ("broken.pth", "list.pth"):
+        features, reason = load_inception(tmp_path / name)
+        assert features is None and reason and "damaged" in reason
 
 
 def test_nothing_is_downloaded(tmp_path, monkeypatch):

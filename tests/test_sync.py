@@ -284,6 +284,13 @@ def test_windows_stream_through_the_public_judge_whatever_the_batch():
 # ------------------------------------------------------------------------------------------------------ columns
 
 
+def test_a_clip_of_75_frames_is_scored():
+    """The public script drops face tracks of fewer than 100 frames, which is every clip of GRID."""
+    both = embeddings(120)
+    late = clip_figures(PublicSync(SmallPublic()), both[17:88], both[20:91])  # 71 windows of 75 frames
+    assert late["lse_offset"] == 3 and None not in late.values()
+
+
 def test_each_network_fills_columns_of_its_own_name(tmp_path, monkeypatch, speech):
     monkeypatch.setenv("TALKING_HEADS_WEIGHTS", str(tmp_path))
     judge, absent = load_judge()
@@ -307,7 +314,15 @@ def test_where_no_weights_are_the_column_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(judging, "EMBEDDED", Path(tmp_path / "none.safetensors"))
     judge, absent = load_judge()
     assert judge is None and len(absent) == 2
-    row = {"name": "ours", "split": "all", "psnr": 30.0, "n_frames": 9, "n_clips": 3, "n_psnr": 2}
+    row = {
+        "name": "ours",
+        "split": "all",
+        "psnr": 30.0,
+        "identical_frames": 0.4,
+        "n_frames": 9,
+        "n_clips": 3,
+        "n_psnr": 2,
+    }
     text = markdown([row], absent)
     assert (
         "No lse_c, lse_d: no SyncNet weights" in text
@@ -343,3 +358,37 @@ def test_clips_out_of_sync_are_named():
     assert "5 frames late" in found[0]["reason"] and "unrelated" in found[1]["reason"]
     (line,) = unsynced_lines(found, scores)
     assert "2 of 3 clips" in line
+    (still,) = unsynced([score("ours", None, 0.0)], ["ours"])
+    assert "never move" in still["reason"]
+
+
+def test_a_clip_far_less_sure_than_its_neighbours_stands_out_whatever_the_limit():
+    """The five real clips: the network knows none of these faces, and still tells the one that does not belong."""
+    real = {"a": 0.060, "b": 0.063, "c": 0.047, "d": 0.067, "e": 0.020}
+    reasons = {
+        r["clip"]: r["reason"] for r in unsynced([score("x", 0.0, v, k) for k, v in real.items()], ["x"])
+    }
+    assert [clip for clip, reason in reasons.items() if "half of the median 0.06 of 5 clips" in reason] == [
+        "e"
+    ]
+    assert all("unlike those" in reasons[clip] for clip in "abcd")
+    # lse_c has no limit of its own
+    figures = [{"lse_c": c, "lse_offset": o} for c, o in ((6.0, 0.0), (5.0, 4.0), (7.0, 1.0), (1.0, 0.0))]
+    public = [
+        ClipScore("x", "all", str(i), 9, dict(f), np.zeros(1), np.zeros(1)) for i, f in enumerate(figures)
+    ]
+    found = {r["clip"]: r["reason"] for r in unsynced(public, ["x"])}
+    assert set(found) == {"1", "3"} and "no limit is known" in found["1"] and "unrelated" in found["3"]
+    assert [r["clip"] for r in unsynced(public[1:], ["x"])] == ["1"]  # three clips have no usual value
+
+
+def test_one_unrelated_mouth_does_not_break_the_offset():
+    """Its offset jumps to the far end of the lags under the shift; the mean over clips would say that nothing moved."""
+    offsets = ((0.0, 5.0), (4.0, 9.0), (-1.0, -13.0), (0.0, 5.0))
+    scores = [
+        score(row, pair[late], 0.5, str(i))
+        for i, pair in enumerate(offsets)
+        for late, row in enumerate(("ours", "shift_5"))
+    ]
+    (check,) = sync_check(scores, "ours", measures=["sync_offset"])
+    assert check["moved"]["mean"] < 1 and check["moved"]["median"] == 5 and check["verdict"] == "moves"
