@@ -9,7 +9,7 @@ import copy
 import json
 import pickle
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from stylegan2.weights import atomic_path
 from trajectory.dataset import WindowSampler
 from trajectory.displacement import DisplacementSpace, TrajectoryError
-from trajectory.models import TrajectoryNet
+from trajectory.models import TrajectoryConfig, TrajectoryNet
 
 
 @dataclass
@@ -95,6 +95,8 @@ class TrainState:
             raise TrajectoryError(
                 f"{path} is not a stage-1 checkpoint or is cut short: start with resume=none"
             ) from error
+        if "net" in saved:  # settings that did not exist yet had their default's effect
+            saved["net"] = asdict(TrajectoryConfig()) | saved["net"]
         changed = changed_keys(saved, json.loads(json.dumps(self.signature)))
         if changed:
             raise TrajectoryError(
