@@ -106,7 +106,7 @@ def test_a_setting_that_is_new_counts_as_its_default(tmp_path):
     net = asdict(TrajectoryConfig(hidden=4))
     old = {key: value for key, value in net.items() if key != "identity"}
     fresh(signature={"net": old}).save(tmp_path / "state.pt")
-    fresh(signature={"net": net}).restore(tmp_path / "state.pt")
+    fresh(signature={"net": net, "select": "correlation"}).restore(tmp_path / "state.pt")
     with pytest.raises(TrajectoryError, match=r"net\.identity was concat, is film"):
         fresh(signature={"net": net | {"identity": "film"}}).restore(tmp_path / "state.pt")
 
