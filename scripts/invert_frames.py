@@ -48,7 +48,9 @@ def _inverted(config: Config, run: Run) -> Path:
     with run.timed("invert"):
         inverter = Inverter(config, run)
         offsets: dict[str, torch.Tensor | None] = {}  # of each speaker
-        for entry in track(entries, "invert", transient=True):
+        speakers = run.mine(list(dict.fromkeys(entry.speaker for entry in entries)))
+        mine = [entry for entry in entries if entry.speaker in speakers]
+        for entry in track(mine, "invert", transient=True):
             if (folder / entry.file).is_file():
                 continue
             if entry.speaker not in offsets:
@@ -57,7 +59,10 @@ def _inverted(config: Config, run: Run) -> Path:
                 offsets[entry.speaker] = inverter.person_offset(portrait_frames(clip, config))
             clip = FrameClip.load(prepared / entry.file)
             _latent_clip(clip, inverter, offsets[entry.speaker], hashes).save(folder / entry.file)
-        write_manifest(folder, Manifest(tuple(entries), {"prepared": prepared.name, **hashes}))
+        run.meet()
+        if run.first:
+            write_manifest(folder, Manifest(tuple(entries), {"prepared": prepared.name, **hashes}))
+        run.meet()
     return folder
 
 
@@ -68,12 +73,15 @@ def _with_reference(latents: Path, config: Config, run: Run) -> Path:
     if (folder / "manifest.json").is_file():
         return folder
     manifest = read_manifest(latents)
-    for entry in manifest.ok():
+    for entry in run.mine(manifest.ok()):
         clip = FrameClip.load(run.data / manifest.notes["prepared"] / entry.file)
         codes = LatentClip.load(latents / entry.file)
         index = reference_frame(clip, choice)
         replace(codes, w_ref=codes.w[index].astype(np.float32), ref_index=index).save(folder / entry.file)
-    write_manifest(folder, manifest)
+    run.meet()
+    if run.first:
+        write_manifest(folder, manifest)
+    run.meet()
     return folder
 
 

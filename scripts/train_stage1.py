@@ -62,11 +62,13 @@ def train_stage1(config: Config, run: Run) -> Path:
     with run.timed("stage1"):
         clips = speech_clips(config, run, latents)
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / "recipe.json", recipe)
+        if run.first:
+            write_json(folder / "recipe.json", recipe)
         _train(config, run, clips, folder)
     checkpoint = folder / "trajectory.safetensors"
     hashes = weight_hashes(config, trajectory=checkpoint)
-    save_provenance(folder, config, data=latents.name, weights=hashes, seconds=run.seconds)
+    if run.first:
+        save_provenance(folder, config, data=latents.name, weights=hashes, seconds=run.seconds)
     run.say(f"wrote {shown(checkpoint)}")
     return checkpoint
 
@@ -86,12 +88,14 @@ def speech_clips(config: Config, run: Run, latents: Path) -> list[TrajectoryClip
     manifest = read_manifest(latents)
     prepared = run.data / manifest.notes["prepared"]
     folder = keyed(run, "features", prepared.name, config.audio)
-    clips = []
-    for entry in manifest.ok():
+    for entry in run.mine(manifest.ok()):
         if not (folder / entry.file).is_file():
             clip = FrameClip.load(prepared / entry.file)
             features = extract_features(Waveform(clip.waveform), config.audio, len(clip))
             store_features(features, config.audio, folder / entry.file)
+    run.meet()
+    clips = []
+    for entry in manifest.ok():
         paths = (latents / entry.file, folder / entry.file, prepared / entry.file)
         clips.append(TrajectoryClip(entry.name, entry.speaker, entry.split, entry.n_frames, *paths))
     return clips

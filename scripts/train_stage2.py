@@ -108,7 +108,8 @@ def tuned_path(face: Face, config: Config, run: Run) -> Path:
     """Keyed by the frames and by all that decides what they become."""
     hashes = [file_hash(renderer_path(config, run)), file_hash(encoder_path(config))]
     key = content_hash(face.frames, config.tuning, config.encoder.inversion, hashes)[:8]
-    return run.results / "stage2" / f"{face.name.replace('/', '_')}-{key}" / "tuned.safetensors"
+    results = run.results.parent / config.stage2.name if config.stage2.name else run.results
+    return results / "stage2" / f"{face.name.replace('/', '_')}-{key}" / "tuned.safetensors"
 
 
 def load_tuned_for(face: Face, config: Config, run: Run) -> tuple[Any, Path | None]:

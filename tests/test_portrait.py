@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from lightning_fabric import Fabric
 
 from audio.timing import SAMPLES_PER_FRAME
 from encoders.clips import ClipEntry, FrameClip, LatentClip, Manifest, read_manifest, write_manifest
@@ -102,7 +103,7 @@ def test_other_identity_frames_need_no_new_inversion(tmp_path: Path, monkeypatch
     entry = ClipEntry("s/one", "one.safetensors", "s", "one", "train", FRAMES)
     write_manifest(tmp_path / "latents", Manifest((entry,), {"prepared": "prepared"}))
     monkeypatch.setattr(stage, "_inverted", lambda config, run: tmp_path / "latents")
-    run = Run(tmp_path / "results", tmp_path, None)  # type: ignore[arg-type]
+    run = Run(tmp_path / "results", tmp_path, Fabric(accelerator="cpu", devices=1))
     assert stage.invert_frames(resolve(compose()), run) == tmp_path / "latents"
     folder = stage.invert_frames(resolve(compose(["displacement.reference=first"])), run)
     other = LatentClip.load(folder / "one.safetensors")
