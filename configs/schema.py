@@ -38,6 +38,7 @@ class DataConfig:
     kind: "embedded" (synthetic speakers, built when absent) or "folder" (every video under `root`; its first
     sub-folder names the speaker, a video directly in `root` is a speaker of its own).
     validation, seen: shares of a training speaker's clips held out; unseen: share of the speakers never trained on.
+    unseen_speakers, validation_speakers: instead of that share, who is never trained on, and who validates as well.
     detector: finds faces and their 68 landmarks. seed: of the split.
     """
 
@@ -47,6 +48,8 @@ class DataConfig:
     validation: float = 0.1
     seen: float = 0.1
     unseen: float = 0.2
+    unseen_speakers: tuple[str, ...] = ()
+    validation_speakers: tuple[str, ...] = ()
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -57,6 +60,10 @@ class DataConfig:
             or max(self.validation + self.seen, self.unseen) >= 1
         ):
             raise ValueError("data.validation + data.seen and data.unseen must lie in [0, 1).")
+        if both := set(self.unseen_speakers) & set(self.validation_speakers):
+            raise ValueError(
+                f"{', '.join(sorted(both))}: both in data.unseen_speakers and validation_speakers."
+            )
 
 
 @dataclass
@@ -105,8 +112,19 @@ class Stage1Config:
 
 
 @dataclass
+class Stage2Config:
+    """name: the run whose results hold the tuned generators (None: this one).
+
+    A tuned generator depends on the face, the encoder, the generator and `tuning`, never on stage 1, so runs that differ
+    in stage 1 alone can share it.
+    """
+
+    name: str | None = None
+
+
+@dataclass
 class WindowConfig:
-    """One training batch of stage 1: `batch` windows of `length` video frames."""
+    """One training batch of stage 1: `batch` windows of `length` video frames, in each process."""
 
     batch: int = 16
     length: int = 32
@@ -240,9 +258,10 @@ class BenchmarkConfig:
 
 @dataclass
 class Config:
-    """name: results go to results_dir/name. resume: "auto", a state file, or "none" (train anew).
+    """name: results go to results_dir/name; numbered: in a sweep, to name-<job>, so that no run overwrites another (off where
+    the name itself tells them apart). resume: "auto", a state file, or "none" (train anew).
 
-    device: auto, cpu, cuda, mps; precision: as Lightning Fabric names it. threads: of torch, 0 = its default;
+    device: auto, cpu, cuda, mps; devices, nodes: processes on each machine, and machines (README); precision: as Lightning Fabric names it. threads: of torch, 0 = its default;
     workers: processes of prepare_data. Relative data_dir and results_dir are relative to the repository.
     wav, photo, clip, input, output, predictions, references: files of one call. against: a report.json of another method.
     network: which of a weight file's networks convert_weights.py takes; layout: whose names it gives exported tensors.
@@ -253,9 +272,11 @@ class Config:
     """
 
     name: str = "demo"
+    numbered: bool = True
     seed: int = 0
     device: str = "auto"
     devices: int = 1
+    nodes: int = 1
     precision: str = "32-true"
     threads: int = 0
     workers: int = 2
@@ -286,6 +307,7 @@ class Config:
     generator: GeneratorConfig = field(default_factory=GeneratorConfig)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     stage1: Stage1Config = field(default_factory=Stage1Config)
+    stage2: Stage2Config = field(default_factory=Stage2Config)
     trajectory: TrajectoryConfig = field(default_factory=TrajectoryConfig)
     displacement: DisplacementConfig = field(default_factory=DisplacementConfig)
     losses: LossConfig = field(default_factory=LossConfig)
@@ -314,6 +336,8 @@ class Config:
             raise ValueError(
                 f"name={self.name} cannot name a folder of results: use letters, digits, - and _."
             )
+        if min(self.devices, self.nodes) < 1:
+            raise ValueError("devices and nodes must be at least 1.")
 
 
 def register() -> None:

@@ -1,11 +1,13 @@
-"""python scripts/invert_frames.py [encoder=hybrid] [encoder.weights=FILE] [generator.weights=FILE]
+"""python scripts/invert_frames.py [encoder=hybrid] [encoder.weights=FILE] [displacement.reference=first]
 
 Aligned clips -> their codes in W+: data/latents-<hash>/ with one LatentClip a clip and the same manifest. Clips are
 prepared first when they are absent.
 """
 
 import sys
+import zlib
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # our packages win over installed namesakes
@@ -23,10 +25,16 @@ from scripts.prepare_data import prepare_data
 from scripts.runtime import Run, launch, shown
 from scripts.stages import encoder_path, generator_path, keyed, the_encoder, the_generator, the_teacher
 from stylegan2.weights import WeightsError, file_hash
+from trajectory.displacement import DisplacementConfig
 
 
 def invert_frames(config: Config, run: Run) -> Path:
     """The folder of latent clips, made if it is not there; its manifest notes which prepared folder they show."""
+    folder = _inverted(config, run)
+    return folder if config.displacement.reference == "neutral" else _with_reference(folder, config, run)
+
+
+def _inverted(config: Config, run: Run) -> Path:
     prepared = prepare_data(config, run)
     hashes = {"generator": file_hash(generator_path(config)), "encoder": file_hash(encoder_path(config))}
     folder = keyed(run, "latents", prepared.name, hashes, config.encoder.inversion, config.target.share)
@@ -40,7 +48,9 @@ def invert_frames(config: Config, run: Run) -> Path:
     with run.timed("invert"):
         inverter = Inverter(config, run)
         offsets: dict[str, torch.Tensor | None] = {}  # of each speaker
-        for entry in track(entries, "invert", transient=True):
+        speakers = run.mine(list(dict.fromkeys(entry.speaker for entry in entries)))
+        mine = [entry for entry in entries if entry.speaker in speakers]
+        for entry in track(mine, "invert", transient=True):
             if (folder / entry.file).is_file():
                 continue
             if entry.speaker not in offsets:
@@ -49,7 +59,29 @@ def invert_frames(config: Config, run: Run) -> Path:
                 offsets[entry.speaker] = inverter.person_offset(portrait_frames(clip, config))
             clip = FrameClip.load(prepared / entry.file)
             _latent_clip(clip, inverter, offsets[entry.speaker], hashes).save(folder / entry.file)
-        write_manifest(folder, Manifest(tuple(entries), {"prepared": prepared.name, **hashes}))
+        run.meet()
+        if run.first:
+            write_manifest(folder, Manifest(tuple(entries), {"prepared": prepared.name, **hashes}))
+        run.meet()
+    return folder
+
+
+def _with_reference(latents: Path, config: Config, run: Run) -> Path:
+    """The same codes with other identity frames: nothing is inverted again."""
+    choice = config.displacement
+    folder = keyed(run, "latents", latents.name, choice.reference, choice.reference_seed)
+    if (folder / "manifest.json").is_file():
+        return folder
+    manifest = read_manifest(latents)
+    for entry in run.mine(manifest.ok()):
+        clip = FrameClip.load(run.data / manifest.notes["prepared"] / entry.file)
+        codes = LatentClip.load(latents / entry.file)
+        index = reference_frame(clip, choice)
+        replace(codes, w_ref=codes.w[index].astype(np.float32), ref_index=index).save(folder / entry.file)
+    run.meet()
+    if run.first:
+        write_manifest(folder, manifest)
+    run.meet()
     return folder
 
 
@@ -119,6 +151,17 @@ def portrait_frames(clip: FrameClip, config: Config) -> np.ndarray:
     count = min(config.encoder.inversion.person_frames, len(seen))
     chosen = seen[np.linspace(0, len(seen) - 1, count).round().astype(int)]
     return np.asarray(clip.frames[sorted(chosen.tolist())])
+
+
+def reference_frame(clip: FrameClip, config: DisplacementConfig, before: int | None = None) -> int:
+    """The identity frame that displacement.reference asks for, of the first `before`."""
+    if config.reference == "neutral":
+        return neutral_frame(clip, before)
+    seen = np.flatnonzero(clip.detected[:before])
+    if config.reference == "first" or not len(seen):
+        return int(seen[0]) if len(seen) else 0
+    rng = np.random.default_rng([config.reference_seed, zlib.crc32(clip.name.encode())])
+    return int(rng.choice(seen))
 
 
 def neutral_frame(clip: FrameClip, before: int | None = None) -> int:

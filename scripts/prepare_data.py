@@ -61,7 +61,7 @@ def prepare_data(config: Config, run: Run) -> Path:
 
 def _prepare_all(sources: list[Source], folder: Path, config: Config, run: Run) -> Manifest:
     run.say(f"preparing {len(sources)} videos into {shown(folder)} (detector {config.data.detector})")
-    tasks = [(source, folder, config.data, config.prepare) for source in sources]
+    tasks = [(source, folder, config.data, config.prepare) for source in run.mine(sources)]
     workers = min(config.workers, len(tasks))
     if workers > 1:
         # spawn: a forked child would inherit torch's threads and, on a GPU, its context
@@ -69,12 +69,29 @@ def _prepare_all(sources: list[Source], folder: Path, config: Config, run: Run) 
             entries = list(track(pool.map(_prepare_one, tasks), "prepare", len(tasks), transient=True))
     else:
         entries = [_prepare_one(task) for task in track(tasks, "prepare", transient=True)]
+    entries = _together(entries, len(sources), folder, run)
     manifest = Manifest(tuple(entries), {"detector": config.data.detector})
     if not manifest.ok():
         reasons = "; ".join(dict.fromkeys(entry.reason for entry in entries))
         raise RunError(f"None of the {len(entries)} videos can be used: {reasons}")
-    write_manifest(folder, manifest)
+    if run.first:
+        write_manifest(folder, manifest)
+    run.meet()
     return manifest
+
+
+def _together(entries: list[ClipEntry], total: int, folder: Path, run: Run) -> list[ClipEntry]:
+    """The entries of all processes (Run.mine), in the order of the sources."""
+    world, rank = run.fabric.world_size, run.fabric.global_rank
+    if world == 1:
+        return entries
+    parts = [folder / f"part-{number}.json" for number in range(world)]
+    write_manifest(parts[rank], Manifest(tuple(entries)))
+    run.meet()
+    shares = [read_manifest(part).clips for part in parts]
+    run.meet()
+    parts[rank].unlink()
+    return [shares[number % world][number // world] for number in range(total)]
 
 
 _detectors: dict[str, FaceDetector] = {}  # one per worker process: loading dlib's predictor takes a second
@@ -101,7 +118,7 @@ def embedded_sources(config: Config, run: Run) -> list[Source]:
     """The synthetic speakers' videos in data/corpus-<hash>, built if they are not there."""
     hashes = [file_hash(generator_path(config)), file_hash(VISEMES)]
     folder = keyed(run, "corpus", config.corpus, hashes)
-    if not (folder / "corpus.json").is_file():
+    if run.first and not (folder / "corpus.json").is_file():
         with run.timed("corpus"):
             run.say(f"building {config.corpus.speakers} synthetic speakers in {shown(folder)}")
             try:
@@ -112,6 +129,7 @@ def embedded_sources(config: Config, run: Run) -> list[Source]:
                     f"The synthetic speakers need {error.name}, which is not installed: run pip install -e '.[corpus]', "
                     "or give videos of your own with data=folder data.root=FOLDER."
                 ) from error
+    run.meet()
     clips = json.loads((folder / "corpus.json").read_text(encoding="utf-8"))["clips"]
     return [
         Source(folder / c["file"], c["file"].removesuffix(".mp4"), c["speaker"], c["sentence"], c["split"])
@@ -145,13 +163,18 @@ def assign_splits(speakers: list[str], data: DataConfig) -> list[str]:
     """A split for each clip, given its speaker: whole speakers are unseen, clips of the others seen or val.
 
     Shares are rounded, but a test split that is asked for gets at least one member where enough are there, and
-    every training speaker keeps a clip to train on.
+    every training speaker keeps a clip to train on. Raises RunError for a named speaker who is not there.
     """
     rng = np.random.default_rng(data.seed)
     names = sorted(set(speakers))
     unseen = min(max(round(data.unseen * len(names)), int(data.unseen > 0)), len(names) - 1)
     held_out = {names[i] for i in rng.permutation(len(names))[:unseen]}
-    splits = ["unseen" if speaker in held_out else "train" for speaker in speakers]
+    if data.unseen_speakers:
+        held_out = set(data.unseen_speakers)
+    fixed = dict.fromkeys(held_out, "unseen") | dict.fromkeys(data.validation_speakers, "val")
+    if strangers := sorted(fixed.keys() - set(names)):
+        raise RunError(f"{', '.join(strangers)} of the split are no speakers under data.root={data.root}.")
+    splits = [fixed.get(speaker, "train") for speaker in speakers]
     for speaker in names:
         clips = [i for i, name in enumerate(speakers) if name == speaker and splits[i] == "train"]
         clips = [clips[i] for i in rng.permutation(len(clips))]

@@ -3,7 +3,9 @@
 The paper's Table 1 and its ablation with the published numbers beside ours, as Markdown, CSV and LaTeX, from result
 files of evaluate.py; and the same measures on the embedded corpus, with our numbers only. A data set without a result
 file says `not reproduced: data or weights missing`. By default results/tcd_timit/report.json and
-results/grid/report.json are looked for (run evaluate.py with name=tcd_timit or name=grid).
+results/grid/report.json are looked for (experiment=paper_tcd_timit and experiment=paper_grid write them). The ablation on
+the embedded corpus (results/ablation_*/report.json, else docs/results/ablation.json) becomes a table of its own, with
+intervals, and one report, ablation.json.
 """
 
 import csv
@@ -20,6 +22,7 @@ from metrics.published import ABLATION, DATASETS, MEASURES, TABLE_1, TEST_SPEAKE
 from metrics.report import escaped
 from metrics.report import shown as figure
 from metrics.schema import ReportError, read_report
+from scripts.ablation import ablation_runs, ablation_table, gather
 from scripts.provenance import ROOT
 from scripts.runtime import Run, launch, shown
 from stylegan2.weights import atomic_path
@@ -29,7 +32,7 @@ Line = list[str]
 
 
 def reproduce_tables(config: Config, run: Run) -> Path:
-    """The folder with table1, ablation and embedded as .md, .csv and .tex."""
+    """The folder with table1, ablation, embedded and ablation_embedded as .md, .csv and .tex, and ablation.json."""
     folder = Path(config.output).expanduser() if config.output else run.results.parent / "tables"
     reports = {name: found_report(name, getattr(config.tables, name), run) for name in DATASETS}
     tables = {
@@ -37,6 +40,8 @@ def reproduce_tables(config: Config, run: Run) -> Path:
         "ablation": ablation(reports["tcd_timit"], variants(config, run)),
         "embedded": embedded(embedded_reports(config, run)),
     }
+    if (gathered := embedded_ablation(folder, run)) is not None:
+        tables["ablation_embedded"] = ablation_table(gathered)
     for name, (header, lines, notes) in tables.items():
         write_table(folder / name, header, lines, notes)
         run.say(f"{name}:\n{as_markdown(header, lines, notes)}")
@@ -76,6 +81,14 @@ def embedded_reports(config: Config, run: Run) -> dict[str, dict[str, Any]]:
         if report.get("data", {}).get("kind") == "embedded":
             found[path.stem if path.stem != "report" else path.parent.name] = report
     return found
+
+
+def embedded_ablation(folder: Path, run: Run) -> dict[str, Any] | None:
+    """The ablation's runs gathered in folder/ablation.json, or else the committed report, or None."""
+    if runs := ablation_runs(run.results.parent):
+        return gather(runs, folder / "ablation.json", command=sys.argv)
+    committed = ROOT / "docs" / "results" / "ablation.json"
+    return read_report(committed) if committed.is_file() else None
 
 
 def our_row(report: Mapping[str, Any] | None, name: str = "full") -> Mapping[str, Any] | None:

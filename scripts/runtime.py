@@ -20,8 +20,9 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import hydra
 import numpy as np
@@ -30,6 +31,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from lightning_fabric import Fabric
 from lightning_fabric.loggers.tensorboard import TensorBoardLogger
+from lightning_fabric.strategies import DDPStrategy
 from omegaconf import DictConfig, OmegaConf
 
 from audio.waveform import AudioError
@@ -44,6 +46,9 @@ from scripts.provenance import ROOT
 from stylegan2.weights import WeightsError
 from trajectory.displacement import TrajectoryError
 from tuning.pivotal import TuningError
+
+Item = TypeVar("Item")
+PATIENCE = timedelta(days=2)  # processes that prepare or invert a corpus are not done at the same moment
 
 
 class RunError(ValueError):
@@ -77,6 +82,19 @@ class Run:
     @property
     def device(self) -> torch.device:
         return self.fabric.device
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes what all of them share."""
+        return self.fabric.is_global_zero
+
+    def mine(self, items: Sequence[Item]) -> list[Item]:
+        """This process's share of the work: one of every world_size items."""
+        return list(items[self.fabric.global_rank :: self.fabric.world_size])
+
+    def meet(self) -> None:
+        """Waits for the other processes."""
+        self.fabric.barrier()
 
     def say(self, text: str) -> None:
         """One line for the person who waits; the same one is not repeated."""
@@ -157,6 +175,8 @@ def start(config: Config, quiet: bool = False) -> Run:
         fabric = Fabric(
             accelerator=config.device,
             devices=config.devices,
+            num_nodes=config.nodes,
+            strategy=DDPStrategy(timeout=PATIENCE) if config.devices * config.nodes > 1 else "auto",
             precision=config.precision,  # type: ignore[arg-type]
             loggers=TensorBoardLogger(results, name="tensorboard", version=""),
         )
@@ -193,7 +213,7 @@ def keep_freed_memory() -> None:
 def _run_name(config: Config) -> str:
     """`name`, and in a sweep the job's number: its runs must not overwrite one another."""
     name = config.name
-    if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+    if config.numbered and HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
         name = f"{name}-{HydraConfig.get().job.num}"
     return name
 

@@ -20,6 +20,8 @@ from audio.waveform import Waveform
 from configs.schema import Config, DataConfig
 from encoders.clips import FrameClip, read_manifest
 from encoders.geometry import aperture
+from encoders.landmark_net import load_landmark_net
+from encoders.sync import load_sync
 from scripts.invert_frames import invert_frames
 from scripts.provenance import save_provenance, write_json
 from scripts.runtime import Run, RunError, launch, shown
@@ -35,8 +37,9 @@ from trajectory.dataset import (
 )
 from trajectory.displacement import DisplacementSpace, fit_space
 from trajectory.lips import fit_lip_axis
-from trajectory.losses import ImageTerm
 from trajectory.models import TrajectoryNet
+from trajectory.mouth_judge import MouthJudge
+from trajectory.rendered import RenderedTerms
 from trajectory.state import changed_keys
 from trajectory.train import train
 
@@ -59,11 +62,13 @@ def train_stage1(config: Config, run: Run) -> Path:
     with run.timed("stage1"):
         clips = speech_clips(config, run, latents)
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / "recipe.json", recipe)
-        _train(config, run, clips, folder, latents)
+        if run.first:
+            write_json(folder / "recipe.json", recipe)
+        _train(config, run, clips, folder)
     checkpoint = folder / "trajectory.safetensors"
     hashes = weight_hashes(config, trajectory=checkpoint)
-    save_provenance(folder, config, data=latents.name, weights=hashes, seconds=run.seconds)
+    if run.first:
+        save_provenance(folder, config, data=latents.name, weights=hashes, seconds=run.seconds)
     run.say(f"wrote {shown(checkpoint)}")
     return checkpoint
 
@@ -83,18 +88,20 @@ def speech_clips(config: Config, run: Run, latents: Path) -> list[TrajectoryClip
     manifest = read_manifest(latents)
     prepared = run.data / manifest.notes["prepared"]
     folder = keyed(run, "features", prepared.name, config.audio)
-    clips = []
-    for entry in manifest.ok():
+    for entry in run.mine(manifest.ok()):
         if not (folder / entry.file).is_file():
             clip = FrameClip.load(prepared / entry.file)
             features = extract_features(Waveform(clip.waveform), config.audio, len(clip))
             store_features(features, config.audio, folder / entry.file)
-        paths = (latents / entry.file, folder / entry.file)
+    run.meet()
+    clips = []
+    for entry in manifest.ok():
+        paths = (latents / entry.file, folder / entry.file, prepared / entry.file)
         clips.append(TrajectoryClip(entry.name, entry.speaker, entry.split, entry.n_frames, *paths))
     return clips
 
 
-def _train(config: Config, run: Run, clips: list[TrajectoryClip], folder: Path, latents: Path) -> None:
+def _train(config: Config, run: Run, clips: list[TrajectoryClip], folder: Path) -> None:
     training, validation = split_of(clips, "train"), split_of(clips, "val")
     sampler = WindowSampler(
         training, config.audio, config.augment, config.windows.batch, config.windows.length, config.train.seed
@@ -107,22 +114,31 @@ def _train(config: Config, run: Run, clips: list[TrajectoryClip], folder: Path, 
     torch.manual_seed(config.train.seed)  # the net's first weights do not depend on which stages ran before
     window = (config.audio.rows, config.audio.width)
     net = TrajectoryNet(config.trajectory, window, space.identity_dims, space.num_coefficients)
-    wants_images = config.losses.image > 0 and config.losses.image_every > 0
-    image_term = ImageTerm(generator, the_teacher(run)) if wants_images else None
-    lip_axis = _lip_axis(training, space, config, run, latents) if config.losses.lip > 0 else None
+    rendered = _rendered_terms(generator, config, run) if config.losses.renders else None
+    lip_axis = _lip_axis(training, space, config) if config.losses.lip > 0 else None
+    judge = None
+    if config.train.select == "lmd_mouth" and validation:
+        landmarks = load_landmark_net().to(run.device)
+        judge = MouthJudge(generator, landmarks, validation, config.audio, config.train.val_frames)
     resume = None if config.resume == "none" else config.resume
     parts = (net, space, sampler, validation)
-    train(*parts, config.train, config.losses, folder, run.fabric, image_term, lip_axis, resume)
+    train(*parts, config.train, config.losses, folder, run.fabric, rendered, lip_axis, judge, resume)
 
 
-def _lip_axis(
-    clips: list[TrajectoryClip], space: DisplacementSpace, config: Config, run: Run, latents: Path
-) -> np.ndarray:
+def _rendered_terms(generator: Any, config: Config, run: Run) -> RenderedTerms:
+    """Only the networks that some weight asks for are loaded."""
+    losses = config.losses
+    perceptual = the_teacher(run) if losses.image or losses.mouth else None
+    landmarks = load_landmark_net().to(run.device) if losses.landmark else None
+    sync = load_sync(device=run.device) if losses.sync else None
+    return RenderedTerms(generator, losses, perceptual, landmarks, sync)
+
+
+def _lip_axis(clips: list[TrajectoryClip], space: DisplacementSpace, config: Config) -> np.ndarray:
     """Which coefficients open the lips, from the landmarks of up to LIP_CLIPS training clips."""
-    prepared = run.data / read_manifest(latents).notes["prepared"]
     pairs = []
     for i in np.unique(np.linspace(0, len(clips) - 1, min(len(clips), LIP_CLIPS)).round().astype(int)):
-        frames = FrameClip.load(prepared / clips[i].latents.relative_to(latents.resolve()))
+        frames = FrameClip.load(str(clips[i].frames))
         d_TLD = torch.from_numpy(read_clip(clips[i], config.audio).d[0])
         coefficients_TC = space.encode(d_TLD).numpy()
         pairs.append((coefficients_TC[frames.detected], aperture(frames.landmarks[frames.detected])))
@@ -140,13 +156,22 @@ def _finished(folder: Path, recipe: dict[str, Any]) -> bool:
     """Whether the folder holds a model of this recipe; RunError if it holds one of another."""
     if not (folder / "recipe.json").is_file():
         return False
-    changed = changed_keys(json.loads((folder / "recipe.json").read_text(encoding="utf-8")), recipe)
+    saved = json.loads((folder / "recipe.json").read_text(encoding="utf-8"))
+    changed = changed_keys(_with_defaults(saved), recipe)
     if changed:
         raise RunError(
             f"{shown(folder)} was trained with other settings ({'; '.join(changed[:4])}): choose another name=NAME, "
             "or train it anew with resume=none."
         )
     return (folder / "trajectory.safetensors").is_file()
+
+
+def _with_defaults(recipe: dict[str, Any]) -> dict[str, Any]:
+    """A recipe written before some setting existed: it was made as that setting's default makes it."""
+    defaults = {name: asdict(getattr(Config(), name)) for name in recipe if isinstance(recipe[name], dict)}
+    return {
+        name: defaults.get(name, {}) | value if name in defaults else value for name, value in recipe.items()
+    }
 
 
 if __name__ == "__main__":

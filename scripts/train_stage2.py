@@ -21,7 +21,7 @@ from configs.schema import Config
 from encoders.clips import ClipEntry, FrameClip, LatentClip, content_hash, read_manifest
 from encoders.prepare import align_photo, prepare_clip, read_photo
 from metrics.plots import save_image, side_by_side
-from scripts.invert_frames import Inverter, invert_frames, neutral_frame, portrait_clip, portrait_frames
+from scripts.invert_frames import Inverter, invert_frames, portrait_clip, portrait_frames, reference_frame
 from scripts.personal import adapted_on, demand_speech
 from scripts.provenance import save_provenance
 from scripts.runtime import Run, RunError, launch, shown
@@ -108,7 +108,8 @@ def tuned_path(face: Face, config: Config, run: Run) -> Path:
     """Keyed by the frames and by all that decides what they become."""
     hashes = [file_hash(renderer_path(config, run)), file_hash(encoder_path(config))]
     key = content_hash(face.frames, config.tuning, config.encoder.inversion, hashes)[:8]
-    return run.results / "stage2" / f"{face.name.replace('/', '_')}-{key}" / "tuned.safetensors"
+    results = run.results.parent / config.stage2.name if config.stage2.name else run.results
+    return results / "stage2" / f"{face.name.replace('/', '_')}-{key}" / "tuned.safetensors"
 
 
 def load_tuned_for(face: Face, config: Config, run: Run) -> tuple[Any, Path | None]:
@@ -143,7 +144,7 @@ def _face_of_photo(path: Path, config: Config, run: Run) -> Face:
 def _face_of_video(path: Path, config: Config, run: Run) -> Face:
     detector = the_detector(config.data, str(run.device))
     clip = prepare_clip(path, detector, path.stem, path.stem, path.stem, "unseen", config.prepare)
-    reference = neutral_frame(clip)
+    reference = reference_frame(clip, config.displacement)
     chosen = uniform_frames(len(clip), config.tuning.max_frames)
     frames = np.asarray(clip.frames[[*chosen, reference]])
     inverter = Inverter(config, run)
@@ -162,7 +163,7 @@ def _face_of_data(config: Config, run: Run) -> Face:
     clip = FrameClip.load(run.data / manifest.notes["prepared"] / entry.file)
     codes = LatentClip.load(latents / entry.file)
     used = round(config.target.share * len(clip)) if only else len(clip)
-    reference = neutral_frame(clip, used)
+    reference = reference_frame(clip, config.displacement, used)
     chosen = uniform_frames(used, config.tuning.max_frames)
     w_TLD = codes.w.astype(np.float32)
     return Face(

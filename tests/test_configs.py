@@ -12,6 +12,8 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 NEEDS = {
     "own_clip": ["data.root=somewhere"],
     "folder": ["data.root=somewhere"],
+    "paper_tcd_timit": ["data.root=somewhere"],
+    "paper_grid": ["data.root=somewhere"],
     "e4e_ffhq": ["encoder_train.images=somewhere", "encoder_train.identity=something"],
 }
 OPTIONS = [

@@ -81,8 +81,19 @@ def test_batches_depend_on_seed_and_step_alone(tmp_path):
     later = next(second)
     assert np.array_equal(later.values, seen[3].values) and np.array_equal(later.d, seen[3].d)
     assert second.state_dict() == {"seed": 4, "step": 4}
-    other_rank = next(WindowSampler(train, FEATURES, AugmentConfig(), batch=3, length=8, seed=4, rank=1))
-    assert not np.array_equal(other_rank.values, seen[0].values)
+
+
+def test_processes_share_one_batch(tmp_path):
+    """Each reads its part of the batch that one process would read whole, padding and augmentation included."""
+    train = split_of(clips(tmp_path), "train")
+    augmentation = AugmentConfig(mask_ms=80, mask_bins=6)
+    whole = next(WindowSampler(train, FEATURES, augmentation, batch=6, length=14, seed=4))
+    for rank in range(3):
+        part = next(WindowSampler(train, FEATURES, augmentation, 2, 14, seed=4, rank=rank, world=3))
+        mine = slice(2 * rank, 2 * rank + 2)
+        assert part.places == whole.places[mine]
+        for name in ("values", "d", "w_ref", "mask"):
+            assert np.array_equal(getattr(part, name), getattr(whole, name)[mine]), name
 
 
 def test_offsets_are_spread_over_all_clips(tmp_path):

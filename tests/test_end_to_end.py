@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -18,6 +19,7 @@ from scripts.invert_frames import invert_frames
 from scripts.run_pipeline import run_pipeline
 from scripts.train_stage1 import train_stage1
 from scripts.train_stage2 import train_stage2
+from trajectory.predict import load_trajectory
 
 FRAMES = 12  # of each clip in clip_folder
 SMALL = [
@@ -138,3 +140,28 @@ def test_training_anew_is_bit_identical(finished, arguments):
     after = load_file(path)
     assert before.keys() == after.keys()
     assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_ablations_train_and_share_the_tuned_generator(finished, arguments):
+    """Two of them at the smoke run's size; what stage 2 made for that run serves them too."""
+    smoke = OmegaConf.to_container(OmegaConf.load(runtime.ROOT / "configs" / "experiment" / "smoke.yaml"))
+    assert isinstance(smoke, dict)
+    sizes = [
+        f"{part}.{key}={value}"
+        for part, values in smoke.items()
+        if isinstance(values, dict) and part != "encoder"
+        for key, value in values.items()
+    ]
+    sizes += ["encoder.inversion.person_steps=1", "encoder.inversion.person_frames=2", "stage2.name=smoke"]
+    _, first, _ = finished
+    before = sorted(first.results.rglob("tuned.safetensors"))
+    for name in ("rows_4_7", "real_target"):
+        config = runtime.resolve(
+            runtime.compose([*arguments[1:], *sizes, f"experiment=ablation/{name}", "losses.image_every=2"])
+        )
+        run = runtime.start(config)
+        model = load_trajectory(train_stage1(config, run))
+        assert train_stage2(config, run) in before
+        assert set(run.seconds) == {"stage1"} and run.results.name == f"ablation_{name}_seed0"
+        assert model.space.rows == ((4, 8) if name == "rows_4_7" else (0, 14))
+    assert sorted(first.results.parent.rglob("tuned.safetensors")) == before

@@ -12,6 +12,8 @@ from trajectory.displacement import DisplacementConfig, TrajectoryError, fit_spa
 from trajectory.models import TrajectoryConfig, TrajectoryNet
 from trajectory.predict import TrajectoryPredictor, load_trajectory, predict, save_trajectory, stream
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 ROWS, DIM = 4, 8
 W_REF = np.random.default_rng(2).standard_normal((ROWS, DIM)).astype(np.float32)
 
@@ -58,7 +60,7 @@ def test_amplitude_stretches_about_the_mean_displacement():
     assert np.allclose(twice - still, 2 * (once - still), atol=1e-4)
 
 
-@pytest.mark.parametrize("cell", ["gru", "lstm"])
+@pytest.mark.parametrize("cell", ["gru", "lstm", "conv", "transformer"])
 def test_streaming_is_the_whole_frame_by_frame(cell):
     model = predictor(cell=cell, bidirectional=False)
     whole = predict(model, speech(model), W_REF)

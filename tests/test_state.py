@@ -1,5 +1,6 @@
 """The checkpoint: an average, a best, and every part of a run back as it was."""
 
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -99,6 +100,15 @@ def test_another_configuration_is_refused_with_both_values(tmp_path):
     (tmp_path / "state.pt").write_bytes((tmp_path / "state.pt").read_bytes()[:500])
     with pytest.raises(TrajectoryError, match="cut short"):
         fresh().restore(tmp_path / "state.pt")
+
+
+def test_a_setting_that_is_new_counts_as_its_default(tmp_path):
+    net = asdict(TrajectoryConfig(hidden=4))
+    old = {key: value for key, value in net.items() if key != "identity"}
+    fresh(signature={"net": old}).save(tmp_path / "state.pt")
+    fresh(signature={"net": net, "select": "correlation"}).restore(tmp_path / "state.pt")
+    with pytest.raises(TrajectoryError, match=r"net\.identity was concat, is film"):
+        fresh(signature={"net": net | {"identity": "film"}}).restore(tmp_path / "state.pt")
 
 
 def test_changed_keys_names_what_differs():

@@ -7,11 +7,12 @@ import sys
 import textwrap
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
+from lightning_fabric import Fabric
 from safetensors.numpy import save_file
 
 from audio.features import AudioFeatures, FeatureConfig
@@ -19,9 +20,11 @@ from trajectory.augment import AugmentConfig
 from trajectory.calibrate import LARGEST_GAIN, Report, gain_of, validate
 from trajectory.dataset import TrajectoryClip, WindowSampler, offsets_of, read_clip, store_features
 from trajectory.displacement import DisplacementConfig, TrajectoryError, fit_space
-from trajectory.losses import ImageTerm, LossConfig
+from trajectory.losses import LossConfig
 from trajectory.models import TrajectoryConfig, TrajectoryNet
+from trajectory.mouth_judge import MouthJudge
 from trajectory.predict import load_trajectory, predict
+from trajectory.rendered import RenderedTerms
 from trajectory.train import TrainConfig, learning_rate, train
 
 FEATURES = FeatureConfig(n_mels=40, context_ms=120)
@@ -166,7 +169,7 @@ def test_the_image_term_is_logged_when_due(tmp_path):
 
     rest = parts(tmp_path, steps=6)
     rest["losses"] = LossConfig(image_every=3, image_size=16)
-    train(**rest, folder=tmp_path / "run", image_term=ImageTerm(Flat(), perceptual))
+    train(**rest, folder=tmp_path / "run", rendered=RenderedTerms(Flat(), rest["losses"], perceptual))
     assert calls == [(1, 3, 16, 16)] * 2
 
 
@@ -177,6 +180,100 @@ def test_without_validation_clips_the_last_average_is_exported(tmp_path):
     assert torch.equal(model.gain, torch.ones(2)) and (tmp_path / "run" / "trajectory.safetensors").is_file()
 
 
+class Worse:
+    """A judge for whom the third validation is the best and all later ones are worse."""
+
+    def __init__(self, made=0):
+        self.made = made
+
+    def __call__(self, net, space):
+        self.made += 1
+        return abs(self.made - 3) + 1.0
+
+
+def stopping(folder) -> dict[str, Any]:
+    return parts(folder, steps=100, val_every=2, save_every=3, select="lmd_mouth", patience=2)
+
+
+def test_training_ends_when_validation_no_longer_improves(tmp_path):
+    model = train(**stopping(tmp_path), folder=tmp_path / "run", mouth_judge=cast(Any, Worse()))
+    content = torch.load(tmp_path / "run" / "state.pt", weights_only=True)
+    assert content["step"] == 10 and content["waited"] == 2 and content["best_score"] == -1  # the 6th step's
+    assert (tmp_path / "run" / "trajectory.safetensors").is_file()
+    assert all(torch.equal(value, content["best"][key]) for key, value in model.net.state_dict().items())
+    assert not all(torch.equal(content["ema"][key], content["best"][key]) for key in content["ema"])
+
+
+def test_a_resumed_run_ends_as_early(tmp_path):
+    """It was stopped between two validations that brought nothing better, and again after the last."""
+    folder = tmp_path / "cut"
+    train(**stopping(tmp_path), folder=folder, mouth_judge=cast(Any, Worse()), stop_at=9)
+    assert not (folder / "trajectory.safetensors").exists()
+    resumed = train(**stopping(tmp_path), folder=folder, mouth_judge=cast(Any, Worse(4)))
+    whole = train(**stopping(tmp_path), folder=tmp_path / "whole", mouth_judge=cast(Any, Worse()))
+    again = train(**stopping(tmp_path), folder=folder, mouth_judge=cast(Any, Worse(5)))
+    for key, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[key]) and torch.equal(
+            value, again.state_dict()[key]
+        ), key
+    assert torch.load(folder / "state.pt", weights_only=True)["step"] == 10
+
+
+def test_what_chose_the_best_weights_so_far_may_not_change(tmp_path):
+    train(**parts(tmp_path, steps=5), folder=tmp_path / "run")
+    with pytest.raises(TrajectoryError, match="select was correlation, is lmd_mouth"):
+        train(**stopping(tmp_path), folder=tmp_path / "run", mouth_judge=cast(Any, Worse()))
+    with pytest.raises(ValueError, match="mouth_judge"):
+        train(**stopping(tmp_path), folder=tmp_path / "other")
+
+
+def test_the_mouth_judge_measures_rendered_lips(tmp_path):
+    """In px between what the landmark network reads from both frames; 0 for a net that predicts the truth."""
+
+    class Picture:
+        num_rows, w_dim, resolution, w_avg = ROWS, DIM, 16, torch.zeros(DIM)
+        rendered = 0
+
+        def synthesis(self, w, noise="const"):
+            self.rendered += len(w)
+            return w[:, :3, :1, None].expand(-1, -1, 16, 16)
+
+    def landmarks(x):
+        """Lip point k is (x k, 0) where the picture has level x: a mouth that is x times as wide."""
+        return torch.stack([x[:, 0, 0, :1] * torch.arange(68.0), torch.zeros(len(x), 68)], dim=2)
+
+    pieces, generator = parts(tmp_path), Picture()
+    space, clips = pieces["space"], pieces["validation"]
+    judge = MouthJudge(cast(Any, generator), landmarks, clips, FEATURES, frames=5)
+
+    class Knows(torch.nn.Module):
+        def __init__(self, shift=0.0):
+            super().__init__()
+            self.shift = shift
+
+        def forward(self, values, identity):
+            return space.encode(torch.from_numpy(read_clip(clips[0], FEATURES).d)) + self.shift, None
+
+    assert judge(Knows(), space) == pytest.approx(0, abs=0.2) and generator.rendered == 10
+    far = judge(Knows(1.0), space)
+    assert generator.rendered == 15  # the truth is rendered once
+    level = float(
+        space.decode(torch.ones(1, 1, 2))[0, 0, 0, 0] - space.decode(torch.zeros(1, 1, 2))[0, 0, 0, 0]
+    )
+    k = np.arange(20.0)
+    assert far == pytest.approx(abs(level) * np.abs(k - k.mean()).mean(), rel=0.1)
+
+
+def test_mixed_precision_trains_and_exports_float32(tmp_path):
+    fabric = Fabric(accelerator="cpu", devices=1, precision="bf16-mixed")
+    model = train(**parts(tmp_path, steps=4), folder=tmp_path / "run", fabric=fabric)
+    plain = train(**parts(tmp_path, steps=4), folder=tmp_path / "plain")
+    for key, value in model.net.state_dict().items():
+        other = plain.net.state_dict()[key]
+        assert value.dtype == other.dtype and torch.allclose(value, other, atol=0.05), key
+    assert any(not torch.equal(v, plain.net.state_dict()[k]) for k, v in model.net.state_dict().items())
+
+
 def test_learning_rate_rises_then_falls_to_its_end():
     config = TrainConfig(steps=100, warmup=10, lr=1.0, lr_end=0.1)
     rates = [learning_rate(step, config) for step in range(101)]
@@ -184,6 +281,10 @@ def test_learning_rate_rises_then_falls_to_its_end():
     assert rates[55] == pytest.approx(0.55) and rates[100] == pytest.approx(0.1)
     with pytest.raises(ValueError):
         TrainConfig(steps=0)
+    wrong: list[dict[str, Any]] = [{"select": "loss"}, {"patience": -1}, {"val_frames": 0}]
+    for bad in wrong:
+        with pytest.raises(ValueError):
+            TrainConfig(**bad)
 
 
 def report(correlation, predicted, truth=(1.0, 1.0)):

@@ -24,7 +24,8 @@ from trajectory.displacement import TrajectoryError
 class TrajectoryClip:
     """One clip on disk: latents is its LatentClip file, features the file that `store_features` wrote.
 
-    split: train, val, seen or unseen; num_frames: T. Only paths and numbers, so thousands of clips fit in memory.
+    split: train, val, seen or unseen; num_frames: T. frames: its FrameClip file, for losses on real frames or sound.
+    Only paths and numbers, so thousands of clips fit in memory.
     """
 
     name: str
@@ -33,6 +34,7 @@ class TrajectoryClip:
     num_frames: int
     latents: Path
     features: Path
+    frames: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -41,12 +43,14 @@ class Batch:
 
     values: (N, T, K, M) feature windows. d: (N, T, L, D) displacements w_t - w_ref. w_ref: (N, L, D).
     mask: (N, T) bool, false where a clip shorter than the window is padded with zeros.
+    places: of each window, its clip and its first frame in it.
     """
 
     values: np.ndarray
     d: np.ndarray
     w_ref: np.ndarray
     mask: np.ndarray
+    places: tuple[tuple[TrajectoryClip, int], ...]
 
 
 def store_features(features: AudioFeatures, config: FeatureConfig, path: str | Path) -> None:
@@ -95,7 +99,7 @@ def read_clip(clip: TrajectoryClip, config: FeatureConfig) -> Batch:
     """A whole clip as a batch of one."""
     rows, w, w_ref = read_window(clip, config, 0, clip.num_frames)
     mask = np.ones((1, clip.num_frames), bool)
-    return Batch(windows_of(rows[None], config), (w - w_ref)[None], w_ref[None], mask)
+    return Batch(windows_of(rows[None], config), (w - w_ref)[None], w_ref[None], mask, ((clip, 0),))
 
 
 def offsets_of(clips: Sequence[TrajectoryClip], max_samples: int) -> np.ndarray:
@@ -114,10 +118,11 @@ def offsets_of(clips: Sequence[TrajectoryClip], max_samples: int) -> np.ndarray:
 
 
 class WindowSampler:
-    """Random windows of the training split. Batch number `step` is a function of (seed, rank, step) alone.
+    """Random windows of the training split. Batch number `step` is a function of (seed, step) alone.
 
     The step is therefore the sampler's whole state, and a resumed run sees exactly the batches it would have seen.
-    Clips are drawn in proportion to their frames. A window is up to `length` frames.
+    Clips are drawn in proportion to their frames. A window is up to `length` frames. Of several processes (`world`),
+    each reads its own `batch` windows of the world's batch, the one that a single process with world x batch would read.
     """
 
     def __init__(
@@ -129,12 +134,14 @@ class WindowSampler:
         length: int = 32,
         seed: int = 0,
         rank: int = 0,
+        world: int = 1,
     ) -> None:
         if not clips:
             raise TrajectoryError("no clip is in the training split: prepare more clips or change the split")
         self.clips = list(clips)
         self.features, self.augmentation = features, augmentation
-        self.batch, self.length, self.seed, self.rank, self.step = batch, length, seed, rank, 0
+        self.batch, self.length, self.seed, self.step = batch, length, seed, 0
+        self.rank, self.world = rank, world
         frames = np.array([clip.num_frames for clip in clips], np.float64)
         self.share = frames / frames.sum()
 
@@ -142,24 +149,28 @@ class WindowSampler:
         return self
 
     def __next__(self) -> Batch:
-        rng = np.random.default_rng([self.seed, self.rank, self.step])
+        rng = np.random.default_rng([self.seed, 0, self.step])
         self.step += 1
-        chosen = [self.clips[i] for i in rng.choice(len(self.clips), self.batch, p=self.share)]
-        parts = []
-        for clip in chosen:
-            start = int(rng.integers(0, max(clip.num_frames - self.length, 0) + 1))
-            parts.append(read_window(clip, self.features, start, self.length))
+        total, mine = self.batch * self.world, slice(self.rank * self.batch, (self.rank + 1) * self.batch)
+        drawn = [self.clips[i] for i in rng.choice(len(self.clips), total, p=self.share)]
+        starts = [int(rng.integers(0, max(clip.num_frames - self.length, 0) + 1)) for clip in drawn]
+        places = tuple(zip(drawn, starts, strict=True))[mine]
+        parts = [read_window(clip, self.features, start, self.length) for clip, start in places]
+        longest = max(min(clip.num_frames, self.length) for clip in drawn)
         frames = [len(w) for _, w, _ in parts]
-        longest = max(frames)
         pad = [longest - t for t in frames]
         step = self.features.rows_per_frame
-        rows = np.stack([np.pad(r, ((0, p * step), (0, 0))) for (r, _, _), p in zip(parts, pad, strict=True)])
+        read = np.stack([np.pad(r, ((0, p * step), (0, 0))) for (r, _, _), p in zip(parts, pad, strict=True)])
         d = np.stack(
             [np.pad(w - ref, ((0, p), (0, 0), (0, 0))) for (_, w, ref), p in zip(parts, pad, strict=True)]
         )
-        rows = augment(rows, self.augmentation, self.features, rng)
+        rows = np.zeros(
+            (total, *read.shape[1:]), np.float32
+        )  # of the others: only their random numbers matter
+        rows[mine] = read
+        rows = augment(rows, self.augmentation, self.features, rng)[mine]
         mask = np.arange(longest)[None] < np.array(frames)[:, None]
-        return Batch(windows_of(rows, self.features), d, np.stack([ref for *_, ref in parts]), mask)
+        return Batch(windows_of(rows, self.features), d, np.stack([ref for *_, ref in parts]), mask, places)
 
     def state_dict(self) -> dict[str, int]:
         return {"seed": self.seed, "step": self.step}
@@ -171,7 +182,12 @@ class WindowSampler:
 def split_of(clips: Sequence[TrajectoryClip], split: str) -> list[TrajectoryClip]:
     """The clips of one split, with absolute paths (a run may change its working folder)."""
     return [
-        replace(c, latents=Path(c.latents).resolve(), features=Path(c.features).resolve())
+        replace(
+            c,
+            latents=Path(c.latents).resolve(),
+            features=Path(c.features).resolve(),
+            frames=None if c.frames is None else Path(c.frames).resolve(),
+        )
         for c in clips
         if c.split == split
     ]

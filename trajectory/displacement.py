@@ -8,6 +8,7 @@ Shapes: N clips, T frames, L rows of W+, D = 512, P identity dimensions, C coeff
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -25,6 +26,8 @@ class DisplacementConfig:
     """components: principal components of the offsets that the decoder fills (None: the raw L x D offset).
     identity_dims: P, dimensions of V. rows: [start, stop) of the W+ rows that may move (None: all).
     max_samples: frames that the bases are fitted on, at most (evenly spaced; memory is samples x L x D x 8 B).
+    reference: the identity frame, whose code is w_ref: "neutral" (narrowest lips of the clip's usual width), "first", or
+    "random" (drawn with reference_seed and the clip's name). All are frames in which a face was found, if there is one.
     The paper leaves V unexplained; MoCoGAN-HD's PCA of W and AudioStyleNet's PCA of offsets are the nearest kin.
     """
 
@@ -32,6 +35,8 @@ class DisplacementConfig:
     identity_dims: int = 64
     rows: list[int] | None = None
     max_samples: int = 3000
+    reference: Literal["neutral", "first", "random"] = "neutral"
+    reference_seed: int = 0
 
     def __post_init__(self) -> None:
         if self.components is not None and self.components < 1:
@@ -40,6 +45,8 @@ class DisplacementConfig:
             raise ValueError("identity_dims must be at least 1 and max_samples at least 2")
         if self.rows is not None and not (len(self.rows) == 2 and 0 <= self.rows[0] < self.rows[1]):
             raise ValueError(f"rows must be [start, stop] with 0 <= start < stop, got {self.rows}")
+        if self.reference not in ("neutral", "first", "random"):
+            raise ValueError(f"reference is {self.reference!r}; it must be 'neutral', 'first' or 'random'")
 
 
 class DisplacementSpace(nn.Module):

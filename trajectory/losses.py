@@ -1,20 +1,18 @@
-"""Losses of stage 1: the paper's two (latent and perceptual), and optional ones of velocity and of the lips.
+"""Losses of stage 1 in latent space, and the weights of all: the paper's two are `latent` and `image`.
+
+Those that look at rendered frames are in trajectory/rendered.py.
 
 Shapes: N clips, T frames, L rows of W+, D = 512, C coefficients.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from stylegan2.images import resize
-from stylegan2.protocol import Generator
 from trajectory.displacement import DisplacementSpace
 from trajectory.lips import lip_loss
 
@@ -27,21 +25,34 @@ class LossConfig:
       "w": || w_t - w^_t ||_2 over all of W+, the paper's equation.
       "basis": the same norm inside the span of the offset basis only, so that what no coefficient can reach
       (the frame encoder's noise in the other directions) neither dilutes nor scales the gradient.
-    lip: correlation of the lips' opening (trajectory/lips.py; ours).
-    image_every: steps between two image terms (0 = never); image_size: px at which they are compared.
+    velocity: || w_t+1 - w_t - (w^_t+1 - w^_t) ||_2. lip: correlation of the lips' opening (trajectory/lips.py; ours).
+    Of rendered frames: image (L_lpips), mouth (the same on 96 px around the mouth), landmark (distance in px of the
+    lips' points that encoders.landmark_net reads), sync (1 - cosine of lips and sound by audio.sync's own network, over
+    a run of sync_frames frames). Their target is the inverted frame, as the paper's, or with real_target the camera's.
+    image_every: steps between two of these (0 = never); image_size: px at which images are compared.
     """
 
     latent: float = 1.0
     image: float = 1.0
     velocity: float = 0.0
     lip: float = 0.0
+    mouth: float = 0.0
+    landmark: float = 0.0
+    sync: float = 0.0
+    sync_frames: int = 9
+    real_target: bool = False
     space: Literal["w", "basis"] = "basis"
     image_every: int = 4
     image_size: int = 128
 
     def __post_init__(self) -> None:
-        if min(self.latent, self.image, self.velocity, self.lip) < 0:
-            raise ValueError("losses.latent, losses.image, losses.velocity and losses.lip cannot be negative")
+        for name in ("latent", "image", "velocity", "lip", "mouth", "landmark", "sync"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"losses.{name} is {getattr(self, name)}; a weight cannot be negative")
+        if self.sync_frames < 5:
+            raise ValueError(
+                f"losses.sync_frames is {self.sync_frames}; the sync network looks at 5 frames at once"
+            )
         if self.space not in ("w", "basis"):
             raise ValueError(f"losses.space is {self.space!r}; it must be 'w' or 'basis'")
         if self.image_every < 0 or self.image_size < 16:
@@ -49,9 +60,14 @@ class LossConfig:
                 "losses.image_every cannot be negative and losses.image_size must be at least 16"
             )
 
-    def wants_image(self, step: int) -> bool:
-        """Whether the image term is due at this step."""
-        return self.image > 0 and self.image_every > 0 and step % self.image_every == 0
+    @property
+    def renders(self) -> bool:
+        """Whether any term looks at rendered frames."""
+        return self.image_every > 0 and max(self.image, self.mouth, self.landmark, self.sync) > 0
+
+    def wants_frames(self, step: int) -> bool:
+        """Whether these terms are due at this step."""
+        return self.renders and step % self.image_every == 0
 
 
 def latent_loss(predicted_NTX: Tensor, target_NTX: Tensor, mask_NT: Tensor | None = None) -> Tensor:
@@ -66,22 +82,6 @@ def velocity_loss(predicted_NTX: Tensor, target_NTX: Tensor, mask_NT: Tensor | N
         return predicted_NTX.new_zeros(())
     both = None if mask_NT is None else mask_NT[:, 1:] & mask_NT[:, :-1]
     return latent_loss(predicted_NTX.diff(dim=1), target_NTX.diff(dim=1), both)
-
-
-def image_loss(
-    predicted_NLD: Tensor,
-    target_NLD: Tensor,
-    generator: Generator,
-    perceptual: Callable[[Tensor, Tensor], Tensor],
-    size: int = 128,
-) -> Tensor:
-    """L_lpips = mean || phi(G(w^)) - phi(G(w)) ||, with perceptual(x, y) -> (N,) on images averaged down to `size`.
-
-    The target is the inverted frame G(w), not the camera's: stage 1 is not asked for what G cannot make.
-    """
-    with torch.no_grad():
-        target = resize(generator.synthesis(target_NLD), size)
-    return perceptual(resize(generator.synthesis(predicted_NLD), size), target).mean()
 
 
 def stage1_losses(
@@ -107,32 +107,3 @@ def stage1_losses(
     if config.lip > 0 and lip_axis_C is not None:
         losses["lip"] = lip_loss(coefficients_NTC, space.encode(d_NTLD), lip_axis_C, mask_NT)
     return losses
-
-
-class ImageTerm:
-    """L_lpips on one frame, drawn at random from the batch: it costs a forward and backward pass of the generator.
-
-    The networks' own weights get no gradient. perceptual(x, y) -> (N,) on images in [-1, 1].
-    """
-
-    def __init__(self, generator: Generator, perceptual: Callable[[Tensor, Tensor], Tensor]) -> None:
-        self.generator, self.perceptual = generator, perceptual
-        for part in (generator, perceptual):
-            if isinstance(part, nn.Module):
-                part.eval().requires_grad_(False)
-
-    def __call__(
-        self,
-        c_NTC: Tensor,
-        d_NTLD: Tensor,
-        w_ref_NLD: Tensor,
-        mask_NT: Tensor,
-        space: DisplacementSpace,
-        size: int,
-        rng: np.random.Generator,
-    ) -> Tensor:
-        n = int(rng.integers(len(c_NTC)))
-        t = int(rng.integers(int(mask_NT[n].sum())))
-        predicted_NLD = (w_ref_NLD[n] + space.decode(c_NTC[n, t]))[None]
-        target_NLD = (w_ref_NLD[n] + d_NTLD[n, t])[None]
-        return image_loss(predicted_NLD, target_NLD, self.generator, self.perceptual, size)

@@ -1,7 +1,7 @@
-"""Speech windows + identity -> displacement coefficients: a CNN per window, a recurrent net over frames, 3 dense layers.
+"""Speech windows + identity -> displacement coefficients: a CNN per window, a net over frames, 3 dense layers.
 
 Shapes: N clips, T video frames, K feature rows in a window, M bins in a row, P identity dimensions,
-C coefficients, E width of one frame's audio code, H width of the recurrent state.
+C coefficients, E width of one frame's audio code, H width of the net over frames.
 """
 
 from __future__ import annotations
@@ -12,25 +12,33 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-State = Tensor | tuple[Tensor, Tensor] | None  # what the recurrent net carries from chunk to chunk
+from trajectory.temporal import State, TemporalConvolution, Transformer
 
 
 @dataclass
 class TrajectoryConfig:
     """frontend: "compact" (strided, 0.2 M parameters) or "atvgnet" (the paper's: 3 x 3 convolutions to 512 channels).
-    cell, hidden, layers, bidirectional: the recurrent net (a streaming model needs bidirectional=false).
+    cell, hidden, layers, bidirectional: the net over frames (a streaming model needs bidirectional=false).
+    "gru", "lstm" (the paper's), "conv" (dilated, `kernel` taps) or "transformer" (`heads`; a frame sees those at most
+    `context` - 1 away, None = the whole clip, which cannot stream).
+    identity: how V(w_ref) comes in: "concat" (to the decoder's input, the paper's), "film" (it scales and shifts what
+    the net over frames says) or "none".
     audio_dim: E, the code of one window. decoder: width of the 3 dense layers.
-    dropout: on codes, recurrent outputs and dense layers. identity_dropout: chance that a training clip's V(w_ref)
+    dropout: on codes, outputs of the net over frames and dense layers. identity_dropout: chance that a training clip's V(w_ref)
     is replaced by zeros, without which a few speakers are learnt by heart.
     """
 
     frontend: Literal["compact", "atvgnet"] = "compact"
     channels: int = 16
     audio_dim: int = 128
-    cell: Literal["gru", "lstm"] = "gru"
+    cell: Literal["gru", "lstm", "conv", "transformer"] = "gru"
     hidden: int = 128
     layers: int = 1
     bidirectional: bool = True
+    kernel: int = 3
+    heads: int = 4
+    context: int | None = 24
+    identity: Literal["concat", "film", "none"] = "concat"
     decoder: int = 256
     dropout: float = 0.2
     identity_dropout: float = 0.5
@@ -38,12 +46,35 @@ class TrajectoryConfig:
     def __post_init__(self) -> None:
         if self.frontend not in ("compact", "atvgnet"):
             raise ValueError(f"trajectory.frontend is {self.frontend!r}; it must be 'compact' or 'atvgnet'")
-        if self.cell not in ("gru", "lstm"):
-            raise ValueError(f"trajectory.cell is {self.cell!r}; it must be 'gru' or 'lstm'")
+        if self.cell not in ("gru", "lstm", "conv", "transformer"):
+            raise ValueError(
+                f"trajectory.cell is {self.cell!r}; it must be 'gru', 'lstm', 'conv' or 'transformer'"
+            )
+        if self.cell == "conv" and (self.kernel < 2 or (self.bidirectional and self.kernel % 2 == 0)):
+            raise ValueError(
+                f"trajectory.kernel is {self.kernel}; it must be at least 2, and odd where bidirectional=true"
+            )
+        if self.cell == "transformer":
+            self._check_transformer()
+        if self.identity not in ("concat", "film", "none"):
+            raise ValueError(
+                f"trajectory.identity is {self.identity!r}; it must be 'concat', 'film' or 'none'"
+            )
         if min(self.channels, self.audio_dim, self.hidden, self.layers, self.decoder) < 1:
             raise ValueError("trajectory.channels, audio_dim, hidden, layers and decoder must be at least 1")
         if not (0 <= self.dropout < 1 and 0 <= self.identity_dropout <= 1):
             raise ValueError("trajectory.dropout must lie in [0, 1) and identity_dropout in [0, 1]")
+
+    def _check_transformer(self) -> None:
+        if self.heads < 1 or self.hidden % self.heads:
+            raise ValueError(f"trajectory.heads is {self.heads}; it must divide hidden={self.hidden}")
+        if self.context is None and not self.bidirectional:
+            raise ValueError(
+                "trajectory.context=null sees the whole clip; one direction needs a number of frames, so give one or "
+                "set bidirectional=true"
+            )
+        if self.context is not None and self.context < 1:
+            raise ValueError(f"trajectory.context is {self.context}; it must be at least 1 frame, or null")
 
 
 class CompactFrontend(nn.Sequential):
@@ -101,17 +132,9 @@ class TrajectoryNet(nn.Module):
             self.frontend: nn.Module = AtvgnetFrontend(window, config.audio_dim)
         else:
             self.frontend = CompactFrontend(window, config.channels, config.audio_dim, config.dropout)
-        cell = nn.GRU if config.cell == "gru" else nn.LSTM
-        self.recurrent = cell(
-            config.audio_dim,
-            config.hidden,
-            config.layers,
-            batch_first=True,
-            bidirectional=config.bidirectional,
-            dropout=config.dropout if config.layers > 1 else 0.0,
-        )
+        self.recurrent, hidden = over_frames(config)
         self.dropout = nn.Dropout(config.dropout)
-        width = config.hidden * (2 if config.bidirectional else 1) + identity_dims
+        width = hidden + (identity_dims if config.identity == "concat" else 0)
         last = nn.Linear(config.decoder, num_coefficients)
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
@@ -123,24 +146,52 @@ class TrajectoryNet(nn.Module):
             nn.SiLU(),
             last,
         )
+        self.film = None
+        if config.identity == "film":
+            self.film = nn.Linear(identity_dims, 2 * hidden)
+            nn.init.zeros_(self.film.weight)
+            nn.init.zeros_(self.film.bias)
 
     def forward(self, values_NTKM: Tensor, identity_NP: Tensor, state: State = None) -> tuple[Tensor, State]:
-        """Returns the coefficients and the recurrent state to hand to the next chunk (one direction only)."""
+        """Returns the coefficients and the state to hand to the next chunk (one direction only)."""
         audio_NTE = self.encode_audio(values_NTKM)
         hidden_NTH, state = self.recurrent(self.dropout(audio_NTE), state)
-        identity_NTP = self.drop_identity(identity_NP)[:, None].expand(-1, hidden_NTH.shape[1], -1)
-        coefficients_NTC = self.decoder(torch.cat([self.dropout(hidden_NTH), identity_NTP], dim=-1))
-        return coefficients_NTC, state
+        return self.decoder(self.with_identity(hidden_NTH, identity_NP)), state
 
     def encode_audio(self, values_NTKM: Tensor) -> Tensor:
         """Each window on its own: (N, T, K, M) -> (N, T, E)."""
         return self.frontend(values_NTKM.flatten(0, 1)[:, None]).unflatten(0, values_NTKM.shape[:2])
+
+    def with_identity(self, hidden_NTH: Tensor, identity_NP: Tensor) -> Tensor:
+        """The decoder's input. FiLM (Perez et al. 2018): h' = h (1 + a) + b with (a, b) linear in V, 0 at first."""
+        if self.config.identity == "none":
+            return self.dropout(hidden_NTH)
+        identity_N1P = self.drop_identity(identity_NP)[:, None]
+        if self.film is not None:
+            scale, shift = self.film(identity_N1P).chunk(2, dim=-1)
+            return self.dropout(hidden_NTH * (1 + scale) + shift)
+        identity_NTP = identity_N1P.expand(-1, hidden_NTH.shape[1], -1)
+        return torch.cat([self.dropout(hidden_NTH), identity_NTP], dim=-1)
 
     def drop_identity(self, identity_NP: Tensor) -> Tensor:
         if not self.training or self.config.identity_dropout == 0:
             return identity_NP
         keep_N1 = torch.rand(len(identity_NP), 1, device=identity_NP.device) >= self.config.identity_dropout
         return identity_NP * keep_N1
+
+
+def over_frames(config: TrajectoryConfig) -> tuple[nn.Module, int]:
+    """The net over frames, (N, T, E) and a state -> (N, T, H) and a state; and H."""
+    sizes, both = (config.audio_dim, config.hidden, config.layers), config.bidirectional
+    if config.cell == "conv":
+        return TemporalConvolution(*sizes, config.kernel, both, config.dropout), config.hidden
+    if config.cell == "transformer":
+        net = Transformer(*sizes, config.heads, config.context, both, config.dropout)
+        return net, config.hidden
+    cell = nn.GRU if config.cell == "gru" else nn.LSTM
+    dropout = config.dropout if config.layers > 1 else 0.0
+    net = cell(*sizes, batch_first=True, bidirectional=both, dropout=dropout)
+    return net, config.hidden * (2 if both else 1)
 
 
 def _flat_size(layers: nn.Module, window: tuple[int, int]) -> int:

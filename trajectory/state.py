@@ -9,7 +9,7 @@ import copy
 import json
 import pickle
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from stylegan2.weights import atomic_path
 from trajectory.dataset import WindowSampler
 from trajectory.displacement import DisplacementSpace, TrajectoryError
-from trajectory.models import TrajectoryNet
+from trajectory.models import TrajectoryConfig, TrajectoryNet
 
 
 @dataclass
@@ -30,7 +30,8 @@ class TrainState:
     net: the module being trained (not wrapped). space: its frozen projections, so that a resumed run keeps them even
     if a clip was added since. ema: its running average, the one that is validated and exported.
     signature: plain numbers (model, window, space, loss) that must be the same in a checkpoint to resume from it.
-    best: EMA weights at the best validation so far, best_score: its score (higher is better).
+    best: EMA weights at the best validation so far, best_score: its score (higher is better), waited: validations since.
+    precision: what scales gradients in float16, if anything does (lightning's plugin: state_dict, load_state_dict).
     """
 
     net: TrajectoryNet
@@ -41,6 +42,8 @@ class TrainState:
     rng: np.random.Generator
     step: int = 0
     best_score: float = -float("inf")
+    waited: int = 0
+    precision: Any = None
     ema: TrajectoryNet = field(init=False)
     best: dict[str, Tensor] = field(init=False)
 
@@ -63,9 +66,19 @@ class TrainState:
     def keep_best(self, score: float) -> bool:
         """Remembers the EMA weights if `score` is the highest so far."""
         if score > self.best_score:
-            self.best_score, self.best = score, _copy(self.ema)
+            self.best_score, self.best, self.waited = score, _copy(self.ema), 0
             return True
+        self.waited += 1
         return False
+
+    def gave_up(self, patience: int) -> bool:
+        """Whether so many validations in a row brought nothing better (0: never)."""
+        return 0 < patience <= self.waited
+
+    def reseed(self, numbers: list[int]) -> None:
+        """New random numbers, for the processes whose own ones are in no file."""
+        torch.manual_seed(int(np.random.SeedSequence(numbers).generate_state(1)[0]))
+        self.rng.bit_generator.state = np.random.default_rng(numbers).bit_generator.state
 
     def save(self, path: str | Path) -> None:
         """One file, written beside `path` and renamed, so that a kill leaves the previous checkpoint whole."""
@@ -73,6 +86,8 @@ class TrainState:
             "signature": json.dumps(self.signature, sort_keys=True),
             "step": self.step,
             "best_score": self.best_score,
+            "waited": self.waited,
+            "scaler": self.precision.state_dict() if self.precision is not None else {},
             "net": self.net.state_dict(),
             "space": self.space.state_dict(),
             "ema": self.ema.state_dict(),
@@ -95,6 +110,9 @@ class TrainState:
             raise TrajectoryError(
                 f"{path} is not a stage-1 checkpoint or is cut short: start with resume=none"
             ) from error
+        if "net" in saved:  # settings that did not exist yet had their default's effect
+            saved["net"] = asdict(TrajectoryConfig()) | saved["net"]
+            saved.setdefault("select", "correlation")
         changed = changed_keys(saved, json.loads(json.dumps(self.signature)))
         if changed:
             raise TrajectoryError(
@@ -102,6 +120,9 @@ class TrainState:
                 "restore those values, or start anew with resume=none"
             )
         self.step, self.best_score = content["step"], content["best_score"]
+        self.waited = content.get("waited", 0)
+        if self.precision is not None and content.get("scaler"):
+            self.precision.load_state_dict(content["scaler"])
         self.net.load_state_dict(content["net"])
         self.space.load_state_dict(content["space"])
         self.ema.load_state_dict(content["ema"])

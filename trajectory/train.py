@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -18,10 +19,12 @@ from lightning_fabric import Fabric
 from trajectory.calibrate import Calibration, gain_of, validate
 from trajectory.dataset import TrajectoryClip, WindowSampler
 from trajectory.displacement import DisplacementSpace
-from trajectory.losses import ImageTerm, LossConfig, stage1_losses
+from trajectory.losses import LossConfig, stage1_losses
 from trajectory.models import TrajectoryNet
+from trajectory.mouth_judge import MouthJudge
 from trajectory.predict import TrajectoryPredictor, save_trajectory
 from trajectory.progress import TrainingLog
+from trajectory.rendered import RenderedTerms
 from trajectory.state import TrainState
 
 
@@ -30,6 +33,9 @@ class TrainConfig:
     """steps, lr (Adam, cosine down to lr_end of itself after `warmup` steps), weight_decay (decoupled), grad_clip.
 
     ema: decay of the averaged weights, the ones validated and exported. val_every, save_every, log_every: in steps.
+    select: which validation finds the best weights: "correlation" (of coefficients, weighted by how far each moves W), or
+    "lmd_mouth" (trajectory.mouth_judge, on val_frames rendered frames). patience: validations in a row without a better
+    one after which training ends early (0 = never).
     The paper gives no schedule: 1e-3 fits minutes of speech; GRID's hours want 1e-4 and many more steps.
     """
 
@@ -43,12 +49,19 @@ class TrainConfig:
     val_every: int = 100
     save_every: int = 100
     log_every: int = 10
+    select: Literal["correlation", "lmd_mouth"] = "correlation"
+    val_frames: int = 24
+    patience: int = 0
     calibration: Calibration = "scalar"
     seed: int = 0
 
     def __post_init__(self) -> None:
         if min(self.steps, self.val_every, self.save_every, self.log_every) < 1:
             raise ValueError("train.steps, val_every, save_every and log_every must be at least 1")
+        if self.select not in ("correlation", "lmd_mouth"):
+            raise ValueError(f"train.select is {self.select!r}; it must be 'correlation' or 'lmd_mouth'")
+        if self.patience < 0 or self.val_frames < 1:
+            raise ValueError("train.patience cannot be negative and train.val_frames must be at least 1")
         if self.lr <= 0 or self.grad_clip <= 0 or not (0 <= self.lr_end <= 1 and 0 <= self.ema < 1):
             raise ValueError("train: need lr > 0, grad_clip > 0, 0 <= lr_end <= 1 and 0 <= ema < 1")
 
@@ -70,19 +83,25 @@ def train(
     losses: LossConfig,
     folder: str | Path,
     fabric: Fabric | None = None,
-    image_term: ImageTerm | None = None,
+    rendered: RenderedTerms | None = None,
     lip_axis: np.ndarray | None = None,
+    mouth_judge: MouthJudge | None = None,
     resume: str | Path | None = "auto",
     stop_at: int | None = None,
 ) -> TrajectoryPredictor:
     """Trains `net`, keeps the EMA weights that validate best, calibrates their amplitude and exports them.
 
-    folder: gets state.pt, trajectory.safetensors and tensorboard/. image_term None: no L_lpips;
-    lip_axis (C,) None: no L_lip.
+    folder: gets state.pt, trajectory.safetensors and tensorboard/. rendered None: no term that looks at frames;
+    lip_axis (C,) None: no L_lip. mouth_judge: for select="lmd_mouth".
     resume: "auto" continues folder/state.pt if it is there, a path that file, None starts anew.
     stop_at: leaves after that step with the state saved, as a queue's time limit would (nothing is exported before
-    config.steps). Raises TrajectoryError for a checkpoint of another configuration.
+    the end). Raises TrajectoryError for a checkpoint of another configuration.
+
+    Over several processes each takes its share of one global batch, so that without dropout (whose numbers are each
+    process's own) and where no clip is shorter than a window, the weights are those of one process with all of it.
     """
+    if config.select == "lmd_mouth" and validation and mouth_judge is None:
+        raise ValueError("select='lmd_mouth' needs a mouth_judge")
     fabric = fabric or Fabric(accelerator="cpu", devices=1)
     folder, checkpoint = Path(folder), Path(folder) / "state.pt"
     torch.manual_seed(config.seed + fabric.global_rank)
@@ -94,17 +113,20 @@ def train(
     space = space.to(fabric.device)
     lip_axis_C = None if lip_axis is None else torch.from_numpy(lip_axis).to(fabric.device)
     signature = {"net": asdict(net.config), "space": space.layout(), "features": asdict(sampler.features)}
+    signature["select"] = config.select
     rng = np.random.default_rng([config.seed, fabric.global_rank])
-    sampler.rank = fabric.global_rank  # every process its own windows
-    state = TrainState(net, space, optimiser, sampler, signature, rng)
+    sampler.rank, sampler.world = fabric.global_rank, fabric.world_size
+    state = TrainState(net, space, optimiser, sampler, signature, rng, precision=fabric.strategy.precision)
     source = checkpoint if resume == "auto" else resume
     if source is not None and (resume != "auto" or checkpoint.is_file()):
         state.restore(source)
+        if fabric.global_rank:  # the file holds the first process's random numbers
+            state.reseed([config.seed, fabric.global_rank, state.step])
     last = min(config.steps, stop_at or config.steps)
 
     with TrainingLog(folder, state.step, config.steps, config.log_every, fabric.is_global_zero) as log:
         model.train()
-        while state.step < last:
+        while state.step < last and not state.gave_up(config.patience):
             batch = next(sampler)
             arrays = (batch.values, batch.d, batch.w_ref, batch.mask)
             values, d, w_ref, mask = (torch.from_numpy(x).to(fabric.device) for x in arrays)
@@ -114,9 +136,8 @@ def train(
 
             coefficients, _ = model(values, space.identity(w_ref))
             terms = stage1_losses(coefficients, d, mask, space, losses, lip_axis_C)
-            if image_term and losses.wants_image(state.step):
-                size = losses.image_size
-                terms["image"] = image_term(coefficients, d, w_ref, mask, space, size, rng)
+            if rendered and losses.wants_frames(state.step):
+                terms |= rendered(coefficients, d, w_ref, mask, space, rng, batch.places)
             loss = torch.stack([getattr(losses, name) * term for name, term in terms.items()]).sum()
 
             optimiser.zero_grad()
@@ -129,9 +150,13 @@ def train(
             log.train(state.step, terms | {"total": loss}, {"gradient": norm or 0.0, "lr": rate})
             if validation and (state.step % config.val_every == 0 or state.step == config.steps):
                 report = validate(state.ema, space, sampler.features, validation)
-                state.keep_best(report.score)
-                log.validation(state.step, {"score": report.score, "latent": report.latent})
-            if state.step % config.save_every == 0 or state.step == last:
+                figures = {"score": report.score, "latent": report.latent}
+                if mouth_judge:
+                    figures["lmd_mouth"] = mouth_judge(state.ema, space)
+                score = -figures["lmd_mouth"] if config.select == "lmd_mouth" else report.score
+                state.keep_best(fabric.broadcast(score))  # all processes stop together
+                log.validation(state.step, figures)
+            if state.step % config.save_every == 0 or state.step == last or state.gave_up(config.patience):
                 fabric.barrier()
                 if fabric.is_global_zero:
                     state.save(checkpoint)
@@ -142,7 +167,8 @@ def train(
     predictor = TrajectoryPredictor(best, space, sampler.features).eval()
     report = validate(best, space, sampler.features, validation)
     predictor.gain.copy_(gain_of(report, config.calibration))
-    if state.step >= config.steps and fabric.is_global_zero:
+    if (state.step >= config.steps or state.gave_up(config.patience)) and fabric.is_global_zero:
         notes = {"steps": state.step, "val_score": report.score, "val_latent": report.latent}
         save_trajectory(predictor, folder / "trajectory.safetensors", notes)
+    fabric.barrier()
     return predictor
