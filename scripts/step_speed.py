@@ -30,9 +30,10 @@ from scripts.timing import medians, operations, peak, thread_counts, threads
 from stylegan2.protocol import sample_w
 from stylegan2.render import render
 from trajectory.displacement import DisplacementSpace, fit_space
-from trajectory.losses import ImageTerm, stage1_losses
+from trajectory.losses import LossConfig, stage1_losses
 from trajectory.models import TrajectoryNet
 from trajectory.predict import TrajectoryPredictor, predict
+from trajectory.rendered import RenderedTerms
 from tuning.losses import l2, perceptual_at
 
 FACE = 3  # a seed whose face dlib finds
@@ -102,13 +103,14 @@ def stage1_rows(config: Config, run: Run) -> list[Row]:
     w_ref = sample_w(generator, config.windows.batch, seed=FACE, psi=0.5)
     d = torch.randn(*shape, generator.num_rows, generator.w_dim, device=run.device) * 0.1
     mask = torch.ones(shape, dtype=torch.bool, device=run.device)
-    image_term, rng = ImageTerm(generator, the_teacher(run)), np.random.default_rng(0)
+    image = LossConfig(image_size=config.losses.image_size)
+    rendered, rng = RenderedTerms(generator, image, the_teacher(run)), np.random.default_rng(0)
 
     def step(with_image: bool) -> None:
         coefficients, _ = net(values, space.identity(w_ref))
         terms = stage1_losses(coefficients, d, mask, space, config.losses)
         if with_image:
-            terms["image"] = image_term(coefficients, d, w_ref, mask, space, config.losses.image_size, rng)
+            terms |= rendered(coefficients, d, w_ref, mask, space, rng)
         optimiser.zero_grad()
         torch.stack(list(terms.values())).sum().backward()
         optimiser.step()
