@@ -31,9 +31,8 @@ def render(
     What the leading rows make is computed once, as long as all frames have them in common.
     """
     target = torch.device(device) if device is not None else generator.w_avg.device
-    if (
-        chunk is None
-    ):  # a CPU's cache holds the features of one frame (StyleGAN2 at 256 px: 0.31 s, of two 0.38 each)
+    if chunk is None:
+        # A CPU's cache holds the features of one frame: the embedded generator takes 0.31 s, for two 0.38 s each.
         chunk = 1 if target.type == "cpu" else 8
     if chunk < 1:
         raise ValueError(f"chunk must be at least 1, got {chunk}")
