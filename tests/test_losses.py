@@ -81,7 +81,8 @@ def test_velocity_falls_on_a_toy_problem_and_its_gradient_reaches_the_coefficien
 def test_when_frames_are_due():
     assert [LossConfig(image_every=3).wants_frames(step) for step in range(4)] == [True, False, False, True]
     assert not LossConfig(image=0).wants_frames(0) and not LossConfig(image_every=0).wants_frames(0)
-    assert all(LossConfig(image=0, **{name: 1.0}).wants_frames(4) for name in ("mouth", "landmark", "sync"))
+    only: list[dict[str, Any]] = [{name: 1.0} for name in ("mouth", "landmark", "sync")]
+    assert all(LossConfig(image=0, **weight).wants_frames(4) for weight in only)
     wrong: list[dict[str, Any]] = [
         {"latent": -1},
         {"sync": -1},

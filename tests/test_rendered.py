@@ -112,7 +112,8 @@ def test_the_gradient_reaches_the_model_and_no_network_that_it_is_seen_through(n
     net = TrajectoryNet(TrajectoryConfig(channels=4, audio_dim=8, hidden=8, decoder=8), (12, 40), 3, 6)
     c, _ = net(torch.randn(1, LENGTH, 12, 40), torch.randn(1, 3))
     c = c + torch.randn(1, LENGTH, 6)  # an untrained net does not move, and a still mouth has no sync
-    found = terms(LossConfig(**OFF | {name: 1.0}), tools, space, place, c)
+    weights: dict[str, Any] = OFF | {name: 1.0}
+    found = terms(LossConfig(**weights), tools, space, place, c)
     assert list(found) == [name] and found[name].isfinite()
     found[name].backward()
     last: Any = net.decoder[-1]

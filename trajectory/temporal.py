@@ -8,6 +8,8 @@ Shapes: N clips, T frames, E width of the input, H hidden width, A attention hea
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -97,7 +99,7 @@ class Transformer(nn.Module):
     def forward(self, x_NTE: Tensor, state: State = None) -> tuple[Tensor, State]:
         """State: of each block, the last frames that entered its attention, at most context - 1 of them."""
         h_NTH, kept = self.inward(x_NTE), []
-        for i, block in enumerate(self.blocks):
+        for i, block in enumerate(cast(list[nn.ModuleDict], list(self.blocks))):
             inside = block["norm"](h_NTH)
             past = inside[:, :0] if state is None else state[i]
             seen_NSH = torch.cat([past, inside], dim=1)
