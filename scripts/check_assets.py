@@ -63,7 +63,7 @@ def check_assets(config: Config, run: Run) -> Path:
     for what in config.check.what:
         with run.timed(what):
             if what == "generator":
-                teacher = load_teacher()
+                teacher = load_teacher().to(run.device)
                 figures[what] = {
                     f"psi_{psi}": generator_against(teacher, generator, psi, config, detector)
                     for psi in config.check.psi
@@ -82,7 +82,7 @@ def check_assets(config: Config, run: Run) -> Path:
         files = {"generator": generator_path(config), "encoder": encoder_path(config), "visemes": VISEMES}
         weights = {name: file_hash(file) for name, file in files.items()}
         made = {
-            "device": "cpu",
+            "device": str(run.device),
             "threads": torch.get_num_threads(),
             "seconds": run.seconds,
             "weights": weights,

@@ -63,14 +63,14 @@ def generator_against(
     diversity: mean ST-LPIPS alex between neighbours in the list, over the teacher's. frechet_floor: of a second
     sample of the teacher.
     """
-    looks, count = Looks(detector), config.check.samples
-    nets = {name: load_perceptual(name) for name in ("alex", "vgg")}
+    looks, count, device = Looks(detector), config.check.samples, student.w_avg.device
+    nets = {name: load_perceptual(name).to(device) for name in ("alex", "vgg")}
     columns: dict[str, list[float]] = {}
     found = {"teacher": Gaussian(), "student": Gaussian(), "again": Gaussian()}
     before: tuple[Tensor, Tensor] | None = None
     for w_NLD in _codes(student, config.check.seed, psi, count, f"generator, psi {psi}"):
         pair = tuple(to_uint8(render_codes(net, w_NLD, SIZE)) for net in (teacher, student))
-        images = tuple(to_tensor(image) for image in pair)
+        images = tuple(to_tensor(image, device) for image in pair)
         with torch.inference_mode():
             for name, net in nets.items():
                 columns.setdefault(name, []).extend(net(*images).tolist())
@@ -127,26 +127,27 @@ def encoder_on_samples(
 
     jitter = sqrt(mean_l var_t w_tl) / sqrt(mean_l var_n w_nl): 0 is steady, 1 as different as another person.
     """
-    looks, alex = Looks(detector), load_perceptual("alex")
+    device = generator.w_avg.device
+    looks, alex = Looks(detector), load_perceptual("alex").to(device)
     columns: dict[str, list[float]] = {"alex": [], "identity": []}
     codes, seconds, rng = [], 0.0, np.random.default_rng(config.check.seed)
     still: Tensor | None = None
     for w_NLD in _codes(generator, config.check.seed, 0.7, config.check.reconstructions, "encoder"):
         true = to_uint8(render_codes(generator, w_NLD, SIZE))
-        images = to_tensor(true)
+        images = to_tensor(true, device)
         still = images[:1] if still is None else still
         with torch.inference_mode():
             started = time.perf_counter()
             mine = encoder(images)
             seconds += time.perf_counter() - started
             made = to_uint8(render_codes(generator, mine, SIZE))
-            columns["alex"] += alex(to_tensor(made), images).tolist()
+            columns["alex"] += alex(to_tensor(made, device), images).tolist()
         codes.append(mine)
         columns["identity"] += [apart(looks(a), looks(b)) for a, b in zip(made, true, strict=True)]
     assert still is not None
     grain = torch.from_numpy(
         rng.normal(0, NOISE / 127.5, (STILL_FRAMES, *still.shape[1:])).astype(np.float32)
-    )
+    ).to(device)
     with torch.inference_mode():
         repeats = encoder((still + grain).clamp(-1, 1))
     people = torch.cat(codes)
@@ -167,15 +168,16 @@ def encoder_on_clips(
     """`check.frames` frames of every clip in data.root: identity of the reconstruction, encoder only and refined."""
     looks = Looks(detector)
     prepared = prepare_data(config, run)
-    judges = Judges(load_perceptual("alex"))
+    judges = Judges(load_perceptual("alex").to(run.device))
     settings = InversionConfig()
     result: dict[str, Any] = {}
     for entry in track(read_manifest(prepared).ok(), "clips", transient=True):
         clip = FrameClip.load(prepared / entry.file)
         chosen = np.linspace(0, len(clip) - 1, config.check.frames + 2).round().astype(int)[1:-1]
         true = np.stack([np.asarray(clip.frames[t]) for t in chosen])
-        w_NLD = start_codes(to_tensor(true), encoder, generator, settings)
-        refined = w_NLD + refine(w_NLD, to_tensor(true), generator, judges, settings, REFINING)
+        images = to_tensor(true, run.device)
+        w_NLD = start_codes(images, encoder, generator, settings)
+        refined = w_NLD + refine(w_NLD, images, generator, judges, settings, REFINING)
         result[entry.name] = {
             name: round(
                 float(
