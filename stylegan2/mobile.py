@@ -15,7 +15,7 @@ that resolution.
 from __future__ import annotations
 
 from math import log2, sqrt
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -45,8 +45,36 @@ def inverse_haar(x_NHWC: Tensor) -> Tensor:
 
 def pointwise(x_NHWC: Tensor, weight_OI: Tensor, style_NI: Tensor) -> Tensor:
     """A 1x1 convolution of modulated channels, with the style folded into each sample's kernel: (N, H, W, O)."""
-    kernel_NIO = weight_OI.T * style_NI[:, :, None]
-    return torch.bmm(x_NHWC.flatten(1, 2), kernel_NIO).unflatten(1, x_NHWC.shape[1:3])
+    return _Pointwise.apply(x_NHWC, weight_OI, style_NI)  # type: ignore[return-value]
+
+
+class _Pointwise(torch.autograd.Function):
+    """y_npo = sum_i x_npi s_ni w_oi. With h = g w, its gradients are h s (x), sum_p x h (s) and sum_np g x s (w).
+
+    Autograd would go through the folded kernel, whose gradient is one more product of the size of the convolution.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x_NHWI: Tensor, weight_OI: Tensor, style_NI: Tensor) -> Tensor:
+        ctx.save_for_backward(x_NHWI, weight_OI, style_NI)
+        # Not a view: autograd would copy the gradients of what is then changed in place.
+        y_NHWO = x_NHWI.new_empty(*x_NHWI.shape[:3], len(weight_OI))
+        kernel_NIO = (weight_OI.T * style_NI[:, :, None]).to(x_NHWI.dtype)
+        torch.bmm(x_NHWI.flatten(1, 2), kernel_NIO, out=y_NHWO.flatten(1, 2))
+        return y_NHWO
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        (x_NHWI, *parameters), (grad_NHWO,) = ctx.saved_tensors, grads
+        weight_OI, style_NI = (parameter.to(grad_NHWO.dtype) for parameter in parameters)
+        wanted, x_NPI, grad_NPO = ctx.needs_input_grad, x_NHWI.flatten(1, 2), grad_NHWO.flatten(1, 2)
+        h_NPI = grad_NPO @ weight_OI
+        style = (x_NPI * h_NPI).sum(1) if wanted[2] else None
+        weight = None
+        if wanted[1]:
+            weight = (torch.bmm(grad_NPO.transpose(1, 2), x_NPI) * style_NI[:, None]).sum(0)
+        x = (h_NPI * style_NI[:, None]).view(x_NHWI.shape) if wanted[0] else None
+        return x, weight, style
 
 
 class ModulatedConv(nn.Module):

@@ -14,7 +14,7 @@ from stylegan2.cut import (
     train_head,
 )
 from stylegan2.images import to_uint8
-from stylegan2.mobile import MobileStyleGAN, inverse_haar
+from stylegan2.mobile import MobileStyleGAN, inverse_haar, pointwise
 from stylegan2.openvino_ir import load_teacher, wheel_folder, write_uncut
 from stylegan2.pairs import FolderPairs, batches, draw_codes, extend_rows, render_codes, write_pairs
 from stylegan2.protocol import Generator, sample_w
@@ -46,6 +46,41 @@ def test_uncut_network_equals_the_wheels_own(teacher: MobileStyleGAN) -> None:
         ours = teacher.synthesis(extend_rows(torch.from_numpy(w)[:, None], 18)).numpy()
     assert ours.shape == image.shape == (1, 3, 1024, 1024)
     assert np.abs(ours - image).max() < 1e-3
+
+
+def test_pointwise_is_a_convolution_of_scaled_channels_and_so_are_its_gradients() -> None:
+    torch.manual_seed(0)
+    x, weight, style = (torch.randn(*n, dtype=torch.float64) for n in ((2, 1, 2, 3), (4, 3), (2, 3)))
+    inputs = tuple(part.requires_grad_() for part in (x, weight, style))
+
+    def plain(x: torch.Tensor, weight: torch.Tensor, style: torch.Tensor) -> torch.Tensor:
+        return (x * style[:, None, None]) @ weight.T
+
+    torch.testing.assert_close(pointwise(*inputs), plain(*inputs))
+    assert torch.autograd.gradcheck(pointwise, inputs) and torch.autograd.gradgradcheck(pointwise, inputs)
+    strided = x.detach().permute(0, 2, 1, 3).requires_grad_()  # not contiguous
+    torch.testing.assert_close(pointwise(strided, weight, style), plain(strided, weight, style))
+    assert torch.autograd.gradcheck(lambda x: pointwise(x, weight, style), (strided,))
+
+
+def test_pointwise_computes_in_the_type_of_its_features() -> None:
+    """Under autocast a convolution before it leaves bfloat16, and weights and styles are float32."""
+    torch.manual_seed(0)
+    x, weight, style = torch.randn(2, 2, 2, 8), torch.randn(4, 8), torch.randn(2, 8)
+    found = []
+    for kind in (torch.float32, torch.bfloat16):
+        inputs = (
+            x.to(kind).requires_grad_(),
+            weight.clone().requires_grad_(),
+            style.clone().requires_grad_(),
+        )
+        with torch.autocast("cpu", torch.bfloat16, enabled=kind == torch.bfloat16):
+            y = pointwise(*inputs)
+        assert y.dtype == kind
+        gradients = torch.autograd.grad(y.float().square().sum(), inputs)
+        assert [g.dtype for g in gradients] == [kind, torch.float32, torch.float32]
+        found.append(torch.cat([part.float().flatten() for part in (y, *gradients)]))
+    assert torch.cosine_similarity(*found, dim=0) > 0.999
 
 
 def test_haar_is_orthonormal_and_inverts() -> None:
