@@ -107,15 +107,15 @@ def run(results: Path, name: str, seed: int, mouth: float, clips: int = 3) -> No
                 }
                 none = np.zeros(0)
                 scores.append(ClipScore(row, split, f"{split}/{n}", 50, figures, none, none, f"s{n}"))
-    config = composed(f"ablation/{name}", f"seed={seed}")
+    config = {"name": f"ablation_{name}_seed{seed}", "seed": seed}
     write_report(
-        results / config.name / "report.json",
+        results / str(config["name"]) / "report.json",
         summarise(scores),
         {"generator": "ab" * 32, "trajectory": "cd" * 32},
         {"stage1": 2.0, "evaluate": 1.0},
         scores,
         bases=["full"],
-        config=plain(config),
+        config=config,
         data={"kind": "embedded", "latents": "x"},
     )
 

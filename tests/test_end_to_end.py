@@ -153,7 +153,8 @@ def test_ablations_train_and_share_the_tuned_generator(finished, arguments):
         for key, value in values.items()
     ]
     sizes += ["encoder.inversion.person_steps=1", "encoder.inversion.person_frames=2", "stage2.name=smoke"]
-    _, first, _ = finished
+    its, first, _ = finished
+    sizes += [f"tuning.lr={its.tuning.lr}"]
     before = sorted(first.results.rglob("tuned.safetensors"))
     for name in ("rows_4_7", "real_target"):
         config = runtime.resolve(
