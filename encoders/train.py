@@ -26,7 +26,6 @@ from typing import Literal
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.tensorboard import SummaryWriter
 
 from encoders.checkpoint import Part, load_checkpoint, save_checkpoint
 from encoders.e4e import CompactE4E
@@ -34,7 +33,7 @@ from encoders.e4e_full import FullEncoder
 from encoders.latent_discriminator import Adversary, AdversaryConfig
 from encoders.train_data import Batch, Draw, augmented
 from encoders.train_judges import ImageJudges
-from stylegan2.weights import WeightsError
+from encoders.training import training
 
 
 @dataclass
@@ -224,26 +223,11 @@ def train_encoder(
     judges: ImageJudges | None,
     folder: Path,
 ) -> Iterator[tuple[int, dict[str, float]]]:
-    """Trains to config.steps from wherever the trainer stands; yields (step, losses) so the caller shows progress.
-
-    validate: measures of the running mean, added as val/<name> whenever checkpoint.pt is written into `folder`,
-    where TensorBoard's events go too. Raises WeightsError when the loss is no longer finite.
-    """
-    config = trainer.config
-    with SummaryWriter(str(folder)) as board:
-        while trainer.step < config.steps:
-            losses = trainer.train_step(draw(trainer.step), judges)
-            if not all(math.isfinite(value) for value in losses.values()):
-                raise WeightsError(
-                    f"Training diverged at step {trainer.step}: lower encoder_train.lr (it is {config.lr:g}); the last "
-                    "checkpoint is intact."
-                )
-            for key, value in losses.items():
-                board.add_scalar(f"train/loss/{key}", value, trainer.step)
-            if trainer.step % config.save_every == 0 or trainer.step == config.steps:
-                measures = {f"val/{name}": value for name, value in validate(trainer.ema).items()}
-                for key, value in measures.items():
-                    board.add_scalar(key, value, trainer.step)
-                losses |= measures
-                trainer.save(folder / "checkpoint.pt")
-            yield trainer.step, losses
+    """Trains as encoders.training does; validate: measures of the running mean."""
+    yield from training(
+        trainer,
+        lambda: trainer.train_step(draw(trainer.step), judges),
+        lambda: validate(trainer.ema),
+        folder,
+        "encoder_train.lr",
+    )

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.tensorboard import SummaryWriter
 
 from audio.sync import (
     LipSyncNet,
@@ -31,6 +30,7 @@ from audio.waveform import Waveform
 from encoders.checkpoint import Part, load_checkpoint, save_checkpoint
 from encoders.clips import FrameClip
 from encoders.sync import mouth_picture
+from encoders.training import training
 from stylegan2.weights import WeightsError
 
 
@@ -207,28 +207,14 @@ def augmented_sounds(sounds_CWKM: Tensor, random: torch.Generator) -> Tensor:
 def train_sync(
     trainer: SyncTrainer, validation: Sequence[SyncClip], folder: Path
 ) -> Iterator[tuple[int, dict[str, float]]]:
-    """Trains to config.steps from wherever the trainer stands; yields (step, losses) so the caller shows progress.
+    """Trains as encoders.training does; val/found is the accuracy on the validation clips."""
 
-    checkpoint.pt and TensorBoard's events go to `folder`; val/found is the accuracy on the validation clips. Raises
-    WeightsError when the loss is no longer finite.
-    """
-    config = trainer.config
-    with SummaryWriter(str(folder)) as board:
-        while trainer.step < config.steps:
-            losses = trainer.train_step()
-            if not all(math.isfinite(value) for value in losses.values()):
-                raise WeightsError(
-                    f"Training diverged at step {trainer.step}: lower sync_train.lr (it is {config.lr:g}); the last "
-                    "checkpoint is intact."
-                )
-            for key, value in losses.items():
-                board.add_scalar(f"train/loss/{key}", value, trainer.step)
-            if trainer.step % config.save_every == 0 or trainer.step == config.steps:
-                if validation:
-                    trainer.net.eval()
-                    losses |= {f"val/{k}": v for k, v in accuracy(trainer.net, validation).items()}
-                    trainer.net.train()
-                for key in [key for key in losses if key.startswith("val/")]:
-                    board.add_scalar(key, losses[key], trainer.step)
-                trainer.save(folder / "checkpoint.pt")
-            yield trainer.step, losses
+    def validate() -> dict[str, float]:
+        if not validation:
+            return {}
+        trainer.net.eval()
+        found = accuracy(trainer.net, validation)
+        trainer.net.train()
+        return found
+
+    yield from training(trainer, trainer.train_step, validate, folder, "sync_train.lr")

@@ -25,7 +25,7 @@ import numpy as np
 
 from audio.timing import SAMPLES_PER_FRAME
 
-ROWS = (
+CONTROLS = (
     "ground_truth",
     "inversion",
     "pti_truth",
@@ -34,12 +34,16 @@ ROWS = (
     "energy",
     "wrong_audio",
     "shift_5",
+)
+ROWS = (
+    *CONTROLS,
     "ridge",
     "stage1_base",
     "stage1_only",
     "full",
 )
 PERCEPTUAL_ROWS = ("static", "inversion", "pti_truth", "stage1_only", "full")
+SPLITS = ("seen", "unseen", "tuned")  # in the order of a table
 SHIFT = 5  # frames
 
 

@@ -15,6 +15,7 @@ from metrics.evaluate import summarise
 from metrics.gather import MEANS, ClipScore
 from metrics.report import shown as figure
 from metrics.report import write_report
+from metrics.rows import CONTROLS, SPLITS
 from metrics.schema import ReportError, read_report
 from metrics.stats import mean_over
 
@@ -30,17 +31,6 @@ EXPERIMENTS = (
     "no_calibration",
     "real_target",
 )
-CONTROLS = (
-    "ground_truth",
-    "inversion",
-    "pti_truth",
-    "static",
-    "mean_trajectory",
-    "energy",
-    "wrong_audio",
-    "shift_5",
-)
-SPLITS = ("seen", "unseen", "tuned")
 MEASURES = ("psnr", "ssim", "lmd", "lmd_mouth", "lip_gain", "mouth_corr", "closure_recall", "perceptual")
 SEEDED = ("lmd", "lmd_mouth", "mouth_corr")  # what `seeds` lists
 

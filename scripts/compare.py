@@ -90,7 +90,7 @@ def compare(config: Config, run: Run) -> Path:
     )
     write_tables(output, rows, judges.absent)
     write_pages(output, report, pairs, {record["name"]: result for record, result in results if result})
-    if run.fabric.is_global_zero:
+    if run.first:
         print_table(rows)
     bad = [f for f in files if f["status"] != "scored"]
     for record in files:

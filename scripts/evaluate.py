@@ -30,7 +30,7 @@ from metrics.gather import ClipScore, Judges
 from metrics.plots import plot_apertures, save_image, side_by_side, strip
 from metrics.report import print_table, write_report, write_tables
 from metrics.ridge import MelRidge, fit_lips
-from metrics.rows import ROWS, EnergyRidge, fit_energy, log_energy, mean_displacement, wrong_audio
+from metrics.rows import ROWS, SPLITS, EnergyRidge, fit_energy, log_energy, mean_displacement, wrong_audio
 from scripts.cases import Case, Kept, Tools, score_case
 from scripts.compare import compare
 from scripts.invert_frames import invert_frames, portrait_clip
@@ -44,7 +44,6 @@ from scripts.train_stage2 import Face, the_face, tuned_on
 from trajectory.predict import load_trajectory
 from tuning.weights import load_tuned
 
-LISTED = ("seen", "unseen", "tuned")
 Personal = tuple[Path, str, Path | None]  # tuned generator, hash of its base, stage 1 adapted to the person
 PLOTTED = ("inversion", "energy", "ridge", "stage1_only", "full")
 
@@ -92,7 +91,7 @@ def evaluate(config: Config, run: Run) -> Path:
         **provenance(),
     )
     write_tables(run.results, rows, judges.absent)
-    if run.fabric.is_global_zero:
+    if run.first:
         print_table(rows)
     for name, file in (
         ("report", path),
@@ -268,7 +267,7 @@ def _table(evaluation: Evaluation) -> list[dict[str, Any]]:
     again = [replace(s, split="tuned") for s in scores if s.clip in face and s.split != "tuned"]
     evaluation.scores = scores + again
     rows = evaluation.rows()
-    return sorted(rows, key=lambda row: (LISTED.index(row["split"]), ROWS.index(row["name"])))
+    return sorted(rows, key=lambda row: (SPLITS.index(row["split"]), ROWS.index(row["name"])))
 
 
 def _pictures(folder: Path, kept: Kept, scores: list[ClipScore]) -> None:

@@ -30,10 +30,8 @@ from stylegan2.protocol import Generator, sample_w
 SIZE, CHUNK = 256, 4
 UNLIKE = 1.0  # identity distance of a face that is not found
 REFINING = 100  # steps, for the refined codes of photographs
-STILL_FRAMES, NOISE = (
-    16,
-    2.0,
-)  # of the jitter: repeats of one face with grain of this standard deviation, grey levels
+# Of the jitter: repeats of one face with grain of this standard deviation, grey levels.
+STILL_FRAMES, NOISE = 16, 2.0
 
 
 class Looks:
@@ -178,20 +176,11 @@ def encoder_on_clips(
         images = to_tensor(true, run.device)
         w_NLD = start_codes(images, encoder, generator, settings)
         refined = w_NLD + refine(w_NLD, images, generator, judges, settings, REFINING)
-        result[entry.name] = {
-            name: round(
-                float(
-                    np.mean(
-                        [
-                            apart(looks(made), looks(frame))
-                            for made, frame in zip(
-                                to_uint8(render_codes(generator, w, SIZE)), true, strict=True
-                            )
-                        ]
-                    )
-                ),
-                4,
-            )
-            for name, w in (("identity_encoder", w_NLD), (f"identity_{REFINING}_steps", refined))
-        }
+        faces = [looks(frame) for frame in true]
+        record = {}
+        for name, w in (("identity_encoder", w_NLD), (f"identity_{REFINING}_steps", refined)):
+            made = to_uint8(render_codes(generator, w, SIZE))
+            distances = [apart(looks(image), face) for image, face in zip(made, faces, strict=True)]
+            record[name] = round(float(np.mean(distances)), 4)
+        result[entry.name] = record
     return result

@@ -13,19 +13,19 @@ import torch
 from rich.progress import track
 
 from configs.schema import Config
-from encoders.basis import HEAD_AXES, VisemeBasis
+from encoders.basis import AXES, HEAD_AXES, VisemeBasis
 from encoders.basis_fit import FITTED, axis_targets
-from encoders.basis_regression import MEASURES, REACH
+from encoders.basis_regression import MEASURES, REACH, yaw
 from encoders.faces import FaceDetector, face_in_crop
-from encoders.geometry import LIP_LOWER, LIP_UPPER, MOUTH_LEFT, MOUTH_RIGHT, aperture, inter_ocular
+from encoders.geometry import LIP_LOWER, LIP_UPPER, MOUTH_LEFT, MOUTH_RIGHT, aperture
 from encoders.identity import DlibIdentity, identity_distance
+from metrics.landmarks import correlation
 from metrics.plots import save_image
 from stylegan2.protocol import Generator, sample_w
 from stylegan2.render import render
 from trajectory.corpus import perform
 from trajectory.sentences import SentenceSource
 from trajectory.speakers import FACE_SEEDS, Speaker, draw_speakers, face_latent
-from trajectory.visemes import AXES as ARTICULATED
 from trajectory.visemes import VISEMES, held
 
 STILL = [*range(17, 48)]  # brows, nose and eyes: what speech does not move
@@ -46,7 +46,7 @@ def visemes(
     """
     identity = DlibIdentity()
     codes = sample_w(generator, config.check.people, config.check.seed, 0.7)
-    places = [ARTICULATED.index(name) for name in basis.names]
+    places = [AXES.index(name) for name in basis.names]
     shapes = {name: held(name)[places] for name in VISEMES} | dict(
         zip(basis.names, np.eye(len(basis.names), dtype=np.float32), strict=True)
     )
@@ -143,29 +143,24 @@ def _speaking(
 ) -> dict[str, Any]:
     face_LD = face_latent(generator, person, config.corpus.psi)
     said = [perform(config.corpus, person, source.draw("train", kind), "train") for kind in ("grid", "free")]
-    weights = np.concatenate(
-        [np.zeros((1, len(ARTICULATED)), np.float32), *(p.weights[::EVERY] for p in said)]
-    )
-    weights_TV = weights[:, [ARTICULATED.index(name) for name in basis.names]]
+    weights = np.concatenate([np.zeros((1, len(AXES)), np.float32), *(p.weights[::EVERY] for p in said)])
+    weights_TV = weights[:, [AXES.index(name) for name in basis.names]]
     frames = render(generator, (face_LD + basis.displacement(weights_TV)).astype(np.float32))
     points, sharp = _measured(frames, detector)
     found = ~np.isnan(points[:, 0, 0])
-    intended = intended_aperture(weights[:, [ARTICULATED.index(name) for name in FITTED]])
+    intended = intended_aperture(weights[:, [AXES.index(name) for name in FITTED]])
     opening = aperture(points)
-    corr = float(np.corrcoef(opening[found], intended[found])[0, 1]) if found.sum() > 2 else 0.0
-    rest, iod = points[0], float(np.nanmean(inter_ocular(points)))
-    middle = (rest[36:42].mean(0) + rest[42:48].mean(0)) / 2
     still = points[found][:, STILL]
     return {
         "face": person.face,
         "sex": person.sex,
         "frames": len(weights),
         "detection_rate": round(float(found.mean()), 4),
-        "aperture_corr": round(corr, 4),
+        "aperture_corr": round(correlation(opening[found], intended[found]), 4),
         "aperture_rest": round(float(opening[0]), 4),
         "aperture_std": round(float(opening[found].std()), 4),
         "still_px": round(float(np.linalg.norm(still - still.mean(0), axis=-1).mean()), 3),
-        "turned": round(float(abs(rest[30, 0] - middle[0]) / iod), 3),
+        "turned": round(abs(float(yaw(points[0]))), 3),
         "sharpness": round(sharp, 1),
     }
 

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from audio.timing import FPS
+from encoders.basis import AXES
 from trajectory.espeak import Phoneme, Utterance
 
-# Jaw drop, spread, pucker, lips pressed; eyelids; turn and nod of the head.
-AXES = ("open", "wide", "round", "press", "blink", "yaw", "pitch")
 # How firmly the lips press, and how much of the opening they seal: p b m all of it, the teeth on the lip most of it.
 SEALS = {"p": (0.9, 1.0), "b": (0.85, 1.0), "m": (0.7, 1.0), "f": (0.35, 0.7), "v": (0.3, 0.7)}
 
