@@ -110,19 +110,19 @@ def sound_windows(waveform: Waveform, frames: int, config: SyncConfig) -> np.nda
 
 @torch.inference_mode()
 def embed_clip(
-    net: LipSyncNet, mouths_TSS: np.ndarray, waveform: Waveform, batch: int = 256
+    net: LipSyncNet, mouths_TSS: np.ndarray, waveform: Waveform, batch: int = 64
 ) -> tuple[np.ndarray, np.ndarray]:
     """Video and sound embeddings float32 (W, D) of one clip."""
     return embed_lips(net, mouths_TSS, batch), embed_sound(net, waveform, len(mouths_TSS), batch)
 
 
 @torch.inference_mode()
-def embed_lips(net: LipSyncNet, mouths_TSS: np.ndarray, batch: int = 256) -> np.ndarray:
+def embed_lips(net: LipSyncNet, mouths_TSS: np.ndarray, batch: int = 64) -> np.ndarray:
     return _embedded(net, net.lips, mouth_windows(mouths_TSS), batch)
 
 
 @torch.inference_mode()
-def embed_sound(net: LipSyncNet, waveform: Waveform, frames: int, batch: int = 256) -> np.ndarray:
+def embed_sound(net: LipSyncNet, waveform: Waveform, frames: int, batch: int = 64) -> np.ndarray:
     return _embedded(net, net.sounds, sound_windows(waveform, frames, net.sizes), batch)
 
 

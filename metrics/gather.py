@@ -117,6 +117,7 @@ class Gathered:
     legacy: list[tuple[float, float]] = field(default_factory=list)
     features: Features = field(default_factory=Features)
     watch: Watch | None = None
+    likeness: tuple[np.ndarray, Faces] | None = None  # the crop that was identified last, and as whom
     video: np.ndarray | None = None  # sync embeddings, once the row is over
 
     def note(self, column: str, *values: float) -> None:
@@ -141,7 +142,9 @@ class Gathered:
 
     def identify(self, face_crop: np.ndarray, true: Faces) -> None:
         """Likeness of the frame seen last to the true identity frame; one without a detected face resembles nobody."""
-        mine, found = Faces.of(face_crop, self.landmarks[-1], self.judges), self.detected[-1]
+        if self.likeness is None or not np.array_equal(self.likeness[0], face_crop):  # a frozen face: once
+            self.likeness = face_crop, Faces.of(face_crop, self.landmarks[-1], self.judges)
+        mine, found = self.likeness[1], self.detected[-1]
         if mine.dlib is not None and true.dlib is not None:
             self.note("identity", identity_distance(mine.dlib, true.dlib))
             self.note("csim_dlib", identity_cosine(mine.dlib, true.dlib) if found else 0.0)
