@@ -11,9 +11,10 @@ import io
 import pickle
 import warnings
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stylegan2.catalogue import path_of
@@ -24,15 +25,29 @@ TRUNKS = {"alex": "lpips_alex", "vgg": "lpips_vgg"}  # their names in stylegan2/
 
 
 class Perceptual(nn.Module):
-    """forward(x, y): images [N, 3, H, W] in [-1, 1] -> distances [N]; gradients reach the images only."""
+    """forward(x, y): images [N, 3, H, W] in [-1, 1] -> distances [N]; gradients reach the images only.
 
-    def __init__(self, name: str, network: nn.Module):
+    An image that is compared with many goes through the trunk once: between(features(x), features(y)) is the same.
+    """
+
+    def __init__(self, name: str, network: Any):
         super().__init__()
         self.name = name
-        self.network = network.eval().requires_grad_(False)
+        self.network = network.eval().requires_grad_(False)  # both packages build it of the same parts
 
     def forward(self, x_N3HW: Tensor, y_N3HW: Tensor) -> Tensor:
-        return self.network(x_N3HW, y_N3HW).flatten()
+        return self.between(self.features(x_N3HW), self.features(y_N3HW))
+
+    def features(self, x_N3HW: Tensor) -> list[Tensor]:
+        """Each layer's activations [N, C, h, w], of unit length over the channels."""
+        layers = self.network.net.forward(self.network.scaling_layer(x_N3HW))
+        return [F.normalize(layer, dim=1, eps=1e-10) for layer in layers]
+
+    def between(self, x: list[Tensor], y: list[Tensor]) -> Tensor:
+        """Zhang et al., equation 1: squared differences, weighted over channels, averaged over places, summed over
+        layers; [N]."""
+        layers = zip(self.network.lins, x, y, strict=True)
+        return torch.stack([lin((a - b).square()).mean((1, 2, 3)) for lin, a, b in layers]).sum(0)
 
 
 def trunk_path(net: str) -> Path:

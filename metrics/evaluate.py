@@ -6,10 +6,12 @@ of a row means over its clips.
 """
 
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from audio.timing import SAMPLES_PER_FRAME
 from encoders.align import CROP_SIZE
@@ -28,12 +30,32 @@ def stride_for(total_frames: int, wanted: int = 200) -> int:
     return max(1, round(total_frames / wanted))
 
 
+REMEMBERED = 32  # frames of a clip whose perceptual features are kept: 8 MB each at 128 px
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What all rows of one clip are compared with, found once: of the true identity frame its landmarks by the judge
+    (68, 2) and whom it shows; perceptual features of the frames that have been looked at."""
+
+    landmarks: np.ndarray
+    faces: Faces
+    features: dict[int, list[Tensor]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, clip: FrameClip, ref_index: int, judges: Judges) -> "Truth":
+        frame = _at_crop_size(np.asarray(clip.frames[ref_index]))
+        face = face_in_crop(judges.detector, frame)
+        landmarks = face.landmarks if face is not None else np.asarray(clip.landmarks[ref_index])
+        return cls(landmarks, Faces.of(frame, landmarks, judges))
+
+
 def score_clip(
     row: str,
     clip: FrameClip,
     frames: Iterable[np.ndarray],
     judges: Judges,
-    ref_index: int,
+    truth: Truth,
     every: int = 1,
     skip: Collection[int] = (),
     split: str | None = None,
@@ -41,13 +63,12 @@ def score_clip(
 ) -> ClipScore:
     """Compares the predicted frames, one uint8 (H, W, 3) for each frame of the clip, with the truth.
 
-    ref_index: the true identity frame. every: perceptual and identity look at every k-th scored frame.
+    truth: of this clip and these judges. every: perceptual and identity look at every k-th scored frame.
     skip: frames that are not scored, such as those used for tuning. features: gathers Inception features.
 
     A frame without a detected face takes the landmarks of the static row (the judge's, on the identity frame) and
     closes no lips. Frames whose truth has no landmarks count for the images only, in all rows alike.
     """
-    static, true_faces = _identity_frame(clip, ref_index, judges)
     seen = Gathered(row, judges)
     scored = [t for t in range(len(clip.frames)) if t not in skip]
     if not scored:
@@ -64,10 +85,10 @@ def score_clip(
         if previous is None or not np.array_equal(previous, frame):  # a frozen face is looked for once
             face = face_in_crop(judges.detector, frame)
         previous = frame
-        seen.see(None if face is None else face.landmarks, static, frame)
+        seen.see(None if face is None else face.landmarks, truth.landmarks, frame)
         seen.compare([frame], [true])
         if t in sampled:
-            _sample(frame, true, true_faces, seen)
+            _sample(t, frame, true, truth, seen)
         if features is not None and judges.inception is not None:
             features.update(judges.inception(to_tensor(frame, judges.device)), clip.name, t)
     if count != len(clip.frames):
@@ -79,21 +100,16 @@ def score_clip(
     return seen.score(place, known, np.asarray(clip.landmarks)[scored], sound)
 
 
-def _identity_frame(clip: FrameClip, ref_index: int, judges: Judges) -> tuple[np.ndarray, Faces]:
-    """Landmarks of the true identity frame by the judge, and its identity."""
-    frame = _at_crop_size(np.asarray(clip.frames[ref_index]))
-    face = face_in_crop(judges.detector, frame)
-    landmarks = face.landmarks if face is not None else np.asarray(clip.landmarks[ref_index])
-    return landmarks, Faces.of(frame, landmarks, judges)
-
-
 @torch.inference_mode()
-def _sample(frame: np.ndarray, true: np.ndarray, true_faces: Faces, seen: Gathered) -> None:
-    judges = seen.judges
-    if judges.perceptual is not None and seen.name in judges.perceptual_rows:
-        both = resize(to_tensor(np.stack([frame, true]), judges.device), judges.perceptual_size)
-        seen.note("perceptual", float(judges.perceptual(both[:1], both[1:])))
-    seen.identify(frame, true_faces)
+def _sample(t: int, frame: np.ndarray, true: np.ndarray, truth: Truth, seen: Gathered) -> None:
+    judges, distance = seen.judges, seen.judges.perceptual
+    if distance is not None and seen.name in judges.perceptual_rows:
+        picture, shown = (resize(to_tensor(x, judges.device), judges.perceptual_size) for x in (frame, true))
+        known = truth.features.get(t) or distance.features(shown)
+        if len(truth.features) < REMEMBERED:
+            truth.features[t] = known
+        seen.note("perceptual", float(distance.between(distance.features(picture), known)))
+    seen.identify(frame, truth.faces)
 
 
 def _at_crop_size(frame: np.ndarray) -> np.ndarray:
@@ -111,6 +127,7 @@ class Evaluation:
 
     def __init__(self, judges: Judges) -> None:
         self.judges = judges
+        self.last: tuple[FrameClip, int, Truth] | None = None  # the clip that was scored last
         self.scores: list[ClipScore] = []
         self.features: dict[tuple[str, str], Features] = {}
 
@@ -124,11 +141,15 @@ class Evaluation:
         skip: Collection[int] = (),
         split: str | None = None,
     ) -> ClipScore:
-        """Scores one clip of one row (see score_clip) and keeps the figures. split: "tuned" or the clip's own."""
+        """Scores one clip of one row (see score_clip) and keeps the figures; the rows of a clip one after another.
+
+        ref_index: the true identity frame. split: "tuned" or the clip's own."""
         features = None
         if self.judges.inception is not None:
             features = self.features.setdefault((row, split or clip.split), Features())
-        score = score_clip(row, clip, frames, self.judges, ref_index, every, skip, split, features)
+        if self.last is None or self.last[0] is not clip or self.last[1] != ref_index:
+            self.last = clip, ref_index, Truth.of(clip, ref_index, self.judges)
+        score = score_clip(row, clip, frames, self.judges, self.last[2], every, skip, split, features)
         self.scores.append(score)
         return score
 

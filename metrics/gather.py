@@ -17,6 +17,7 @@ from audio.waveform import Waveform
 from encoders.faces import FaceDetector
 from encoders.geometry import aperture, mouth_distance
 from encoders.identity import identity_cosine, identity_distance
+from encoders.perceptual import Perceptual
 from metrics.frechet import Inception
 from metrics.image import identical_share, mean_psnr, psnr, ssim
 from metrics.kid import Features
@@ -50,13 +51,13 @@ class AlignedIdentity(Protocol):
 class Judges:
     """The networks that look at frames; a missing one leaves its column empty.
 
-    perceptual: a Perceptual (vgg: the judge is not the teacher) on frames averaged to perceptual_size px, for the
+    perceptual: the distance (vgg: the judge is not the teacher) on frames averaged to perceptual_size px, for the
     rows in perceptual_rows. distances: column -> Perceptual, for metrics.pairs. inception: metrics.frechet.load_inception's
     two values. legacy: fill the columns of metrics.legacy too. absent: columns that stay empty, and why.
     """
 
     detector: FaceDetector
-    perceptual: torch.nn.Module | None = None
+    perceptual: Perceptual | None = None
     identity: Identity | None = None
     arcface: AlignedIdentity | None = None
     sync: SyncJudge | None = None

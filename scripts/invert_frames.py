@@ -6,7 +6,8 @@ prepared first when they are absent.
 
 import sys
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,16 +48,14 @@ def _inverted(config: Config, run: Run) -> Path:
     )
     with run.timed("invert"):
         inverter = Inverter(config, run)
-        offsets: dict[str, torch.Tensor | None] = {}  # of each speaker
         speakers = run.mine(list(dict.fromkeys(entry.speaker for entry in entries)))
-        mine = [entry for entry in entries if entry.speaker in speakers]
+        mine = [e for e in entries if e.speaker in speakers and not (folder / e.file).is_file()]
+        portraits = {}
+        for speaker in dict.fromkeys(entry.speaker for entry in mine):
+            model, _ = portrait_clip(entries, speaker)
+            portraits[speaker] = portrait_frames(FrameClip.load(prepared / model.file), config)
+        offsets = inverter.person_offsets(portraits)
         for entry in track(mine, "invert", transient=True):
-            if (folder / entry.file).is_file():
-                continue
-            if entry.speaker not in offsets:
-                model, _ = portrait_clip(entries, entry.speaker)
-                clip = FrameClip.load(prepared / model.file)
-                offsets[entry.speaker] = inverter.person_offset(portrait_frames(clip, config))
             clip = FrameClip.load(prepared / entry.file)
             _latent_clip(clip, inverter, offsets[entry.speaker], hashes).save(folder / entry.file)
         run.meet()
@@ -89,7 +88,7 @@ class Inverter:
     """Frames -> W+ as the config says; holds the networks."""
 
     def __init__(self, config: Config, run: Run) -> None:
-        self.settings = config.encoder.inversion
+        self.settings, self.workers = config.encoder.inversion, config.workers
         self.generator = the_generator(config, run).requires_grad_(False)
         self.encoder = the_encoder(config, run) if self.settings.start == "encoder" else None
         self.judges = None
@@ -108,6 +107,20 @@ class Inverter:
         if self.judges is None or not self.settings.person_steps:
             return None
         return invert.person_offset(frames, self.encoder, self.generator, self.settings, self.judges)
+
+    def person_offsets(self, portraits: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor | None]:
+        """person_offset of each speaker's frames. On a CPU several speakers at once, each with a share of the cores:
+        the few frames of one do not keep two cores busy."""
+        on_cpu, threads = self.generator.w_avg.device.type == "cpu", torch.get_num_threads()
+        at_once = max(1, min(self.workers, len(portraits), threads)) if on_cpu else 1
+        torch.set_num_threads(threads // at_once)
+        try:
+            with ThreadPoolExecutor(at_once) as pool:
+                offsets = pool.map(self.person_offset, portraits.values())
+                found = track(offsets, "persons", len(portraits), transient=True)
+                return dict(zip(portraits, found, strict=True))
+        finally:
+            torch.set_num_threads(threads)
 
     def __call__(self, frames: Iterable[np.ndarray], offset_LD: torch.Tensor | None = None) -> np.ndarray:
         """uint8 frames (256, 256, 3) -> float32 (T, L, D)."""

@@ -10,9 +10,10 @@ from drawn_face import landmarks
 from audio.waveform import Waveform
 from encoders.clips import FrameClip
 from encoders.faces import Face
+from encoders.perceptual import Perceptual
 from metrics import gather
-from metrics.evaluate import Evaluation, score_clip, stride_for
-from metrics.gather import Judges
+from metrics.evaluate import Evaluation, Truth, score_clip, stride_for
+from metrics.gather import ClipScore, Judges
 from metrics.report import ROW_KEYS, markdown
 from metrics.rows import delayed, static_frames
 from metrics.sync import OURS
@@ -40,13 +41,17 @@ class Brightness:
         return np.array([image.mean()])
 
 
-class L1(torch.nn.Module):
-    name = "l1"
-    sizes: set[int] = set()  # noqa: RUF012 (a record of calls)
+class L1(Perceptual):
+    def __init__(self) -> None:
+        super().__init__("l1", torch.nn.Identity())
+        self.sizes: list[int] = []  # of every picture whose features were taken
 
-    def forward(self, x, y):
-        self.sizes.add(x.shape[-1])
-        return (x - y).abs().flatten(1).mean(dim=1)
+    def features(self, x):
+        self.sizes.append(x.shape[-1])
+        return [x]
+
+    def between(self, x, y):
+        return (x[0] - y[0]).abs().flatten(1).mean(dim=1)
 
 
 def frames_of(levels: np.ndarray, size: int = 256) -> list[np.ndarray]:
@@ -74,14 +79,18 @@ def clip() -> FrameClip:
     return clip_of(LEVELS)
 
 
+def score(row: str, clip: FrameClip, frames: Any, judges: Judges, **options: Any) -> ClipScore:
+    return score_clip(row, clip, frames, judges, Truth.of(clip, 0, judges), **options)
+
+
 def figures(clip: FrameClip, levels: np.ndarray, **options: Any) -> dict[str, Any]:
     row = options.pop("row", "stage1_only")
-    return score_clip(row, clip, iter(frames_of(levels)), Judges(Reader()), ref_index=0, **options).figures
+    return score(row, clip, iter(frames_of(levels)), Judges(Reader()), **options).figures
 
 
 def test_the_truth_against_itself_is_perfect(clip):
     judges = Judges(Reader(), L1(), Brightness())
-    result = score_clip("ground_truth", clip, iter(clip.frames), judges, ref_index=0).figures
+    result = score("ground_truth", clip, iter(clip.frames), judges).figures
     assert result["psnr"] is None
     assert result["ssim"] == pytest.approx(1) and result["detection_rate"] == 1
     assert result["lmd"] == result["lmd_mouth"] == result["lmd_mouth_iod"] == 0
@@ -108,7 +117,7 @@ def test_known_figures_of_a_constant_error(clip):
 def test_a_frozen_face_is_looked_for_once_and_earns_nothing(clip):
     reader = Reader()
     frozen = static_frames(np.asarray(clip.frames[0]), len(LEVELS))
-    result = score_clip("static", clip, frozen, Judges(reader), ref_index=0).figures
+    result = score("static", clip, frozen, Judges(reader)).figures
     assert result["mouth_corr"] == 0 and result["width_corr"] == 0
     assert result["psnr"] is not None and np.isfinite(
         result["psnr"]
@@ -135,9 +144,9 @@ def test_a_lost_face_counts_as_the_frozen_one():
 def test_frames_used_for_tuning_are_not_scored(clip):
     wrong = LEVELS.copy()
     wrong[:4] = NOTHING
-    score = score_clip("full", clip, frames_of(wrong), Judges(Reader()), 0, skip=range(4), split="tuned")
-    assert score.figures["detection_rate"] == 1 and score.figures["lmd"] == 0
-    assert score.n_frames == 20 and len(score.aperture) == 20 and score.split == "tuned"
+    scored = score("full", clip, frames_of(wrong), Judges(Reader()), skip=range(4), split="tuned")
+    assert scored.figures["detection_rate"] == 1 and scored.figures["lmd"] == 0
+    assert scored.n_frames == 20 and len(scored.aperture) == 20 and scored.split == "tuned"
     with pytest.raises(ValueError, match="nothing to score"):
         figures(clip, LEVELS, skip=range(24))
 
@@ -155,17 +164,32 @@ def test_frames_whose_truth_is_unknown_count_for_the_image_only(clip):
 
 def test_sampling_and_size_of_the_perceptual_term(clip):
     assert stride_for(1000) == 5 and stride_for(10) == 1
-    L1.sizes.clear()
-    judges = Judges(Reader(), L1(), Brightness(), perceptual_size=64)
+    distance = L1()
+    judges = Judges(Reader(), distance, Brightness(), perceptual_size=64)
     jumps = np.where(np.arange(24) % 6 == 3, LEVELS + 51, LEVELS)  # every 6th frame from the third
-    score = score_clip("full", clip, frames_of(jumps), judges, ref_index=0, every=6)
-    assert score.figures["perceptual"] == pytest.approx(51 / 127.5, rel=1e-4)
-    assert L1.sizes == {64}
+    scored = score("full", clip, frames_of(jumps), judges, every=6)
+    assert scored.figures["perceptual"] == pytest.approx(51 / 127.5, rel=1e-4)
+    assert set(distance.sizes) == {64}
+
+
+def test_what_is_true_of_a_clip_is_found_once_for_all_its_rows(clip):
+    reader, distance = Reader(), L1()
+    evaluation = Evaluation(Judges(reader, distance, Brightness()))
+    for row, raised in (("full", 51), ("stage1_only", 51), ("inversion", 0)):
+        wanted = evaluation.add(row, clip, frames_of(LEVELS + raised), 0, every=6).figures["perceptual"]
+        assert wanted == pytest.approx(raised / 127.5, abs=1e-6)
+    assert len(distance.sizes) == 4 * (1 + 3)  # 4 frames of the truth and of each row
+    moves = 1 + np.count_nonzero(np.diff(LEVELS))
+    assert reader.calls == 1 + 3 * moves  # the identity frame, and what moves in each row
+    other = clip_of(LEVELS + 9, "two")
+    assert evaluation.add("full", other, frames_of(LEVELS + 9), 0).figures["identity"] == pytest.approx(
+        np.abs(LEVELS - LEVELS[0]).mean()
+    )  # not the first clip's person
 
 
 def test_other_resolutions_are_judged_on_the_256_px_crop(clip):
-    score = score_clip("full", clip, frames_of(LEVELS, 512), Judges(Reader()), ref_index=0)
-    assert score.figures["psnr"] is None and score.figures["lmd"] == 0
+    scored = score("full", clip, frames_of(LEVELS, 512), Judges(Reader()))
+    assert scored.figures["psnr"] is None and scored.figures["lmd"] == 0
 
 
 def test_a_row_of_another_length_is_refused(clip):
@@ -241,9 +265,9 @@ class Aligned:
 
 def test_csim_by_arcface_stands_beside_dlibs(clip):
     judges = Judges(Reader(), arcface=Aligned(), absent={"csim_arcface": "no ArcFace weights at x"})
-    score = score_clip("full", clip, frames_of(LEVELS), judges, ref_index=0)
-    assert score.figures["csim_arcface"] == pytest.approx(np.cos((LEVELS - LEVELS[0]) / 100).mean())
-    lost = score_clip("full", clip, frames_of(np.full(24, NOTHING)), judges, ref_index=0)
+    scored = score("full", clip, frames_of(LEVELS), judges)
+    assert scored.figures["csim_arcface"] == pytest.approx(np.cos((LEVELS - LEVELS[0]) / 100).mean())
+    lost = score("full", clip, frames_of(np.full(24, NOTHING)), judges)
     assert lost.figures["csim_arcface"] == 0 and lost.figures["csim_dlib"] is None
     assert "No csim_arcface: no ArcFace weights at x." in markdown([], judges.absent)
 
@@ -273,9 +297,9 @@ def test_sync_hears_the_sound_of_the_frames_that_are_scored(clip):
     voiced = FrameClip(**{**clip.__dict__, "waveform": np.repeat(LEVELS.astype(np.float32), 640)})
     judges = Judges(Reader(), sync=Echo())
     for levels, offset in ((LEVELS, 0), (delayed(LEVELS, 3), 3)):
-        score = score_clip("full", voiced, frames_of(levels), judges, 0, skip=range(6))
-        assert score.figures["sync_offset"] == offset and score.figures["lse_c"] is None
-    gaps = score_clip("full", voiced, frames_of(LEVELS), judges, 0, skip=[9])
+        scored = score("full", voiced, frames_of(levels), judges, skip=range(6))
+        assert scored.figures["sync_offset"] == offset and scored.figures["lse_c"] is None
+    gaps = score("full", voiced, frames_of(LEVELS), judges, skip=[9])
     assert gaps.figures["sync_offset"] is None  # frames that do not follow one another
 
 

@@ -92,6 +92,11 @@ def test_inversion_and_rendering_take_their_sizes_from_the_networks(tmp_path) ->
     frames = np.random.default_rng(0).integers(0, 255, (3, 256, 256, 3)).astype(np.uint8)
     offset = inverter.person_offset(frames[:2])
     assert offset is not None and offset.shape == (10, 512) and offset.any()
+    threads = torch.get_num_threads()
+    both = inverter.person_offsets({"a": frames[:2], "b": frames[2:]})
+    assert torch.get_num_threads() == threads and list(both) == ["a", "b"]
+    for found, wanted in ((both["a"], offset), (both["b"], inverter.person_offset(frames[2:]))):
+        assert found is not None and wanted is not None and torch.allclose(found, wanted, atol=5e-3)
     w = inverter(frames, offset)
     alone = inverter(frames[:1])
     assert w.shape == (3, 10, 512) and np.isfinite(w).all()

@@ -57,8 +57,10 @@ def test_growing_blur_is_never_rewarded_by_the_perceptual_distance():
     with torch.inference_mode():
         x, same = to_tensor(np.stack(blurred)), to_tensor(np.stack([true] * len(blurred)))
         there, back = distance(x, same).tolist(), distance(same, x).tolist()
+        package = distance.network(x, same).flatten().tolist()
     assert there == sorted(there) and there[0] == pytest.approx(0, abs=1e-6) and there[1] > 0
     assert there == pytest.approx(back, rel=1e-4)  # symmetric
+    assert there == pytest.approx(package, rel=1e-5, abs=1e-9)  # whose trunk sees both pictures each time
 
 
 def test_the_perceptual_distance_is_named_by_network_and_version(tmp_path, monkeypatch):
