@@ -6,6 +6,7 @@ Row j is analysed around sample j * hop + hop / 2, so rows r t .. r t + r - 1 (r
 of video frame t, and K rows with (K - r) / 2 before and after them are centred on sample 640 t + 320.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -19,6 +20,7 @@ from audio.waveform import Waveform
 
 MFCC_WINDOW = 400  # python_speech_features: 25 ms, rectangular
 MFCC_FFT = 512
+BLOCK = 1000  # windows whose spectra are held at once: 10 s
 QUIET = 1e-5  # log-mel floor of last resort, -100 dB of full scale
 FIXED_STATISTICS = {"logmel": (-4.0, 3.0), "mfcc": (0.0, 12.0)}  # typical mean, std of speech near full scale
 
@@ -143,8 +145,9 @@ def log_mel(samples_S: np.ndarray, config: FeatureConfig, beyond: int = 0) -> np
     """ln(max(mel . |STFT|, floor)): (R + 2 beyond, M); the Hann window is scaled so a full-scale sine is near 0.5."""
     windows_RN = _windows(samples_S, config, config.n_fft, beyond)
     hann_N = librosa.filters.get_window("hann", config.n_fft).astype(np.float32)
-    magnitude_RF = np.abs(np.fft.rfft(windows_RN * (hann_N / hann_N.sum()), axis=1))
-    mel_RM = magnitude_RF @ _mel_filters(config.n_fft, config.n_mels, config.fmin, config.fmax).T
+    hann_N /= hann_N.sum()
+    filters_FM = _mel_filters(config.n_fft, config.n_mels, config.fmin, config.fmax).T
+    mel_RM = _in_blocks(windows_RN, lambda x: np.abs(np.fft.rfft(x * hann_N, axis=1)) @ filters_FM)
     floor = QUIET
     if config.normalise != "fixed":
         floor = max(QUIET, float(mel_RM.max()) * 10 ** (-config.dynamic_range_db / 20))
@@ -157,8 +160,10 @@ def mfcc(samples_S: np.ndarray, config: FeatureConfig, beyond: int = 0) -> np.nd
     c_n = (1 + L/2 sin(pi n / L)) * DCT-II(ln(filters . |FFT|^2 / 512))_n
     """
     windows_RN = _windows(samples_S, config, MFCC_WINDOW, beyond)
-    power_RF = np.abs(np.fft.rfft(windows_RN, MFCC_FFT, axis=1)) ** 2 / MFCC_FFT
-    bands_RB = power_RF @ triangular_filters(config.n_filters).T
+    filters_FB = triangular_filters(config.n_filters).T
+    bands_RB = _in_blocks(
+        windows_RN, lambda x: (np.abs(np.fft.rfft(x, MFCC_FFT, axis=1)) ** 2 / MFCC_FFT) @ filters_FB
+    )
     # The floor stands in for the library's eps at zero energy; it is well below one step of 16-bit sound.
     cepstra_RB = np.asarray(scipy.fft.dct(np.log(np.maximum(bands_RB, 1e-12)), type=2, axis=1, norm="ortho"))
     n = np.arange(1, config.n_coefficients + 1)
@@ -166,6 +171,12 @@ def mfcc(samples_S: np.ndarray, config: FeatureConfig, beyond: int = 0) -> np.nd
         1 + config.lifter / 2 * np.sin(np.pi * n / config.lifter) if config.lifter > 0 else np.ones(len(n))
     )
     return (cepstra_RB[:, 1 : config.n_coefficients + 1] * lift_M).astype(np.float32)
+
+
+def _in_blocks(windows_RN: np.ndarray, bands: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """bands of all windows, BLOCK rows at a time: spectra of an hour of sound would not fit into memory."""
+    rows = range(0, len(windows_RN), BLOCK)
+    return np.concatenate([bands(windows_RN[first : first + BLOCK]) for first in rows])
 
 
 def _windows(samples_S: np.ndarray, config: FeatureConfig, width: int, beyond: int) -> np.ndarray:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from audio import features
 from audio.features import FeatureConfig, extract_features, log_mel, mfcc
 from audio.timing import centre_of_frame, frame_of_sample, frames_of_samples
 from audio.waveform import Waveform
@@ -46,6 +47,14 @@ def test_an_impulse_shows_in_its_own_frame_and_row(at, hop, context_ms):
     loudness_TR = values[:, own].sum(2)
     assert loudness_TR.max(1).argmax() == frame_of_sample(at)
     assert loudness_TR.reshape(-1).argmax() == at // hop
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_long_sound_is_analysed_in_blocks_that_do_not_show(kind, monkeypatch):
+    whole = extract_features(Waveform(noise(32000)), FeatureConfig(kind=kind)).values
+    monkeypatch.setattr(features, "BLOCK", 37)
+    parts = extract_features(Waveform(noise(32000)), FeatureConfig(kind=kind)).values
+    np.testing.assert_allclose(parts, whole, atol=1e-4)
 
 
 def test_the_window_is_centred_on_sample_640_t_plus_320():
