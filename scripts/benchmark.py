@@ -42,7 +42,7 @@ def benchmark(config: Config, run: Run) -> Path:
     parts: dict[str, Callable[[Config, Run], Any]] = {
         "synthesis": _synthesis,
         "encoder": encoder_rows,
-        "tuning_step": tuning_rows,
+        "tuning_step": _tuning,
         "stage1_step": stage1_rows,
         "end_to_end": end_to_end,
     }
@@ -61,15 +61,23 @@ def benchmark(config: Config, run: Run) -> Path:
 
 
 def _synthesis(config: Config, run: Run) -> list[Row]:
+    return _by_allocator(synthesis_rows, config, (config.benchmark, str(run.device)))
+
+
+def _tuning(config: Config, run: Run) -> list[Row]:
+    task = (config.benchmark, config.tuning.perceptual_size, str(run.device))
+    return _by_allocator(tuning_rows, config, task)
+
+
+def _by_allocator(measure: Callable[..., list[Row]], config: Config, task: tuple[Any, ...]) -> list[Row]:
     """This process has the tuned allocator (scripts.runtime.start); a new one has glibc's default."""
     rows: list[Row] = []
     for allocator in config.benchmark.allocators:
-        task = (config.benchmark, str(run.device), allocator)
         if allocator == "tuned":
-            rows += synthesis_rows(*task)
+            rows += measure(*task, allocator)
         else:
             with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
-                rows += process.submit(synthesis_rows, *task).result()
+                rows += process.submit(measure, *task, allocator).result()
     return rows
 
 

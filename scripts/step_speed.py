@@ -13,20 +13,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from audio.features import extract_features
 from audio.timing import FPS, RATE
 from audio.waveform import Waveform
-from configs.schema import Config
+from configs.schema import BenchmarkConfig, Config
 from encoders.e4e_full import FullEncoder, FullEncoderConfig
+from encoders.perceptual import load_perceptual
 from encoders.prepare import align_photo
 from encoders.video import write_video
 from scripts.invert_frames import Inverter
 from scripts.runtime import Run
 from scripts.stages import the_detector, the_encoder, the_generator, the_renderer, the_teacher
-from scripts.synthesis_speed import Row, a_generator, reference
-from scripts.timing import medians, operations, peak, thread_counts, threads
+from scripts.synthesis_speed import Row, a_generator, in_precision, reference
+from scripts.timing import medians, operations, peak, refusal, thread_counts, threads
 from stylegan2.protocol import sample_w
 from stylegan2.render import render
 from trajectory.displacement import DisplacementSpace, fit_space
@@ -59,36 +59,41 @@ def encoder_rows(config: Config, run: Run) -> list[Row]:
     return rows
 
 
-def tuning_rows(config: Config, run: Run) -> list[Row]:
-    """One step of tuning.pivotal on config F, and the same step around the reference formulation."""
-    settings, resolution = config.benchmark, config.benchmark.step_size
-    target = torch.rand(1, 3, resolution, resolution, device=run.device) * 2 - 1
-    perceptual = the_teacher(run)
-    rivals, rows = {}, []
-    for name in ("ours", "reference"):
-        generator = a_generator(resolution, run.device).requires_grad_(True)
-        optimiser = torch.optim.Adam(generator.synthesis.parameters(), lr=1e-6)
-        synthesis = generator.synthesis if name == "ours" else partial(reference(), generator)
-        w_NLD = sample_w(generator, 1, seed=0)
+def tuning_rows(settings: BenchmarkConfig, size: int | None, device_name: str, allocator: str) -> list[Row]:
+    """One step of tuning.pivotal on config F in this process, and the same step in float32 around the reference
+    formulation. size: tuning.perceptual_size."""
+    device, resolution = torch.device(device_name), settings.step_size
+    target = torch.rand(1, 3, resolution, resolution, device=device) * 2 - 1
+    perceptual = load_perceptual("alex").to(device)
+    w_NLD = sample_w(a_generator(resolution, device), 1, seed=0)
 
-        def step(
-            synthesis: Callable[[Tensor], Tensor] = synthesis,
-            w_NLD: Tensor = w_NLD,
-            optimiser: torch.optim.Optimizer = optimiser,
-        ) -> None:
-            image = synthesis(w_NLD)
-            distance = perceptual_at(perceptual, image, target, config.tuning.perceptual_size)
+    def stepping(precision: str | None) -> Callable[[], None]:
+        """A step in this precision; None: the reference."""
+        generator = a_generator(resolution, device).requires_grad_(True)
+        optimiser = torch.optim.Adam(generator.synthesis.parameters(), lr=1e-6)
+
+        def step() -> None:
+            image = in_precision(generator, w_NLD, precision) if precision else reference()(generator, w_NLD)
+            distance = perceptual_at(perceptual, image, target, size)
             optimiser.zero_grad(set_to_none=True)
             (l2(image, target).mean() + distance.mean()).backward()
             optimiser.step()
 
-        rivals[name] = step
+        return step
+
+    refused = {p: reason for p in settings.precisions if (reason := refusal(p, device)) is not None}
+    rivals = {p: stepping(p) for p in settings.precisions if p not in refused}
+    rivals["reference"] = stepping(None)
+    rows = []
     for count in thread_counts(settings):
         with threads(count):
-            seconds = medians(rivals, settings, run.device)
-        row = {"resolution": resolution, "precision": "float32", "batch": 1, "threads": count}
-        row |= {"seconds": seconds["ours"], "ratio_to_reference": seconds["reference"] / seconds["ours"]}
-        rows.append(row)
+            seconds = medians(rivals, settings, device)
+        for p in settings.precisions:
+            row: Row = {"resolution": resolution, "precision": p, "batch": 1, "threads": count}
+            row |= {"seconds": seconds.get(p), "ratio_to_reference": None, "reason": refused.get(p)}
+            if p in seconds:
+                row["ratio_to_reference"] = seconds["reference"] / seconds[p]
+            rows.append(row | {"allocator": allocator})
     return rows
 
 

@@ -85,7 +85,7 @@ def _rows_of(name: str, generator: Any, settings: BenchmarkConfig, device: torch
         w_NLD = sample_w(generator, batch, seed=0)
         refused = {p: reason for p in settings.precisions if (reason := refusal(p, device)) is not None}
         ours = {
-            p: partial(_in_precision, generator, w_NLD, p) for p in settings.precisions if p not in refused
+            p: partial(in_precision, generator, w_NLD, p) for p in settings.precisions if p not in refused
         }
         rivals: dict[str, Callable[[], Any]] = dict(ours)
         rivals |= {"reference": partial(true, w_NLD)} if true else {}
@@ -122,7 +122,7 @@ def _rows_of(name: str, generator: Any, settings: BenchmarkConfig, device: torch
     return rows
 
 
-def _in_precision(generator: Any, w_NLD: Tensor, precision: str) -> Tensor:
+def in_precision(generator: Any, w_NLD: Tensor, precision: str) -> Tensor:
     if precision == "float32":
         return generator.synthesis(w_NLD)
     with torch.autocast(w_NLD.device.type, getattr(torch, precision)):

@@ -119,7 +119,9 @@ class SynthesisLayer(nn.Module):
             x = torch.addcmul(bias_O.to(x.dtype)[:, None, None], x, _channels(scale_NO, x))
         pattern = self._noise(x, noise)
         if pattern is not None:
-            x = x.add_(pattern * SQRT2)  # in place, here and below: no gradient needs what was there
+            x = x.add_(
+                (pattern * SQRT2).to(x.dtype)
+            )  # in place, here and below: no gradient needs what was there
         x = F.leaky_relu_(x, 0.2)
         return x if self.clamp is None else x.clamp(-self.clamp, self.clamp)
 
@@ -157,8 +159,9 @@ class ToRGB(nn.Module):
         with full_precision(x_NIHW):
             x = x_NIHW.to(self.weight.dtype)
             style_NI = self.affine(w_ND.to(x.dtype)) * self.gain
-            kernel_N3I = self.weight[:, :, 0, 0] * style_NI[:, None]
-            x = torch.baddbmm(self.bias[:, None], kernel_N3I, x.flatten(2)).unflatten(2, x.shape[2:])
+            kernel_NI3 = (self.weight[:, :, 0, 0] * style_NI[:, None]).transpose(1, 2)
+            rgb_NP3 = torch.baddbmm(self.bias, x.permute(0, 2, 3, 1).flatten(1, 2), kernel_NI3)
+            x = rgb_NP3.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
         return x if self.clamp is None else x.clamp(-self.clamp, self.clamp)
 
 

@@ -13,6 +13,12 @@ from stylegan2.layers import SynthesisLayer
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
+@pytest.fixture(autouse=True)
+def avx2(monkeypatch):
+    """Decides as on a CPU without AVX-512, whichever this is."""
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+
+
 @settings(deadline=None, max_examples=40)
 @given(
     st.integers(1, 3),
@@ -75,7 +81,7 @@ def test_a_layer_that_uses_it_is_the_same_layer(batch, monkeypatch):
         torch.testing.assert_close(ours, true, atol=1e-4, rtol=1e-3)
 
 
-def test_where_it_is_used():
+def test_where_it_is_used(monkeypatch):
     large, weight = torch.empty(1, 256, 128, 128), torch.empty(256, 256, 3, 3)
     assert winograd.pays(large, weight)
     assert not winograd.pays(large[..., :32, :32], weight)
@@ -84,6 +90,8 @@ def test_where_it_is_used():
     assert not winograd.pays(torch.empty(1, 128, 256, 256), torch.empty(128, 128, 3, 3))
     with torch.autocast("cpu", torch.bfloat16):
         assert not winograd.pays(large, weight)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    assert not winograd.pays(large, weight)
 
 
 def test_transforms_multiply_polynomials():
