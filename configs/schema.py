@@ -261,8 +261,10 @@ class Config:
     """name: results go to results_dir/name; numbered: in a sweep, to name-<job>, so that no run overwrites another (off where
     the name itself tells them apart). resume: "auto", a state file, or "none" (train anew).
 
-    device: auto, cpu, cuda, mps; devices, nodes: processes on each machine, and machines (README); precision: as Lightning Fabric names it. threads: of torch, 0 = its default;
-    workers: processes of prepare_data and evaluate, speakers inverted at once. Relative data_dir and results_dir are relative to the repository.
+    device: auto, cpu, cuda, mps; devices, nodes: processes on each machine, and machines (README). precision: as
+    Lightning Fabric names it; with bf16-mixed stage 1 is trained, and frames are rendered, tuned and scored, in it (corpus
+    and inversion stay in float32). threads: of torch, 0 = its default; workers: processes of prepare_data and evaluate,
+    speakers inverted at once. Relative data_dir and results_dir are relative to the repository.
     wav, photo, clip, input, output, predictions, references: files of one call. against: a report.json of another method.
     network: which of a weight file's networks convert_weights.py takes; layout: whose names it gives exported tensors.
     entry: which file of the catalogue of public weights download_weights.py fetches.

@@ -71,13 +71,16 @@ class OwnSync:
 class _Mouths:
     def __init__(self, net: LipSyncNet) -> None:
         self.net = net
-        self.mouths: list[np.ndarray] = []
+        # One block: thousands of small arrays, each kept beside frames that are let go, would fragment the heap.
+        self.mouths = bytearray()
 
     def add(self, face_crop: np.ndarray) -> None:
-        self.mouths.append(mouth_picture(face_crop))
+        self.mouths += mouth_picture(face_crop).tobytes()
 
     def embeddings(self) -> np.ndarray:
-        return sync.embed_lips(self.net, np.stack(self.mouths))
+        return sync.embed_lips(
+            self.net, np.frombuffer(self.mouths, np.uint8).reshape(-1, sync.SIDE, sync.SIDE)
+        )
 
 
 class PublicSync:

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from configs.schema import Config, DataConfig
 from encoders import e4e
 from encoders.clips import content_hash
@@ -52,12 +54,19 @@ def weight_hashes(config: Config, **more: Path) -> dict[str, str]:
 
 
 def the_generator(config: Config, run: Run) -> Any:
+    """In float32, whatever the precision: what it makes is cached."""
     return load_generator(config.generator.weights, run.device)
+
+
+def in_precision(generator: Any, config: Config) -> Any:
+    """The same generator, computing in what precision= says: for pictures that are looked at, and for losses."""
+    generator.compute_in(torch.bfloat16 if config.precision.startswith("bf16") else None)
+    return generator
 
 
 def the_renderer(config: Config, run: Run) -> Any:
     if config.generator.render is None:
-        return the_generator(config, run)
+        return in_precision(the_generator(config, run), config)
     renderer = load_generator(renderer_path(config, run), run.device)
     rows = the_generator(config, run).num_rows
     if renderer.num_rows != rows:
@@ -65,7 +74,7 @@ def the_renderer(config: Config, run: Run) -> Any:
             f"generator.render={config.generator.render} reads {renderer.num_rows} rows of W+ and "
             f"generator.weights={config.generator.weights} has {rows}: choose two that share their latents."
         )
-    return renderer
+    return in_precision(renderer, config)
 
 
 def the_encoder(config: Config, run: Run) -> Any:

@@ -25,7 +25,7 @@ from encoders.video import write_video
 from scripts.invert_frames import Inverter
 from scripts.runtime import Run
 from scripts.stages import the_detector, the_encoder, the_generator, the_renderer, the_teacher
-from scripts.synthesis_speed import Row, a_generator, in_precision, reference
+from scripts.synthesis_speed import Row, a_generator, computed_in, reference
 from scripts.timing import medians, operations, peak, refusal, thread_counts, threads
 from stylegan2.protocol import sample_w
 from stylegan2.render import render
@@ -73,7 +73,7 @@ def tuning_rows(settings: BenchmarkConfig, size: int | None, device_name: str, a
         optimiser = torch.optim.Adam(generator.synthesis.parameters(), lr=1e-6)
 
         def step() -> None:
-            image = in_precision(generator, w_NLD, precision) if precision else reference()(generator, w_NLD)
+            image = computed_in(generator, w_NLD, precision) if precision else reference()(generator, w_NLD)
             distance = perceptual_at(perceptual, image, target, size)
             optimiser.zero_grad(set_to_none=True)
             (l2(image, target).mean() + distance.mean()).backward()

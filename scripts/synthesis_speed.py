@@ -84,9 +84,7 @@ def _rows_of(name: str, generator: Any, settings: BenchmarkConfig, device: torch
     for batch, count in product(settings.batches, thread_counts(settings)):
         w_NLD = sample_w(generator, batch, seed=0)
         refused = {p: reason for p in settings.precisions if (reason := refusal(p, device)) is not None}
-        ours = {
-            p: partial(in_precision, generator, w_NLD, p) for p in settings.precisions if p not in refused
-        }
+        ours = {p: partial(computed_in, generator, w_NLD, p) for p in settings.precisions if p not in refused}
         rivals: dict[str, Callable[[], Any]] = dict(ours)
         rivals |= {"reference": partial(true, w_NLD)} if true else {}
         rivals |= {"peer": partial(theirs, w_NLD)} if theirs else {}
@@ -122,11 +120,9 @@ def _rows_of(name: str, generator: Any, settings: BenchmarkConfig, device: torch
     return rows
 
 
-def in_precision(generator: Any, w_NLD: Tensor, precision: str) -> Tensor:
-    if precision == "float32":
-        return generator.synthesis(w_NLD)
-    with torch.autocast(w_NLD.device.type, getattr(torch, precision)):
-        return generator.synthesis(w_NLD)
+def computed_in(generator: Any, w_NLD: Tensor, precision: str) -> Tensor:
+    generator.compute_in(None if precision == "float32" else getattr(torch, precision))
+    return generator.synthesis(w_NLD)
 
 
 @torch.no_grad()

@@ -25,7 +25,7 @@ from encoders.sync import load_sync
 from scripts.invert_frames import invert_frames
 from scripts.provenance import save_provenance, write_json
 from scripts.runtime import Run, RunError, launch, shown
-from scripts.stages import keyed, the_generator, the_teacher, weight_hashes
+from scripts.stages import in_precision, keyed, the_generator, the_teacher, weight_hashes
 from stylegan2.protocol import sample_w
 from trajectory.dataset import (
     TrajectoryClip,
@@ -106,7 +106,7 @@ def _train(config: Config, run: Run, clips: list[TrajectoryClip], folder: Path) 
     sampler = WindowSampler(
         training, config.audio, config.augment, config.windows.batch, config.windows.length, config.train.seed
     )
-    generator = the_generator(config, run)
+    generator = in_precision(the_generator(config, run), config)
     identities_NLD = sample_w(generator, IDENTITIES, config.train.seed).cpu().numpy()
     space = fit_space(
         offsets_of(training, config.displacement.max_samples), identities_NLD, config.displacement

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from stylegan2.layers import Mapping, SynthesisLayer, ToRGB
-from stylegan2.ops import full_precision, upsample2
+from stylegan2.ops import full_precision, half_precision, upsample2
 from stylegan2.protocol import NoiseMode, Start
 from stylegan2.weights import WeightsError, assemble
 
@@ -75,7 +75,9 @@ class Block(nn.Module):
 
 
 class Synthesis(nn.Module):
-    """g: W+ -> image (N, 3, H, W) in about [-1, 1]."""
+    """g: W+ -> image (N, 3, H, W) in about [-1, 1]. half: what its convolutions compute in; None: as the weights are."""
+
+    half: torch.dtype | None = None
 
     def __init__(self, resolution: int, channels: dict[int, int], w_dim: int, clamp: float | None) -> None:
         super().__init__()
@@ -93,7 +95,8 @@ class Synthesis(nn.Module):
             )
         start = start or Start(0, None)
         x, image = start.repeated(len(w_NLD))
-        _, image = self._blocks(x, image, w_NLD, noise, range(start.blocks, len(self.sizes)))
+        with half_precision(w_NLD, self.half):
+            _, image = self._blocks(x, image, w_NLD, noise, range(start.blocks, len(self.sizes)))
         assert image is not None  # there is always the 4 px block
         return image
 
@@ -101,7 +104,8 @@ class Synthesis(nn.Module):
     def start(self, w_LD: Tensor, rows: int) -> Start:
         """What all latents with the first `rows` rows of w_LD have in common, with constant noise."""
         blocks = rows // 2  # block k reads rows up to 2 k + 1
-        return Start(blocks, *self._blocks(None, None, w_LD[None], "const", range(blocks)))
+        with half_precision(w_LD, self.half):
+            return Start(blocks, *self._blocks(None, None, w_LD[None], "const", range(blocks)))
 
     def _blocks(
         self, x: Tensor | None, image: Tensor | None, w_NLD: Tensor, noise: NoiseMode, blocks: range
@@ -155,6 +159,10 @@ class StyleGAN2(nn.Module):
 
     def start(self, w_LD: Tensor, rows: int) -> Start:
         return self.synthesis.start(w_LD, rows)
+
+    def compute_in(self, half: torch.dtype | None) -> None:
+        """Synthesis in half precision, with float32 weights and images; None: in the weights' own."""
+        self.synthesis.half = half
 
     def forward(self, z_NZ: Tensor, noise: NoiseMode = "const") -> Tensor:
         """z (N, Z) -> image (N, 3, H, W), the same w in every row."""

@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stylegan2.layers import MAX_LAYERS
+from stylegan2.ops import full_precision, half_precision
 from stylegan2.protocol import NoiseMode, Start
 
 FULL_RESOLUTION = 1024
@@ -98,15 +99,17 @@ class ModulatedConv(nn.Module):
         self.register_buffer("noise", torch.zeros(1, 1, size, size))
 
     def forward(self, x_NHWC: Tensor, w_ND: Tensor, noise: NoiseMode) -> Tensor:
-        style_NI = self.affine(w_ND)
+        with full_precision(x_NHWC):
+            style_NI = self.affine(w_ND)
         if len(self.conv) == 2:
             depthwise, mix = (cast(nn.Conv2d, part) for part in self.conv)
             x = pointwise(_nhwc(depthwise(_nchw(x_NHWC))), mix.weight[:, :, 0, 0], style_NI)
         else:
-            x = _nhwc(self.conv(_nchw(x_NHWC * style_NI[:, None, None])))
-        x = x.add_(self.bias.flatten())  # in place: no gradient needs what was there
+            x = _nhwc(self.conv(_nchw(x_NHWC * style_NI.to(x_NHWC.dtype)[:, None, None])))
+        # In place: no gradient needs what was there. In one type: sums of two are slow.
+        x = x.add_(self.bias.flatten().to(x.dtype))
         if noise == "const":
-            x.add_(self.noise[0, 0, :, :, None])
+            x.add_(self.noise[0, 0, :, :, None].to(x.dtype))
         elif noise == "random":  # the student learned one fixed pattern: keep its strength, redraw it
             x.add_(self.noise.std() * torch.randn_like(x[..., :1]))
         return F.leaky_relu_(x, 0.2)
@@ -122,7 +125,9 @@ class WaveletBlock(nn.Module):
         self.conv2 = ModulatedConv(out_channels, out_channels, size, w_dim)
 
     def forward(self, x_NHWC: Tensor, w1_ND: Tensor, w2_ND: Tensor, noise: NoiseMode) -> Tensor:
-        x = inverse_haar(x_NHWC * self.up(w1_ND)[:, None, None])
+        with full_precision(x_NHWC):
+            style_NI = self.up(w1_ND)
+        x = inverse_haar(x_NHWC * style_NI.to(x_NHWC.dtype)[:, None, None])
         return self.conv2(self.conv1(x, w1_ND, noise), w2_ND, noise)
 
 
@@ -135,8 +140,9 @@ class ImageHead(nn.Module):
         self.conv = nn.Conv2d(in_channels, out_channels, 1)
 
     def forward(self, x_NHWC: Tensor, w_ND: Tensor) -> Tensor:
-        x = pointwise(x_NHWC, self.conv.weight[:, :, 0, 0], self.affine(w_ND))
-        return x + cast(Tensor, self.conv.bias)
+        with full_precision(x_NHWC):
+            x = pointwise(x_NHWC.to(w_ND.dtype), self.conv.weight[:, :, 0, 0], self.affine(w_ND))
+            return x + cast(Tensor, self.conv.bias)
 
 
 class MappingNetwork(nn.Module):
@@ -180,6 +186,7 @@ class MobileStyleGAN(nn.Module):
         if not 1 <= self.num_rows <= own_rows:
             raise ValueError(f"num_rows must be from 1 to {own_rows} at {resolution} px, got {num_rows}")
         self.resolution, self.w_dim, self.mapping_layers = resolution, w_dim, mapping_layers
+        self.half: torch.dtype | None = None
         sizes = [size for size in FEATURES if size <= resolution]
         self.map = MappingNetwork(mapping_layers, w_dim)
         self.w_avg: Tensor
@@ -205,6 +212,10 @@ class MobileStyleGAN(nn.Module):
     def mapping(self, z_ND: Tensor) -> Tensor:
         return self.map(z_ND)
 
+    def compute_in(self, half: torch.dtype | None) -> None:
+        """Synthesis in half precision, with float32 weights and images; None: in the weights' own."""
+        self.half = half
+
     def features(self, w_NLD: Tensor, noise: NoiseMode = "const", start: Start | None = None) -> Tensor:
         """W+ -> features (N, H, W, C) that the image head reads."""
         start = start or Start(0, _nhwc(self.const))
@@ -216,7 +227,8 @@ class MobileStyleGAN(nn.Module):
     def start(self, w_LD: Tensor, rows: int) -> Start:
         """What all latents with the first `rows` rows of w_LD have in common, with constant noise."""
         blocks = (rows + 1) // 2 if rows < self.num_rows else 1 + len(self.blocks)
-        return Start(blocks, self._blocks(_nhwc(self.const), w_LD[None], "const", range(blocks)))
+        with half_precision(w_LD, self.half):
+            return Start(blocks, self._blocks(_nhwc(self.const), w_LD[None], "const", range(blocks)))
 
     def _blocks(self, x: Tensor, w_NLD: Tensor, noise: NoiseMode, blocks: range) -> Tensor:
         """Block 0 is the first convolution, with row 0; block i reads rows up to 2 i."""
@@ -237,7 +249,8 @@ class MobileStyleGAN(nn.Module):
             raise ValueError(
                 f"expected W+ of shape [N, {self.num_rows}, {self.w_dim}], got {list(w_NLD.shape)}"
             )
-        image = self.head(self.features(w_NLD, noise, start), self.row(w_NLD, 2 * len(self.blocks) + 1))
+        with half_precision(w_NLD, self.half):
+            image = self.head(self.features(w_NLD, noise, start), self.row(w_NLD, 2 * len(self.blocks) + 1))
         return _nchw(inverse_haar(image) if self.wavelet_head else image).contiguous()
 
 

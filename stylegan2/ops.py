@@ -4,6 +4,7 @@ Shapes: N images, C channels, H x W pixels. The filter is f = [1, 3, 3, 1] / 8 a
 """
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -64,6 +65,11 @@ def bias_act(x: Tensor, bias: Tensor, clamp: float | None = None) -> Tensor:
     x = x + bias.to(x.dtype).view(1, -1, *[1] * (x.ndim - 2))
     x = F.leaky_relu(x, 0.2) * SQRT2
     return x if clamp is None else x.clamp(-clamp, clamp)
+
+
+def half_precision(x: Tensor, half: torch.dtype | None) -> AbstractContextManager[object]:
+    """A context in which convolutions and matrix products on x's device compute in `half`; None changes nothing."""
+    return nullcontext() if half is None else torch.autocast("cpu" if x.is_meta else x.device.type, half)
 
 
 def full_precision(x: Tensor) -> torch.autocast:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import pytest
+import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -12,6 +13,7 @@ from omegaconf import OmegaConf
 from configs.typed import build, twin
 from scripts import runtime
 from scripts.arguments import quote_paths
+from scripts.stages import the_generator, the_renderer
 from stylegan2.weights import WeightsError
 
 PARSER = OverridesParser.create()
@@ -148,3 +150,10 @@ def test_seconds_do_not_count_inner_stages_twice(tmp_path):
         pass
     assert set(run.seconds) == {"inner", "outer"}
     assert sum(run.seconds.values()) < 1
+
+
+@pytest.mark.parametrize(("precision", "half"), [("32-true", None), ("bf16-mixed", torch.bfloat16)])
+def test_precision_reaches_what_renders_and_leaves_what_is_cached(tmp_path, precision, half):
+    config = runtime.resolve(runtime.compose([f"precision={precision}", f"results_dir={tmp_path}"]))
+    run = runtime.start(config, quiet=True)
+    assert the_renderer(config, run).half == half and the_generator(config, run).half is None
