@@ -119,9 +119,8 @@ class SynthesisLayer(nn.Module):
             x = torch.addcmul(bias_O.to(x.dtype)[:, None, None], x, _channels(scale_NO, x))
         pattern = self._noise(x, noise)
         if pattern is not None:
-            x = x.add_(
-                (pattern * SQRT2).to(x.dtype)
-            )  # in place, here and below: no gradient needs what was there
+            # In place, here and below: no gradient needs what was there. In one type: sums of two are slow.
+            x = x.add_((pattern * SQRT2).to(x.dtype))
         x = F.leaky_relu_(x, 0.2)
         return x if self.clamp is None else x.clamp(-self.clamp, self.clamp)
 
