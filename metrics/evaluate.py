@@ -17,6 +17,7 @@ from audio.timing import SAMPLES_PER_FRAME
 from encoders.align import CROP_SIZE
 from encoders.clips import FrameClip
 from encoders.faces import face_in_crop
+from encoders.perceptual import Perceptual
 from metrics.frechet import fid_of
 from metrics.gather import MEANS, ClipScore, Faces, Gathered, Judges, heard
 from metrics.kid import Features, kid_of
@@ -104,12 +105,17 @@ def score_clip(
 def _sample(t: int, frame: np.ndarray, true: np.ndarray, truth: Truth, seen: Gathered) -> None:
     judges, distance = seen.judges, seen.judges.perceptual
     if distance is not None and seen.name in judges.perceptual_rows:
-        picture, shown = (resize(to_tensor(x, judges.device), judges.perceptual_size) for x in (frame, true))
-        known = truth.features.get(t) or distance.features(shown)
-        if len(truth.features) < REMEMBERED:
-            truth.features[t] = known
-        seen.note("perceptual", float(distance.between(distance.features(picture), known)))
+        known = truth.features.get(t)
+        if known is None:
+            known = _features(true, distance, judges)
+            if len(truth.features) < REMEMBERED:
+                truth.features[t] = known
+        seen.note("perceptual", float(distance.between(_features(frame, distance, judges), known)))
     seen.identify(frame, truth.faces)
+
+
+def _features(frame: np.ndarray, distance: Perceptual, judges: Judges) -> list[Tensor]:
+    return distance.features(resize(to_tensor(frame, judges.device), judges.perceptual_size))
 
 
 def _at_crop_size(frame: np.ndarray) -> np.ndarray:

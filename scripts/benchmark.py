@@ -21,10 +21,10 @@ from rich.table import Table
 
 from configs.schema import Config
 from scripts.provenance import provenance, write_json
-from scripts.runtime import Run, RunError, launch, shown
+from scripts.runtime import Run, RunError, launch, shown, threads
 from scripts.step_speed import encoder_rows, end_to_end, stage1_rows, tuning_rows
 from scripts.synthesis_speed import reference, synthesis_rows
-from scripts.timing import describe, peak, refusal, thread_counts, threads
+from scripts.timing import describe, peak, refusal, thread_counts
 
 Row = dict[str, Any]
 HEADINGS = {"resolution": "px", "frames_per_s": "frames\na s", "images_per_s": "images\na s"}

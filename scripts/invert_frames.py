@@ -23,7 +23,7 @@ from encoders.clips import ClipEntry, FrameClip, LatentClip, Manifest, read_mani
 from encoders.geometry import aperture, width
 from encoders.landmark_net import load_landmark_net
 from scripts.prepare_data import prepare_data
-from scripts.runtime import Run, launch, shown
+from scripts.runtime import Run, launch, shown, threads
 from scripts.stages import encoder_path, generator_path, keyed, the_encoder, the_generator, the_teacher
 from stylegan2.weights import WeightsError, file_hash
 from trajectory.displacement import DisplacementConfig
@@ -111,16 +111,12 @@ class Inverter:
     def person_offsets(self, portraits: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor | None]:
         """person_offset of each speaker's frames. On a CPU several speakers at once, each with a share of the cores:
         the few frames of one do not keep two cores busy."""
-        on_cpu, threads = self.generator.w_avg.device.type == "cpu", torch.get_num_threads()
-        at_once = max(1, min(self.workers, len(portraits), threads)) if on_cpu else 1
-        torch.set_num_threads(threads // at_once)
-        try:
-            with ThreadPoolExecutor(at_once) as pool:
-                offsets = pool.map(self.person_offset, portraits.values())
-                found = track(offsets, "persons", len(portraits), transient=True)
-                return dict(zip(portraits, found, strict=True))
-        finally:
-            torch.set_num_threads(threads)
+        on_cpu, cores = self.generator.w_avg.device.type == "cpu", torch.get_num_threads()
+        at_once = max(1, min(self.workers, len(portraits), cores)) if on_cpu else 1
+        with threads(cores // at_once), ThreadPoolExecutor(at_once) as pool:
+            offsets = pool.map(self.person_offset, portraits.values())
+            found = track(offsets, "persons", len(portraits), transient=True)
+            return dict(zip(portraits, found, strict=True))
 
     def __call__(self, frames: Iterable[np.ndarray], offset_LD: torch.Tensor | None = None) -> np.ndarray:
         """uint8 frames (256, 256, 3) -> float32 (T, L, D)."""

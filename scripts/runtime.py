@@ -194,6 +194,17 @@ def start(config: Config, quiet: bool = False) -> Run:
     return run
 
 
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """torch computes with `count` threads, and afterwards with as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def keep_freed_memory() -> None:
     """Tells glibc to reuse large freed blocks instead of giving them back to the kernel after every layer.
 

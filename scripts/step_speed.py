@@ -23,10 +23,10 @@ from encoders.perceptual import load_perceptual
 from encoders.prepare import align_photo
 from encoders.video import write_video
 from scripts.invert_frames import Inverter
-from scripts.runtime import Run
+from scripts.runtime import Run, threads
 from scripts.stages import the_detector, the_encoder, the_generator, the_renderer, the_teacher
 from scripts.synthesis_speed import Row, a_generator, computed_in, reference
-from scripts.timing import medians, operations, peak, refusal, thread_counts, threads
+from scripts.timing import medians, operations, peak, refusal, thread_counts
 from stylegan2.protocol import sample_w
 from stylegan2.render import render
 from trajectory.displacement import DisplacementSpace, fit_space

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from configs.schema import BenchmarkConfig
 from scripts.provenance import ROOT
-from scripts.runtime import RunError
-from scripts.timing import medians, operations, peak, refusal, snr_db, thread_counts, threads
+from scripts.runtime import RunError, threads
+from scripts.timing import medians, operations, peak, refusal, snr_db, thread_counts
 from stylegan2.generator import StyleGAN2
 from stylegan2.layers import SynthesisLayer
 from stylegan2.protocol import sample_w

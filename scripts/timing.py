@@ -4,8 +4,7 @@ import math
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -53,14 +52,6 @@ def medians(
             wait()
             seconds[name].append(clock() - started)
     return {name: median(taken[1:]) for name, taken in seconds.items()}
-
-
-@contextmanager
-def threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    yield
-    torch.set_num_threads(before)
 
 
 def thread_counts(settings: BenchmarkConfig) -> list[int]:
