@@ -10,6 +10,7 @@ first, from the corpus on.
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from itertools import zip_longest
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -124,7 +125,7 @@ def test_cases(config: Config, run: Run, latents: Path, face: Face, adapted: boo
         chosen = [(e, "tuned") for e in entries if e.name == face.clip]
     else:
         for split in ("seen", "unseen"):
-            clips = _spread([e for e in test if e.split == split], config.metrics.clips)
+            clips = spread([e for e in test if e.split == split], config.metrics.clips)
             chosen += [(e, split) for e in clips]
     others = _wrong([e for e, _ in chosen], entries)
     cases = []
@@ -149,15 +150,20 @@ def test_cases(config: Config, run: Run, latents: Path, face: Face, adapted: boo
     return cases
 
 
-def _spread(entries: list[ClipEntry], most: int) -> list[ClipEntry]:
-    """At most `most` of them, the speakers in turn."""
-    turns: dict[str, int] = {}
-    order = []
-    for position, entry in enumerate(entries):
-        turns[entry.speaker] = turns.get(entry.speaker, -1) + 1
-        order.append((turns[entry.speaker], position, entry))
-    chosen = sorted(order, key=lambda item: item[:2])[:most]
-    return [entry for _, _, entry in sorted(chosen, key=lambda item: item[1])]
+def spread(entries: list[ClipEntry], most: int) -> list[ClipEntry]:
+    """At most `most` of them: the speakers in turn, each beginning one clip later than the speaker before.
+
+    Corpora list every speaker's clips alike (free sentences before GRID's), so the first of each are of one kind.
+    """
+    of_speaker: dict[str, list[ClipEntry]] = {}
+    for entry in entries:
+        of_speaker.setdefault(entry.speaker, []).append(entry)
+    turned = [
+        clips[i % len(clips) :] + clips[: i % len(clips)] for i, clips in enumerate(of_speaker.values())
+    ]
+    rounds = [entry for turn in zip_longest(*turned) for entry in turn if entry is not None]
+    chosen = {entry.name for entry in rounds[:most]}
+    return [entry for entry in entries if entry.name in chosen]
 
 
 def _wrong(chosen: list[ClipEntry], entries: list[ClipEntry]) -> list[ClipEntry | None]:
