@@ -15,6 +15,8 @@ import librosa
 import numpy as np
 import scipy.fft
 
+from audio.speech_encoder import HOP as ENCODER_HOP
+from audio.speech_encoder import SpeechEncoderError, load_speech_encoder
 from audio.timing import FPS, RATE, SAMPLES_PER_FRAME, frames_of_samples, samples_of_frames
 from audio.waveform import Waveform
 
@@ -37,9 +39,12 @@ class FeatureConfig:
       needed where the clip is not known in advance, as in streaming) or "none".
     dynamic_range_db: log-mel is floored this far below the clip's loudest bin, so that digital silence and a quiet
       room look alike (with "fixed" the floor is a constant, since the loudest bin is not known in advance).
+    kind "encoder": a pre-trained speech encoder (audio/speech_encoder.py), hop 320. encoder: its folder or name on the
+      Hugging Face hub; layer: of its hidden states, -1 the last; dims: its width; encoder_sha256: of its weights, filled
+      in when stage 1 is trained ("" = any).
     """
 
-    kind: Literal["logmel", "mfcc"] = "logmel"
+    kind: Literal["logmel", "mfcc", "encoder"] = "logmel"
     n_mels: int = 80
     n_fft: int = 800
     hop: int = 160
@@ -52,10 +57,18 @@ class FeatureConfig:
     n_filters: int = 26
     lifter: int = 22
     n_coefficients: int = 12
+    encoder: str = ""
+    layer: int = -1
+    dims: int = 768
+    encoder_sha256: str = ""
 
     def __post_init__(self) -> None:
-        if self.kind not in ("logmel", "mfcc"):
-            raise ValueError(f"audio.kind is {self.kind!r}; it must be 'logmel' or 'mfcc'")
+        if self.kind not in ("logmel", "mfcc", "encoder"):
+            raise ValueError(f"audio.kind is {self.kind!r}; it must be 'logmel', 'mfcc' or 'encoder'")
+        if self.kind == "encoder" and (self.hop != ENCODER_HOP or self.normalise == "fixed" or self.dims < 1):
+            raise ValueError(
+                f"audio.kind=encoder needs audio.hop={ENCODER_HOP}, normalise clip or none and dims of at least 1"
+            )
         if self.normalise not in ("clip", "fixed", "none"):
             raise ValueError(f"audio.normalise is {self.normalise!r}; it must be 'clip', 'fixed' or 'none'")
         if self.hop <= 0 or self.hop % 2 or SAMPLES_PER_FRAME % self.hop:
@@ -94,7 +107,7 @@ class FeatureConfig:
     @property
     def width(self) -> int:
         """M: numbers in one row."""
-        return self.n_mels if self.kind == "logmel" else self.n_coefficients
+        return {"logmel": self.n_mels, "mfcc": self.n_coefficients, "encoder": self.dims}[self.kind]
 
 
 @dataclass(frozen=True)
@@ -124,9 +137,7 @@ def extract_features(
     samples_S = np.pad(samples_S, (0, length - len(samples_S)))
 
     beyond = (config.rows - config.rows_per_frame) // 2
-    rows_RM = (
-        log_mel(samples_S, config, beyond) if config.kind == "logmel" else mfcc(samples_S, config, beyond)
-    )
+    rows_RM = {"logmel": log_mel, "mfcc": mfcc, "encoder": encoded}[config.kind](samples_S, config, beyond)
     inside_RM = rows_RM[beyond : len(rows_RM) - beyond]
     if config.normalise == "clip":
         # A silent clip has no spread; the floor keeps it at zero instead of blowing up rounding noise.
@@ -171,6 +182,25 @@ def mfcc(samples_S: np.ndarray, config: FeatureConfig, beyond: int = 0) -> np.nd
         1 + config.lifter / 2 * np.sin(np.pi * n / config.lifter) if config.lifter > 0 else np.ones(len(n))
     )
     return (cepstra_RB[:, 1 : config.n_coefficients + 1] * lift_M).astype(np.float32)
+
+
+def encoded(samples_S: np.ndarray, config: FeatureConfig, beyond: int = 0) -> np.ndarray:
+    """A hidden layer of a pre-trained speech encoder: (R + 2 beyond, M), silence before and after the clip.
+
+    Raises SpeechEncoderError for an encoder of another width, or other weights than those of config.encoder_sha256.
+    """
+    encoder = load_speech_encoder(config.encoder)
+    if encoder.width != config.dims or not -encoder.layers - 1 <= config.layer <= encoder.layers:
+        raise SpeechEncoderError(
+            f"audio.encoder={config.encoder} has {encoder.layers} layers of {encoder.width} numbers: set "
+            f"audio.dims={encoder.width} and audio.layer in 0 .. {encoder.layers} (or -1, the last)."
+        )
+    if config.encoder_sha256 not in ("", encoder.sha256):
+        raise SpeechEncoderError(
+            f"audio.encoder={config.encoder} has other weights (sha256 {encoder.sha256[:12]}) than stage 1 was trained "
+            f"with ({config.encoder_sha256[:12]}): use those, or train stage 1 anew."
+        )
+    return encoder.rows(np.pad(samples_S, beyond * config.hop), config.layer)
 
 
 def _in_blocks(windows_RN: np.ndarray, bands: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from audio.features import extract_features
+from audio.speech_encoder import load_speech_encoder
 from audio.waveform import Waveform
 from configs.schema import Config, DataConfig
 from encoders.clips import FrameClip, read_manifest
@@ -52,6 +53,7 @@ def train_stage1(config: Config, run: Run) -> Path:
     if config.stage1.weights is not None:
         return Path(config.stage1.weights).expanduser()
     config, run = stage1_run(config, run)
+    config = _pinned(config)
     folder = run.results / "stage1"
     latents = invert_frames(config, run)
     recipe = _recipe(config, latents)
@@ -81,6 +83,16 @@ def stage1_run(config: Config, run: Run) -> tuple[Config, Run]:
         config = replace(config, name=name)
         run = replace(run, results=run.results.parent / name)
     return config, run
+
+
+def _pinned(config: Config) -> Config:
+    """With the hash of the speech encoder's weights, where there is one, which the checkpoint then asks for."""
+    if config.audio.kind != "encoder":
+        return config
+    if config.trajectory.frontend != "dense":
+        raise RunError("A speech encoder's numbers are no spectrum: set trajectory.frontend=dense.")
+    digest = config.audio.encoder_sha256 or load_speech_encoder(config.audio.encoder).sha256
+    return replace(config, audio=replace(config.audio, encoder_sha256=digest))
 
 
 def speech_clips(config: Config, run: Run, latents: Path) -> list[TrajectoryClip]:

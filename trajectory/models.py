@@ -17,7 +17,8 @@ from trajectory.temporal import State, TemporalConvolution, Transformer
 
 @dataclass
 class TrajectoryConfig:
-    """frontend: "compact" (strided, 0.2 M parameters) or "atvgnet" (the paper's: 3 x 3 convolutions to 512 channels).
+    """frontend: "compact" (strided, 0.2 M parameters), "atvgnet" (the paper's: 3 x 3 convolutions to 512 channels) or
+    "dense" (one linear layer for every row, for features whose neighbours are no neighbours in pitch: audio.kind=encoder).
     cell, hidden, layers, bidirectional: the net over frames (a streaming model needs bidirectional=false).
     "gru", "lstm" (the paper's), "conv" (dilated, `kernel` taps) or "transformer" (`heads`; a frame sees those at most
     `context` - 1 away, None = the whole clip, which cannot stream).
@@ -28,7 +29,7 @@ class TrajectoryConfig:
     is replaced by zeros, without which a few speakers are learnt by heart.
     """
 
-    frontend: Literal["compact", "atvgnet"] = "compact"
+    frontend: Literal["compact", "atvgnet", "dense"] = "compact"
     channels: int = 16
     audio_dim: int = 128
     cell: Literal["gru", "lstm", "conv", "transformer"] = "gru"
@@ -44,8 +45,10 @@ class TrajectoryConfig:
     identity_dropout: float = 0.5
 
     def __post_init__(self) -> None:
-        if self.frontend not in ("compact", "atvgnet"):
-            raise ValueError(f"trajectory.frontend is {self.frontend!r}; it must be 'compact' or 'atvgnet'")
+        if self.frontend not in ("compact", "atvgnet", "dense"):
+            raise ValueError(
+                f"trajectory.frontend is {self.frontend!r}; it must be 'compact', 'atvgnet' or 'dense'"
+            )
         if self.cell not in ("gru", "lstm", "conv", "transformer"):
             raise ValueError(
                 f"trajectory.cell is {self.cell!r}; it must be 'gru', 'lstm', 'conv' or 'transformer'"
@@ -116,6 +119,17 @@ class AtvgnetFrontend(nn.Sequential):
         super().__init__(*layers, nn.Linear(flat, 2048), nn.ReLU(), nn.Linear(2048, dim), nn.ReLU())
 
 
+class DenseFrontend(nn.Sequential):
+    """Window (N, 1, K, M) -> code (N, E): each row of M normalised and narrowed to 4 `channels`, then one dense layer."""
+
+    def __init__(self, window: tuple[int, int], channels: int, dim: int, dropout: float) -> None:
+        rows, width = window
+        super().__init__(
+            nn.LayerNorm(width), nn.Linear(width, 4 * channels), nn.SiLU(), nn.Flatten(), nn.Dropout(dropout),
+            nn.Linear(rows * 4 * channels, dim), nn.SiLU(),
+        )  # fmt: skip
+
+
 class TrajectoryNet(nn.Module):
     """E_A and D of the paper: windows (N, T, K, M), identities V(w_ref) (N, P) -> coefficients (N, T, C).
 
@@ -131,7 +145,8 @@ class TrajectoryNet(nn.Module):
         if config.frontend == "atvgnet":
             self.frontend: nn.Module = AtvgnetFrontend(window, config.audio_dim)
         else:
-            self.frontend = CompactFrontend(window, config.channels, config.audio_dim, config.dropout)
+            kind = DenseFrontend if config.frontend == "dense" else CompactFrontend
+            self.frontend = kind(window, config.channels, config.audio_dim, config.dropout)
         self.recurrent, hidden = over_frames(config)
         self.dropout = nn.Dropout(config.dropout)
         width = hidden + (identity_dims if config.identity == "concat" else 0)

@@ -83,12 +83,13 @@ def stream(
     """Feature windows (K, M) one by one -> w (L, D) one by one, equal to `predict` on the whole.
 
     The delay is half a window's context. Raises TrajectoryError for a model that needs the future
-    (bidirectional) or the whole clip (per-clip normalised features).
+    (bidirectional) or the whole clip (per-clip normalised features, a speech encoder).
     """
-    if model.net.config.bidirectional or model.features.normalise == "clip":
+    whole = model.features.normalise == "clip" or model.features.kind == "encoder"
+    if model.net.config.bidirectional or whole:
         raise TrajectoryError(
             "this stage-1 model needs the whole clip; to stream, train one with "
-            "trajectory.bidirectional=false and audio.normalise=fixed"
+            "trajectory.bidirectional=false, audio.normalise=fixed and no speech encoder"
         )
     model.eval()
     device, state = model.gain.device, None

@@ -1,0 +1,113 @@
+"""Pre-trained speech encoders as features: wav2vec 2.0, HuBERT, WavLM and Whisper of `transformers` (extra "speech").
+
+All give a row every 20 ms. wav2vec 2.0's convolutions see 400 samples every 320, so that with 40 zeros at either end
+S samples give S / 320 rows, row i centred on sample (i + 1/2) 320, as rows of log-mel are. Whisper's row i is centred
+on sample 320 i of what it hears, so it hears the sound from sample 160 on.
+
+Shapes: S samples at 16 kHz, R rows, M width of the encoder.
+"""
+
+import hashlib
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+
+from audio.timing import RATE
+from audio.waveform import AudioError
+
+HOP = 320
+EDGE = 40  # zeros at either end of what wav2vec 2.0 and its kin hear
+LEAD = 160  # samples that Whisper does not hear
+BLOCK, MARGIN = (
+    20 * RATE,
+    4 * RATE,
+)  # heard at once, and around it: Whisper takes 30 s, attention grows squared
+WAVEFORM_KINDS = ("wav2vec2", "hubert", "wavlm")  # `model_type` of those that hear samples
+KINDS = (*WAVEFORM_KINDS, "whisper")
+
+
+class SpeechEncoderError(AudioError):
+    """A speech encoder that is not there, is of another kind, or is not the one a checkpoint was trained with."""
+
+
+class SpeechEncoder:
+    """rows(samples) of one hidden layer. sha256: of the weights, whatever file they came in; width: M."""
+
+    def __init__(self, network: torch.nn.Module, extractor: Any, kind: str, device: torch.device) -> None:
+        self.network, self.extractor, self.kind, self.device = network, extractor, kind, device
+        self.width: int = int(network.config.hidden_size)  # type: ignore[union-attr]
+        self.layers: int = int(network.config.num_hidden_layers)  # type: ignore[union-attr]
+        self.sha256 = _digest(network)
+
+    @torch.inference_mode()
+    def rows(self, samples_S: np.ndarray, layer: int) -> np.ndarray:
+        """(S / 320, M) float32 for S a multiple of 320. layer: 0 before the first transformer layer, -1 the last."""
+        hear = self._hear_whisper if self.kind == "whisper" else self._hear_waveform
+        if self.kind != "whisper" and self.extractor.do_normalize:
+            samples_S = (samples_S - samples_S.mean()) / np.sqrt(samples_S.var() + 1e-7)
+        found = []
+        for start in range(0, len(samples_S), BLOCK):
+            first, stop = max(start - MARGIN, 0), min(start + BLOCK, len(samples_S))
+            heard = samples_S[first : min(stop + MARGIN, len(samples_S))].astype(np.float32)
+            found.append(hear(heard, layer)[(start - first) // HOP : (stop - first) // HOP])
+        return np.concatenate(found)
+
+    def _hear_waveform(self, samples_S: np.ndarray, layer: int) -> np.ndarray:
+        padded = torch.from_numpy(np.pad(samples_S, EDGE))[None].to(self.device)
+        states = self.network(padded, output_hidden_states=True).hidden_states
+        return states[layer][0].float().cpu().numpy()
+
+    def _hear_whisper(self, samples_S: np.ndarray, layer: int) -> np.ndarray:
+        mel = self.extractor(samples_S[LEAD:], sampling_rate=RATE, return_tensors="pt").input_features
+        states = self.network(mel.to(self.device), output_hidden_states=True).hidden_states
+        return states[layer][0, : len(samples_S) // HOP].float().cpu().numpy()
+
+
+@lru_cache(maxsize=2)
+def load_speech_encoder(name: str) -> SpeechEncoder:
+    """From a folder as `save_pretrained` writes it, or by its name on the Hugging Face hub (fetched once).
+
+    On a GPU where there is one. SpeechEncoderError, in one sentence, for all that can be wrong with it.
+    """
+    if not name:
+        raise SpeechEncoderError("audio.encoder is empty: give a folder or a name on the Hugging Face hub.")
+    try:
+        from transformers import AutoConfig, AutoFeatureExtractor, AutoModel
+    except ImportError as error:
+        raise SpeechEncoderError(
+            "Speech encoders need the package transformers: pip install -e '.[speech]'"
+        ) from error
+    config = _loaded(AutoConfig.from_pretrained, name)
+    if config.model_type not in KINDS:
+        raise SpeechEncoderError(
+            f"audio.encoder={name} is a {config.model_type!r}; speech encoders here are {', '.join(KINDS)}."
+        )
+    extractor = _loaded(AutoFeatureExtractor.from_pretrained, name)
+    network = _loaded(AutoModel.from_pretrained, name)
+    if config.model_type == "whisper":
+        network = network.get_encoder()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return SpeechEncoder(network.float().eval().to(device), extractor, config.model_type, device)
+
+
+def _loaded(load: Callable[[str], Any], name: str) -> Any:
+    try:
+        return load(name)
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0].rstrip(".")
+        raise SpeechEncoderError(
+            f"The speech encoder {name} cannot be read ({reason}): give audio.encoder a folder with config.json, "
+            "preprocessor_config.json and model.safetensors, or its name on the hub while there is a network."
+        ) from error
+
+
+def _digest(network: torch.nn.Module) -> str:
+    """sha256 of names and values, in the order of the names."""
+    total = hashlib.sha256()
+    for name, value in sorted(network.state_dict().items()):
+        total.update(name.encode())
+        total.update(value.contiguous().cpu().numpy().tobytes())
+    return total.hexdigest()
