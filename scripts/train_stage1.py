@@ -40,6 +40,7 @@ from trajectory.displacement import DisplacementSpace, fit_space
 from trajectory.lips import fit_lip_axis
 from trajectory.models import TrajectoryNet
 from trajectory.mouth_judge import MouthJudge
+from trajectory.pictures import Illustrator
 from trajectory.rendered import RenderedTerms
 from trajectory.state import changed_keys
 from trajectory.train import train
@@ -127,14 +128,18 @@ def _train(config: Config, run: Run, clips: list[TrajectoryClip], folder: Path) 
     window = (config.audio.rows, config.audio.width)
     net = TrajectoryNet(config.trajectory, window, space.identity_dims, space.num_coefficients)
     rendered = _rendered_terms(generator, config, run) if config.losses.renders else None
-    lip_axis = _lip_axis(training, space, config) if config.losses.lip > 0 else None
-    judge = None
+    illustrated = run.first and config.train.pictures_every > 0 and len(validation) > 0
+    lip_axis = _lip_axis(training, space, config) if config.losses.lip > 0 or illustrated else None
+    illustrator = judge = None
+    if illustrated and lip_axis is not None:
+        illustrator = Illustrator(generator, validation, config.audio, lip_axis)
     if config.train.select == "lmd_mouth" and validation:
         landmarks = load_landmark_net().to(run.device)
         judge = MouthJudge(generator, landmarks, validation, config.audio, config.train.val_frames)
     resume = None if config.resume == "none" else config.resume
     parts = (net, space, sampler, validation)
-    train(*parts, config.train, config.losses, folder, run.fabric, rendered, lip_axis, judge, resume)
+    judges = (rendered, lip_axis, judge, illustrator)
+    train(*parts, config.train, config.losses, folder, run.fabric, *judges, resume)
 
 
 def _rendered_terms(generator: Any, config: Config, run: Run) -> RenderedTerms:

@@ -14,8 +14,11 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 from safetensors.numpy import save_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from audio.features import AudioFeatures, FeatureConfig
+from stylegan2.generator import StyleGAN2
+from stylegan2.render import render
 from trajectory.augment import AugmentConfig
 from trajectory.calibrate import LARGEST_GAIN, Report, gain_of, validate
 from trajectory.dataset import TrajectoryClip, WindowSampler, offsets_of, read_clip, store_features
@@ -23,6 +26,7 @@ from trajectory.displacement import DisplacementConfig, TrajectoryError, fit_spa
 from trajectory.losses import LossConfig
 from trajectory.models import TrajectoryConfig, TrajectoryNet
 from trajectory.mouth_judge import MouthJudge
+from trajectory.pictures import Illustrator
 from trajectory.predict import load_trajectory, predict
 from trajectory.rendered import RenderedTerms
 from trajectory.train import TrainConfig, learning_rate, train
@@ -298,3 +302,25 @@ def test_gain_undoes_the_shrinkage_of_regression():
     assert gain_of(report([0.9, 0.9], [0.1, 0.1]), "scalar").tolist() == [LARGEST_GAIN] * 2
     assert gain_of(report([-0.5, -0.5], [0.5, 0.5]), "scalar").tolist() == [1.0, 1.0]
     assert gain_of(report([0.9, 0.9], [2.0, 2.0]), "components").tolist() == [1.0, 1.0]
+
+
+def test_pictures_of_a_validation_clip_go_to_tensorboard(tmp_path):
+    torch.manual_seed(0)
+    generator = StyleGAN2(8, z_dim=DIM, w_dim=DIM, channels={4: 8, 8: 8}, mapping_layers=1).eval()
+    pieces = parts(tmp_path, pictures_every=10)
+    clip, axis = pieces["validation"][0], np.array([1.0, -1.0], np.float32)
+    illustrator = Illustrator(generator, pieces["validation"], FEATURES, axis)
+    train(**pieces, folder=tmp_path / "run", illustrator=illustrator)
+    logged = EventAccumulator(str(tmp_path / "run" / "tensorboard"), size_guidance={"images": 0}).Reload()
+    assert [event.step for event in logged.Images("pictures/strip")] == [10, 20]
+    assert [event.step for event in logged.Images("pictures/opening")] == [10, 20]
+
+    pictures = illustrator(pieces["net"], pieces["space"])
+    assert pictures.strip.shape == (2 * 8, 8 * 6, 3)
+    batch = read_clip(clip, FEATURES)
+    last = next(iter(render(generator, batch.w_ref[0][None] + batch.d[0, -1:])))
+    np.testing.assert_array_equal(pictures.strip[:8, -8:], last)
+    true, predicted = pictures.opening.axes[0].lines
+    expected = pieces["space"].encode(torch.from_numpy(batch.d))[0].numpy() @ axis
+    np.testing.assert_allclose(np.asarray(true.get_ydata()), expected - expected.mean(), atol=1e-5)
+    assert len(np.asarray(predicted.get_ydata())) == clip.num_frames

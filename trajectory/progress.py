@@ -11,9 +11,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
+from trajectory.pictures import Pictures
+
 
 class TrainingLog:
-    """Context manager around the loop. Keys: train/loss/*, train/*, val/*, perf/*."""
+    """Context manager around the loop. Keys: train/loss/*, train/*, val/*, perf/*, pictures/*."""
 
     def __init__(self, folder: Path, start: int, total: int, every: int, enabled: bool = True) -> None:
         self.enabled, self.every, self.step = enabled, every, start
@@ -52,6 +54,12 @@ class TrainingLog:
         self.clock, self.counted = now, step
         self.writer.add_scalar("perf/steps_per_second", rate, step)
         self.progress.update(self.task, completed=step, loss=losses["total"].item(), rate=rate)
+
+    def pictures(self, step: int, pictures: Pictures) -> None:
+        """pictures/strip and pictures/opening."""
+        if self.enabled:
+            self.writer.add_image("pictures/strip", pictures.strip, step, dataformats="HWC")
+            self.writer.add_figure("pictures/opening", pictures.opening, step)
 
     def validation(self, step: int, scalars: Mapping[str, float]) -> None:
         """One row of val/*."""

@@ -22,6 +22,7 @@ from trajectory.displacement import DisplacementSpace
 from trajectory.losses import LossConfig, stage1_losses
 from trajectory.models import TrajectoryNet
 from trajectory.mouth_judge import MouthJudge
+from trajectory.pictures import Illustrator
 from trajectory.predict import TrajectoryPredictor, save_trajectory
 from trajectory.progress import TrainingLog
 from trajectory.rendered import RenderedTerms
@@ -32,7 +33,8 @@ from trajectory.state import TrainState
 class TrainConfig:
     """steps, lr (Adam, cosine down to lr_end of itself after `warmup` steps), weight_decay (decoupled), grad_clip.
 
-    ema: decay of the averaged weights, the ones validated and exported. val_every, save_every, log_every: in steps.
+    ema: decay of the averaged weights, the ones validated and exported. val_every, save_every, log_every: in steps;
+    pictures_every: a strip of frames and the lips' opening of a validation clip in TensorBoard (0 = never).
     select: which validation finds the best weights: "correlation" (of coefficients, weighted by how far each moves W), or
     "lmd_mouth" (trajectory.mouth_judge, on val_frames rendered frames). patience: validations in a row without a better
     one after which training ends early (0 = never).
@@ -49,6 +51,7 @@ class TrainConfig:
     val_every: int = 100
     save_every: int = 100
     log_every: int = 10
+    pictures_every: int = 500
     select: Literal["correlation", "lmd_mouth"] = "correlation"
     val_frames: int = 24
     patience: int = 0
@@ -60,8 +63,10 @@ class TrainConfig:
             raise ValueError("train.steps, val_every, save_every and log_every must be at least 1")
         if self.select not in ("correlation", "lmd_mouth"):
             raise ValueError(f"train.select is {self.select!r}; it must be 'correlation' or 'lmd_mouth'")
-        if self.patience < 0 or self.val_frames < 1:
-            raise ValueError("train.patience cannot be negative and train.val_frames must be at least 1")
+        if min(self.patience, self.pictures_every) < 0 or self.val_frames < 1:
+            raise ValueError(
+                "train.patience and pictures_every cannot be negative and train.val_frames must be at least 1"
+            )
         if self.lr <= 0 or self.grad_clip <= 0 or not (0 <= self.lr_end <= 1 and 0 <= self.ema < 1):
             raise ValueError("train: need lr > 0, grad_clip > 0, 0 <= lr_end <= 1 and 0 <= ema < 1")
 
@@ -86,13 +91,14 @@ def train(
     rendered: RenderedTerms | None = None,
     lip_axis: np.ndarray | None = None,
     mouth_judge: MouthJudge | None = None,
+    illustrator: Illustrator | None = None,
     resume: str | Path | None = "auto",
     stop_at: int | None = None,
 ) -> TrajectoryPredictor:
     """Trains `net`, keeps the EMA weights that validate best, calibrates their amplitude and exports them.
 
     folder: gets state.pt, trajectory.safetensors and tensorboard/. rendered None: no term that looks at frames;
-    lip_axis (C,) None: no L_lip. mouth_judge: for select="lmd_mouth".
+    lip_axis (C,) None: no L_lip. mouth_judge: for select="lmd_mouth". illustrator: for pictures_every.
     resume: "auto" continues folder/state.pt if it is there, a path that file, None starts anew.
     stop_at: leaves after that step with the state saved, as a queue's time limit would (nothing is exported before
     the end). Raises TrajectoryError for a checkpoint of another configuration.
@@ -156,6 +162,8 @@ def train(
                 score = -figures["lmd_mouth"] if config.select == "lmd_mouth" else report.score
                 state.keep_best(fabric.broadcast(score))  # all processes stop together
                 log.validation(state.step, figures)
+            if illustrator and config.pictures_every and state.step % config.pictures_every == 0:
+                log.pictures(state.step, illustrator(state.ema, space))
             if state.step % config.save_every == 0 or state.step == last or state.gave_up(config.patience):
                 fabric.barrier()
                 if fabric.is_global_zero:
