@@ -1,5 +1,6 @@
 """Stage 1 learns, validates, calibrates, and goes on exactly where a kill left it."""
 
+import json
 import os
 import signal
 import subprocess
@@ -324,3 +325,16 @@ def test_pictures_of_a_validation_clip_go_to_tensorboard(tmp_path):
     expected = pieces["space"].encode(torch.from_numpy(batch.d))[0].numpy() @ axis
     np.testing.assert_allclose(np.asarray(true.get_ydata()), expected - expected.mean(), atol=1e-5)
     assert len(np.asarray(predicted.get_ydata())) == clip.num_frames
+
+
+def test_a_checkpoint_from_before_a_setting_existed_goes_on(tmp_path):
+    train(**parts(tmp_path), folder=tmp_path / "run", stop_at=10)
+    path = tmp_path / "run" / "state.pt"
+    content = torch.load(path, weights_only=True)
+    signature = json.loads(content["signature"])
+    del signature["features"]["encoder_sha256"], signature["net"]["kernel"], signature["select"]
+    torch.save(content | {"signature": json.dumps(signature)}, path)
+    model = train(**parts(tmp_path), folder=tmp_path / "run")
+    whole = train(**parts(tmp_path), folder=tmp_path / "whole")
+    for resumed, expected in zip(model.state_dict().values(), whole.state_dict().values(), strict=True):
+        torch.testing.assert_close(resumed, expected, rtol=0, atol=0)

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from audio.features import FeatureConfig
 from stylegan2.weights import atomic_path
 from trajectory.dataset import WindowSampler
 from trajectory.displacement import DisplacementSpace, TrajectoryError
@@ -110,7 +111,9 @@ class TrainState:
             raise TrajectoryError(
                 f"{path} is not a stage-1 checkpoint or is cut short: start with resume=none"
             ) from error
-        if "net" in saved:  # settings that did not exist yet had their default's effect
+        if "features" in saved:  # settings that did not exist yet had their default's effect
+            saved["features"] = asdict(FeatureConfig()) | saved["features"]
+        if "net" in saved:
             saved["net"] = asdict(TrajectoryConfig()) | saved["net"]
             saved.setdefault("select", "correlation")
         changed = changed_keys(saved, json.loads(json.dumps(self.signature)))
