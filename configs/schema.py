@@ -124,10 +124,15 @@ class Stage2Config:
 
 @dataclass
 class WindowConfig:
-    """One training batch of stage 1: `batch` windows of `length` video frames, in each process."""
+    """One training batch of stage 1: `batch` windows of `length` video frames, in each process.
+
+    carry: the windows walk through whole clips and the net goes on from its state of the window before (a GRU or LSTM of
+    one direction, trajectory/walk.py); otherwise each is drawn anew and starts from nothing.
+    """
 
     batch: int = 16
     length: int = 32
+    carry: bool = False
 
     def __post_init__(self) -> None:
         if self.batch < 1 or self.length < 2:

@@ -44,6 +44,7 @@ from trajectory.pictures import Illustrator
 from trajectory.rendered import RenderedTerms
 from trajectory.state import changed_keys
 from trajectory.train import train
+from trajectory.walk import ClipWalk
 
 IDENTITIES = 1000  # samples of W that the projection of the identity latent is fitted on
 LIP_CLIPS = 200  # training clips that the lip axis is fitted on, at most
@@ -116,7 +117,12 @@ def speech_clips(config: Config, run: Run, latents: Path) -> list[TrajectoryClip
 
 def _train(config: Config, run: Run, clips: list[TrajectoryClip], folder: Path) -> None:
     training, validation = split_of(clips, "train"), split_of(clips, "val")
-    sampler = WindowSampler(
+    cell = config.trajectory
+    if config.windows.carry and (cell.bidirectional or cell.cell not in ("gru", "lstm")):
+        raise RunError(
+            "windows.carry=true needs a net that hands on its state: trajectory.cell=gru or lstm and bidirectional=false."
+        )
+    sampler = (ClipWalk if config.windows.carry else WindowSampler)(
         training, config.audio, config.augment, config.windows.batch, config.windows.length, config.train.seed
     )
     generator = in_precision(the_generator(config, run), config)

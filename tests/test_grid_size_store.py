@@ -77,4 +77,4 @@ def test_a_corpus_of_grids_size_needs_no_more_memory_than_a_hundredth_of_it(tmp_
     assert large["offsets"] == small["offsets"] == 3000
     assert large["frames"] == 300 * 16 * 32
     assert large["peak_mb"] < small["peak_mb"] + 100
-    assert large["frames_per_s"] > 2000  # four times what the default net trains on two cores
+    assert large["frames_per_s"] > 2000  # of a busy disk and core; 6,500 measured

@@ -6,9 +6,10 @@ L rows of W+, D = 512.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -37,20 +38,25 @@ class TrajectoryClip:
     frames: Path | None = None
 
 
+Place = tuple[TrajectoryClip, int]  # a clip and the first frame of a window in it
+
+
 @dataclass(frozen=True)
 class Batch:
     """Training windows, float32 numpy.
 
     values: (N, T, K, M) feature windows. d: (N, T, L, D) displacements w_t - w_ref. w_ref: (N, L, D).
     mask: (N, T) bool, false where a clip shorter than the window is padded with zeros.
-    places: of each window, its clip and its first frame in it.
+    places: of each window, its clip and its first frame in it. fresh: (N,) bool, where the net starts anew instead of going
+    on from the window before; None: everywhere.
     """
 
     values: np.ndarray
     d: np.ndarray
     w_ref: np.ndarray
     mask: np.ndarray
-    places: tuple[tuple[TrajectoryClip, int], ...]
+    places: tuple[Place, ...]
+    fresh: np.ndarray | None = None
 
 
 def store_features(features: AudioFeatures, config: FeatureConfig, path: str | Path) -> None:
@@ -151,13 +157,23 @@ class WindowSampler:
     def __next__(self) -> Batch:
         rng = np.random.default_rng([self.seed, 0, self.step])
         self.step += 1
-        total, mine = self.batch * self.world, slice(self.rank * self.batch, (self.rank + 1) * self.batch)
-        drawn = [self.clips[i] for i in rng.choice(len(self.clips), total, p=self.share)]
+        drawn = [self.clips[i] for i in rng.choice(len(self.clips), self.batch * self.world, p=self.share)]
         starts = [int(rng.integers(0, max(clip.num_frames - self.length, 0) + 1)) for clip in drawn]
-        places = tuple(zip(drawn, starts, strict=True))[mine]
-        parts = [read_window(clip, self.features, start, self.length) for clip, start in places]
-        longest = max(min(clip.num_frames, self.length) for clip in drawn)
-        frames = [len(w) for _, w, _ in parts]
+        places = list(zip(drawn, starts, strict=True))
+        return self._read(places, lambda rows: augment(rows, self.augmentation, self.features, rng))
+
+    @property
+    def mine(self) -> slice:
+        """Of the world's windows, this process's."""
+        return slice(self.rank * self.batch, (self.rank + 1) * self.batch)
+
+    def _read(self, places: Sequence[Place], vary: Callable[[np.ndarray], np.ndarray]) -> Batch:
+        """This process's windows of the world's. vary: augments the rows (N, J, M) of all of them."""
+        lengths = [min(clip.num_frames - start, self.length) for clip, start in places]
+        own = tuple(places[self.mine])
+        parts = [read_window(clip, self.features, start, self.length) for clip, start in own]
+        longest = max(lengths)
+        frames = lengths[self.mine]
         pad = [longest - t for t in frames]
         step = self.features.rows_per_frame
         read = np.stack([np.pad(r, ((0, p * step), (0, 0))) for (r, _, _), p in zip(parts, pad, strict=True)])
@@ -165,17 +181,17 @@ class WindowSampler:
             [np.pad(w - ref, ((0, p), (0, 0), (0, 0))) for (_, w, ref), p in zip(parts, pad, strict=True)]
         )
         rows = np.zeros(
-            (total, *read.shape[1:]), np.float32
+            (len(places), *read.shape[1:]), np.float32
         )  # of the others: only their random numbers matter
-        rows[mine] = read
-        rows = augment(rows, self.augmentation, self.features, rng)[mine]
+        rows[self.mine] = read
+        rows = vary(rows)[self.mine]
         mask = np.arange(longest)[None] < np.array(frames)[:, None]
-        return Batch(windows_of(rows, self.features), d, np.stack([ref for *_, ref in parts]), mask, places)
+        return Batch(windows_of(rows, self.features), d, np.stack([ref for *_, ref in parts]), mask, own)
 
-    def state_dict(self) -> dict[str, int]:
+    def state_dict(self) -> dict[str, Any]:
         return {"seed": self.seed, "step": self.step}
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         self.seed, self.step = state["seed"], state["step"]
 
 

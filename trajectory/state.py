@@ -22,6 +22,7 @@ from stylegan2.weights import atomic_path
 from trajectory.dataset import WindowSampler
 from trajectory.displacement import DisplacementSpace, TrajectoryError
 from trajectory.models import TrajectoryConfig, TrajectoryNet
+from trajectory.temporal import State
 
 
 @dataclass
@@ -32,6 +33,7 @@ class TrainState:
     if a clip was added since. ema: its running average, the one that is validated and exported.
     signature: plain numbers (model, window, space, loss) that must be the same in a checkpoint to resume from it.
     best: EMA weights at the best validation so far, best_score: its score (higher is better), waited: validations since.
+    carried: the net's state at the end of the last windows, where they walk through clips.
     precision: what scales gradients in float16, if anything does (lightning's plugin: state_dict, load_state_dict).
     """
 
@@ -45,6 +47,7 @@ class TrainState:
     best_score: float = -float("inf")
     waited: int = 0
     precision: Any = None
+    carried: State = None
     ema: TrajectoryNet = field(init=False)
     best: dict[str, Tensor] = field(init=False)
 
@@ -95,6 +98,7 @@ class TrainState:
             "best": self.best,
             "optimiser": self.optimiser.state_dict(),
             "sampler": self.sampler.state_dict(),
+            "carried": self.carried,
             "torch_rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
             "numpy_rng": json.dumps(self.rng.bit_generator.state),
@@ -115,7 +119,7 @@ class TrainState:
             saved["features"] = asdict(FeatureConfig()) | saved["features"]
         if "net" in saved:
             saved["net"] = asdict(TrajectoryConfig()) | saved["net"]
-            saved.setdefault("select", "correlation")
+            saved = {"select": "correlation", "carry": False} | saved
         changed = changed_keys(saved, json.loads(json.dumps(self.signature)))
         if changed:
             raise TrajectoryError(
@@ -123,7 +127,7 @@ class TrainState:
                 "restore those values, or start anew with resume=none"
             )
         self.step, self.best_score = content["step"], content["best_score"]
-        self.waited = content.get("waited", 0)
+        self.waited, self.carried = content.get("waited", 0), content.get("carried")
         if self.precision is not None and content.get("scaler"):
             self.precision.load_state_dict(content["scaler"])
         self.net.load_state_dict(content["net"])

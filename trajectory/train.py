@@ -27,6 +27,7 @@ from trajectory.predict import TrajectoryPredictor, save_trajectory
 from trajectory.progress import TrainingLog
 from trajectory.rendered import RenderedTerms
 from trajectory.state import TrainState
+from trajectory.walk import ClipWalk, begun, handed_on
 
 
 @dataclass
@@ -119,15 +120,16 @@ def train(
     space = space.to(fabric.device)
     lip_axis_C = None if lip_axis is None else torch.from_numpy(lip_axis).to(fabric.device)
     signature = {"net": asdict(net.config), "space": space.layout(), "features": asdict(sampler.features)}
-    signature["select"] = config.select
+    signature |= {"select": config.select, "carry": isinstance(sampler, ClipWalk)}
     rng = np.random.default_rng([config.seed, fabric.global_rank])
     sampler.rank, sampler.world = fabric.global_rank, fabric.world_size
     state = TrainState(net, space, optimiser, sampler, signature, rng, precision=fabric.strategy.precision)
     source = checkpoint if resume == "auto" else resume
     if source is not None and (resume != "auto" or checkpoint.is_file()):
         state.restore(source)
-        if fabric.global_rank:  # the file holds the first process's random numbers
+        if fabric.global_rank:  # the file holds the first process's random numbers and its carried state
             state.reseed([config.seed, fabric.global_rank, state.step])
+            state.carried = None
     last = min(config.steps, stop_at or config.steps)
 
     with TrainingLog(folder, state.step, config.steps, config.log_every, fabric.is_global_zero) as log:
@@ -140,7 +142,9 @@ def train(
             for group in optimiser.param_groups:
                 group["lr"] = rate
 
-            coefficients, _ = model(values, space.identity(w_ref))
+            carried = begun(state.carried, batch.fresh)
+            coefficients, carried = model(values, space.identity(w_ref), carried)
+            state.carried = None if batch.fresh is None else handed_on(carried)
             terms = stage1_losses(coefficients, d, mask, space, losses, lip_axis_C)
             if rendered and losses.wants_frames(state.step):
                 terms |= rendered(coefficients, d, w_ref, mask, space, rng, batch.places)
