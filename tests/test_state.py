@@ -106,9 +106,10 @@ def test_a_setting_that_is_new_counts_as_its_default(tmp_path):
     net = asdict(TrajectoryConfig(hidden=4))
     old = {key: value for key, value in net.items() if key != "identity"}
     fresh(signature={"net": old}).save(tmp_path / "state.pt")
-    fresh(signature={"net": net, "select": "correlation"}).restore(tmp_path / "state.pt")
+    defaults = {"select": "correlation", "carry": False}
+    fresh(signature={"net": net} | defaults).restore(tmp_path / "state.pt")
     with pytest.raises(TrajectoryError, match=r"net\.identity was concat, is film"):
-        fresh(signature={"net": net | {"identity": "film"}}).restore(tmp_path / "state.pt")
+        fresh(signature={"net": net | {"identity": "film"}} | defaults).restore(tmp_path / "state.pt")
 
 
 def test_changed_keys_names_what_differs():

@@ -1,5 +1,7 @@
 """Windows that walk through whole clips with the net's state carried from one to the next."""
 
+from typing import Any, cast
+
 import numpy as np
 import pytest
 import torch
@@ -47,14 +49,17 @@ def test_carried_windows_give_what_the_whole_clip_gives(tmp_path, cell):
         cell=cell, bidirectional=False, channels=4, audio_dim=16, hidden=16, decoder=32, layers=2
     )
     net = TrajectoryNet(config, (FEATURES.rows, FEATURES.width), 3, 2).eval()
-    torch.nn.init.normal_(net.decoder[-1].weight)
+    torch.nn.init.normal_(cast(torch.nn.Linear, net.decoder[-1]).weight)
     walk, identity, state = _walk(tmp_path), torch.randn(3, 3), None
     found = []
     for _ in range(6):
         batch = next(walk)
         out, state = net(torch.from_numpy(batch.values), identity, begun(state, batch.fresh))
         state = handed_on(state)
-        assert all(not part.requires_grad for part in (state if isinstance(state, tuple) else (state,)))
+        assert all(
+            not cast(torch.Tensor, part).requires_grad
+            for part in (state if isinstance(state, tuple) else [state])
+        )
         found.append((out.detach(), batch))
     for lane in range(3):
         for clip_windows in (found[:3], found[3:]):
@@ -86,7 +91,7 @@ def test_two_processes_walk_the_lanes_of_one(tmp_path):
         np.testing.assert_array_equal(np.concatenate([b.d for b in found]), expected.d)
 
 
-def _walking(folder, **changes):
+def _walking(folder, **changes: Any) -> dict[str, Any]:
     pieces = parts(folder, **changes)
     config = TrajectoryConfig(
         channels=4, audio_dim=16, hidden=16, decoder=32, dropout=0.1, bidirectional=False
@@ -111,7 +116,8 @@ def test_training_resumes_bit_for_bit_in_the_middle_of_clips(tmp_path):
 def test_a_checkpoint_without_lanes_is_not_gone_on_with(tmp_path):
     walking = _walking(tmp_path)
     drawn = WindowSampler(walking["sampler"].clips, FEATURES, AugmentConfig(), batch=4, length=12, seed=3)
-    train(**walking | {"sampler": drawn}, folder=tmp_path / "run", stop_at=5)
+    walking["sampler"] = drawn
+    train(**walking, folder=tmp_path / "run", stop_at=5)
     with pytest.raises(TrajectoryError, match="carry"):
         train(**_walking(tmp_path), folder=tmp_path / "run")
 
