@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from stylegan2.layers import Mapping, SynthesisLayer, ToRGB
-from stylegan2.ops import full_precision, half_precision, upsample2
+from stylegan2.ops import full_precision, half_precision, run_block, upsample2
 from stylegan2.protocol import NoiseMode, Start
 from stylegan2.weights import WeightsError, assemble
 
@@ -75,9 +75,11 @@ class Block(nn.Module):
 
 
 class Synthesis(nn.Module):
-    """g: W+ -> image (N, 3, H, W) in about [-1, 1]. half: what its convolutions compute in; None: as the weights are."""
+    """g: W+ -> image (N, 3, H, W) in about [-1, 1]. half: what its convolutions compute in; None: as the weights are.
+    recompute: a block's activations are computed again for its gradient."""
 
     half: torch.dtype | None = None
+    recompute = False
 
     def __init__(self, resolution: int, channels: dict[int, int], w_dim: int, clamp: float | None) -> None:
         super().__init__()
@@ -112,7 +114,9 @@ class Synthesis(nn.Module):
     ) -> tuple[Tensor | None, Tensor | None]:
         for k in blocks:
             rows = w_NLD[:, max(2 * k - 1, 0) : 2 * k + 2]
-            x, image = self.get_submodule(f"b{self.sizes[k]}")(x, image, rows, noise)
+            x, image = run_block(
+                self.get_submodule(f"b{self.sizes[k]}"), self.recompute, x, image, rows, noise
+            )
         return x, image
 
 
@@ -163,6 +167,10 @@ class StyleGAN2(nn.Module):
     def compute_in(self, half: torch.dtype | None) -> None:
         """Synthesis in half precision, with float32 weights and images; None: in the weights' own."""
         self.synthesis.half = half
+
+    def checkpoint_activations(self, on: bool) -> None:
+        """Gradients that need the memory of one block at a time, and a second forward pass (Chen et al. 2016)."""
+        self.synthesis.recompute = on
 
     def forward(self, z_NZ: Tensor, noise: NoiseMode = "const") -> Tensor:
         """z (N, Z) -> image (N, 3, H, W), the same w in every row."""

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stylegan2.layers import MAX_LAYERS
-from stylegan2.ops import full_precision, half_precision
+from stylegan2.ops import full_precision, half_precision, run_block
 from stylegan2.protocol import NoiseMode, Start
 
 FULL_RESOLUTION = 1024
@@ -187,6 +187,7 @@ class MobileStyleGAN(nn.Module):
             raise ValueError(f"num_rows must be from 1 to {own_rows} at {resolution} px, got {num_rows}")
         self.resolution, self.w_dim, self.mapping_layers = resolution, w_dim, mapping_layers
         self.half: torch.dtype | None = None
+        self.recompute = False
         sizes = [size for size in FEATURES if size <= resolution]
         self.map = MappingNetwork(mapping_layers, w_dim)
         self.w_avg: Tensor
@@ -216,6 +217,10 @@ class MobileStyleGAN(nn.Module):
         """Synthesis in half precision, with float32 weights and images; None: in the weights' own."""
         self.half = half
 
+    def checkpoint_activations(self, on: bool) -> None:
+        """Gradients that need the memory of one block at a time, and a second forward pass (Chen et al. 2016)."""
+        self.recompute = on
+
     def features(self, w_NLD: Tensor, noise: NoiseMode = "const", start: Start | None = None) -> Tensor:
         """W+ -> features (N, H, W, C) that the image head reads."""
         start = start or Start(0, _nhwc(self.const))
@@ -234,9 +239,10 @@ class MobileStyleGAN(nn.Module):
         """Block 0 is the first convolution, with row 0; block i reads rows up to 2 i."""
         for i in blocks:
             if i == 0:
-                x = self.first(x, w_NLD[:, 0], noise)
+                x = run_block(self.first, self.recompute, x, w_NLD[:, 0], noise)
             else:
-                x = self.blocks[i - 1](x, self.row(w_NLD, 2 * i - 1), self.row(w_NLD, 2 * i), noise)
+                rows = self.row(w_NLD, 2 * i - 1), self.row(w_NLD, 2 * i)
+                x = run_block(self.blocks[i - 1], self.recompute, x, *rows, noise)
         return x
 
     def row(self, w_NLD: Tensor, index: int) -> Tensor:

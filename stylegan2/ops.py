@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 SQRT2 = math.sqrt(2)
 
@@ -75,3 +76,10 @@ def half_precision(x: Tensor, half: torch.dtype | None) -> AbstractContextManage
 def full_precision(x: Tensor) -> torch.autocast:
     """A context in which autocast is off: for the small, precision-hungry parts of a network."""
     return torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False)
+
+
+def run_block(block: nn.Module, recompute: bool, *inputs: Any) -> Any:
+    """block(*inputs). recompute: its activations are not kept for the gradient but computed again then."""
+    if recompute and torch.is_grad_enabled():
+        return checkpoint(block, *inputs, use_reentrant=False)
+    return block(*inputs)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from stylegan2.generator import StyleGAN2
 from stylegan2.images import to_uint8
 from tuning.losses import displacement_response, l2, nearby, perceptual_at
 from tuning.pivotal import PivotalConfig, TuningError, relative_size, tune, uniform_frames
@@ -66,6 +67,19 @@ def test_tuning_fits_and_leaves_the_original_alone(scene):
     assert len(result.steps) == 60 and result.stopped == "steps"
     assert all(torch.equal(old[name], value) for name, value in scene[0].state_dict().items())
     assert not any(p.requires_grad for p in result.generator.parameters())
+
+
+def test_activation_checkpointing_makes_the_same_generator(scene):
+    torch.manual_seed(0)
+    generator = StyleGAN2(8, z_dim=D, w_dim=D, channels={4: 8, 8: 8}).eval().requires_grad_(False)
+    images = to_uint8(torch.rand(5, 3, 8, 8).mul(2).sub(1))
+    made = [
+        run((generator, scene[1], images), steps=5, activation_checkpointing=on).generator
+        for on in (False, True)
+    ]
+    assert not made[1].synthesis.recompute
+    for found, expected in zip(made[1].state_dict().values(), made[0].state_dict().values(), strict=True):
+        torch.testing.assert_close(found, expected)
 
 
 def test_the_mapping_network_stays(scene):

@@ -140,6 +140,33 @@ def test_half_precision_keeps_the_picture_in_float32():
         assert (begun - found[:1]).abs().max() < 0.05  # batches of one and two round differently
 
 
+@pytest.mark.parametrize("half", [None, torch.bfloat16])
+def test_checkpointed_activations_give_the_same_gradients_from_less_memory(half):
+    for generator in wide_and_embedded():
+        w = sample_w(generator, 1, seed=0, psi=0.7)
+        generator.compute_in(half)
+        gradients, kept = [], []
+        for on in (False, True):
+            generator.requires_grad_(True).zero_grad(set_to_none=True)
+            generator.checkpoint_activations(on)
+            sizes: dict[int, int] = {}
+
+            def pack(x: torch.Tensor, sizes: dict[int, int] = sizes) -> torch.Tensor:
+                sizes[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+                return x
+
+            with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+                loss = generator.synthesis(w).square().mean()
+            own = {p.untyped_storage().data_ptr() for p in generator.parameters()}
+            kept.append(sum(size for address, size in sizes.items() if address not in own))
+            loss.backward()
+            gradients.append({name: p.grad for name, p in generator.named_parameters() if p.grad is not None})
+        assert gradients[0].keys() == gradients[1].keys()
+        for name, expected in gradients[0].items():
+            torch.testing.assert_close(gradients[1][name], expected, atol=1e-6, rtol=1e-4)
+        assert kept[1] < kept[0] / 3, kept
+
+
 def test_published_sizes():
     generator, discriminator = StyleGAN2(1024), Discriminator(1024)
     assert sum(p.numel() for p in generator.parameters()) == 30_370_060

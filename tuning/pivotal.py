@@ -32,6 +32,7 @@ class PivotalConfig:
     perceptual_size: images are averaged to this size for the perceptual term; None compares at full size.
     locality_*: PTI's regulariser on random latents at distance alpha from the pivot, weighted against G; 0 is off.
     response_weight: keeps what displacements do to the lips (tuning.losses.displacement_response); 0 is off.
+    activation_checkpointing: a third more computation for a fraction of the memory.
     """
 
     lr: float = 3e-4
@@ -46,6 +47,7 @@ class PivotalConfig:
     locality_weight: float = 0.0
     locality_alpha: float = 30.0
     response_weight: float = 0.0
+    activation_checkpointing: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -103,6 +105,8 @@ def tune(
     device = w_NLD.device
     base: Any = generator
     tuned: Any = copy.deepcopy(generator).eval()
+    if config.activation_checkpointing:
+        tuned.checkpoint_activations(True)
     parameters = _trained(tuned, config.train)
     targets = _targets(tuned, images, chosen, device)
     offsets = None if displacements_MLD is None else torch.as_tensor(displacements_MLD).to(w_NLD)
@@ -155,6 +159,8 @@ def tune(
                 break
 
     tuned.requires_grad_(False)
+    if config.activation_checkpointing:
+        tuned.checkpoint_activations(False)
     after = _fit(tuned, w_NLD, targets, perceptual, config)
     if not all(np.isfinite(value) for value in after.values()):
         raise TuningError(f"Tuning diverged at its last step: lower tuning.lr (it is {config.lr:g}).")
