@@ -3,8 +3,8 @@
 Recomputes the figures of the embedded weights and of the faces that the corpus may draw: the generator against the
 uncut network of the random-face wheel, the encoder on held-out samples (and on the clips of data.root), the viseme
 basis on other people than its fit's, every face of the corpus speaking. Prints a table, each figure beside the bar it
-was made for, and writes results/<name>/assets.json and visemes.png, a sheet. Parts that are left out of check.what
-keep their older figures.
+was made for, and writes results/<name>/assets.json and, as sheets, generator_psi_*.png (the uncut network above the
+embedded one) and visemes.png. Parts that are left out of check.what keep their older figures.
 """
 
 import json
@@ -74,7 +74,9 @@ def check_assets(config: Config, run: Run) -> Path:
             if what == "generator":
                 teacher = load_teacher().to(run.device)
                 figures[what] = {
-                    f"psi_{psi}": generator_against(teacher, generator, psi, config, detector)
+                    f"psi_{psi}": generator_against(
+                        teacher, generator, psi, config, detector, path.with_name(f"generator_psi_{psi}.png")
+                    )
                     for psi in config.check.psi
                 }
             elif what == "encoder":

@@ -6,6 +6,7 @@ face that is not found counts as 1 (unlike). Shapes: N images, L rows of W+, D =
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from encoders.identity import DlibIdentity, identity_distance
 from encoders.invert import InversionConfig, Judges, refine, start_codes
 from encoders.perceptual import load_perceptual
 from metrics.frechet import Gaussian, frechet_distance
+from metrics.plots import save_image
 from scripts.mouth_checks import sharpness
 from scripts.prepare_data import prepare_data
 from scripts.runtime import Run
@@ -28,6 +30,7 @@ from stylegan2.pairs import render_codes
 from stylegan2.protocol import Generator, sample_w
 
 SIZE, CHUNK = 256, 4
+SHEET_FACES = 32
 UNLIKE = 1.0  # identity distance of a face that is not found
 REFINING = 100  # steps, for the refined codes of photographs
 # Of the jitter: repeats of one face with grain of this standard deviation, grey levels.
@@ -54,9 +57,11 @@ def apart(a: np.ndarray | None, b: np.ndarray | None) -> float:
 
 
 def generator_against(
-    teacher: Generator, student: Generator, psi: float, config: Config, detector: FaceDetector
+    teacher: Generator, student: Generator, psi: float, config: Config, detector: FaceDetector, sheet: Path
 ) -> dict[str, Any]:
     """The student beside the teacher on the same codes; both Fréchet distances are over dlib's embeddings.
+
+    Writes a sheet of the first SHEET_FACES, the teacher's above the student's.
 
     diversity: mean ST-LPIPS alex between neighbours in the list, over the teacher's. frechet_floor: of a second
     sample of the teacher.
@@ -66,9 +71,12 @@ def generator_against(
     columns: dict[str, list[float]] = {}
     found = {"teacher": Gaussian(), "student": Gaussian(), "again": Gaussian()}
     before: tuple[Tensor, Tensor] | None = None
+    bands: list[np.ndarray] = []  # CHUNK faces of each
     for w_NLD in _codes(student, config.check.seed, psi, count, f"generator, psi {psi}"):
         pair = tuple(to_uint8(render_codes(net, w_NLD, SIZE)) for net in (teacher, student))
         images = tuple(to_tensor(image, device) for image in pair)
+        if len(bands) * CHUNK < SHEET_FACES:
+            bands.append(np.concatenate([np.concatenate(list(side), axis=1) for side in pair]))
         with torch.inference_mode():
             for name, net in nets.items():
                 columns.setdefault(name, []).extend(net(*images).tolist())
@@ -84,6 +92,8 @@ def generator_against(
                 columns.setdefault(f"seen_{who}", []).append(face is not None)
                 if face is not None:
                     found[who].update(face[None])
+    sides = bands[: len(bands) // 2 * 2 : 2], bands[1::2]
+    save_image(sheet, np.concatenate([np.concatenate(side) for side in sides], axis=1))
     for w_NLD in _codes(student, config.check.seed + 1, psi, count, "teacher again"):
         for image in to_uint8(render_codes(teacher, w_NLD, SIZE)):
             if (face := looks(image)) is not None:

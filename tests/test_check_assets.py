@@ -93,10 +93,12 @@ def test_visemes_are_measured_against_their_targets_and_shown(tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_a_generator_against_itself_is_perfect_and_the_corpus_check_ranks_faces(monkeypatch):
+def test_a_generator_against_itself_is_perfect_and_the_corpus_check_ranks_faces(monkeypatch, tmp_path: Path):
     generator, detector = load_generator("embedded"), DlibDetector()
     config = resolve(compose(["check.samples=8"]))
-    same = generator_against(generator, generator, 0.7, config, detector)
+    same = generator_against(generator, generator, 0.7, config, detector, tmp_path / "sheet.png")
+    sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
+    assert sheet.shape == (512, 2048, 3) and (sheet[:256] == sheet[256:]).all()
     assert same["st_lpips_alex"] == same["identity_median"] == 0
     assert (
         same["diversity"] == same["sharpness"] == 1
