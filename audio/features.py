@@ -7,16 +7,17 @@ of video frame t, and K rows with (K - r) / 2 before and after them are centred 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal
 
 import librosa
 import numpy as np
 import scipy.fft
+import torch
 
 from audio.speech_encoder import HOP as ENCODER_HOP
-from audio.speech_encoder import SpeechEncoderError, load_speech_encoder
+from audio.speech_encoder import SpeechEncoder, SpeechEncoderError, load_speech_encoder
 from audio.timing import FPS, RATE, SAMPLES_PER_FRAME, frames_of_samples, samples_of_frames
 from audio.waveform import Waveform
 
@@ -40,8 +41,8 @@ class FeatureConfig:
     dynamic_range_db: log-mel is floored this far below the clip's loudest bin, so that digital silence and a quiet
       room look alike (with "fixed" the floor is a constant, since the loudest bin is not known in advance).
     kind "encoder": a pre-trained speech encoder (audio/speech_encoder.py), hop 320. encoder: its folder or name on the
-      Hugging Face hub; layer: of its hidden states, -1 the last; dims: its width; encoder_sha256: of its weights, filled
-      in when stage 1 is trained ("" = any).
+      Hugging Face hub; layer: of its hidden states, -1 the last; dims: its width; encoder_sha256: of the
+      network, filled in when stage 1 is trained ("" = any).
     """
 
     kind: Literal["logmel", "mfcc", "encoder"] = "logmel"
@@ -57,7 +58,7 @@ class FeatureConfig:
     n_filters: int = 26
     lifter: int = 22
     n_coefficients: int = 12
-    encoder: str = ""
+    encoder: str = field(default="", metadata={"keyed": False})
     layer: int = -1
     dims: int = 768
     encoder_sha256: str = ""
@@ -119,12 +120,16 @@ class AudioFeatures:
 
 
 def extract_features(
-    waveform: Waveform, config: FeatureConfig, num_frames: int | None = None
+    waveform: Waveform,
+    config: FeatureConfig,
+    num_frames: int | None = None,
+    device: torch.device | str = "cpu",
 ) -> AudioFeatures:
     """Feature windows of a clip, silence beyond both its ends.
 
     num_frames: T of the video this sound belongs to (the sound is padded with silence or trimmed to it);
       None: ceil(S * 25 / 16000).
+    device: where a speech encoder computes.
     Raises ValueError for another rate than 16 kHz or no frames.
     """
     if waveform.rate != RATE:
@@ -137,7 +142,11 @@ def extract_features(
     samples_S = np.pad(samples_S, (0, length - len(samples_S)))
 
     beyond = (config.rows - config.rows_per_frame) // 2
-    rows_RM = {"logmel": log_mel, "mfcc": mfcc, "encoder": encoded}[config.kind](samples_S, config, beyond)
+    if config.kind == "encoder":
+        around_S = np.pad(samples_S, beyond * config.hop)
+        rows_RM = checked_encoder(config, device).rows(around_S, config.layer)
+    else:
+        rows_RM = (log_mel if config.kind == "logmel" else mfcc)(samples_S, config, beyond)
     inside_RM = rows_RM[beyond : len(rows_RM) - beyond]
     if config.normalise == "clip":
         # A silent clip has no spread; the floor keeps it at zero instead of blowing up rounding noise.
@@ -184,12 +193,12 @@ def mfcc(samples_S: np.ndarray, config: FeatureConfig, beyond: int = 0) -> np.nd
     return (cepstra_RB[:, 1 : config.n_coefficients + 1] * lift_M).astype(np.float32)
 
 
-def encoded(samples_S: np.ndarray, config: FeatureConfig, beyond: int = 0) -> np.ndarray:
-    """A hidden layer of a pre-trained speech encoder: (R + 2 beyond, M), silence before and after the clip.
+def checked_encoder(config: FeatureConfig, device: torch.device | str = "cpu") -> SpeechEncoder:
+    """The speech encoder that the config names.
 
-    Raises SpeechEncoderError for an encoder of another width, or other weights than those of config.encoder_sha256.
+    Raises SpeechEncoderError for one of another width, or another network than that of config.encoder_sha256.
     """
-    encoder = load_speech_encoder(config.encoder)
+    encoder = load_speech_encoder(config.encoder, str(device))
     if encoder.width != config.dims or not -encoder.layers - 1 <= config.layer <= encoder.layers:
         raise SpeechEncoderError(
             f"audio.encoder={config.encoder} has {encoder.layers} layers of {encoder.width} numbers: set "
@@ -197,10 +206,10 @@ def encoded(samples_S: np.ndarray, config: FeatureConfig, beyond: int = 0) -> np
         )
     if config.encoder_sha256 not in ("", encoder.sha256):
         raise SpeechEncoderError(
-            f"audio.encoder={config.encoder} has other weights (sha256 {encoder.sha256[:12]}) than stage 1 was trained "
-            f"with ({config.encoder_sha256[:12]}): use those, or train stage 1 anew."
+            f"audio.encoder={config.encoder} is another network (sha256 {encoder.sha256[:12]}) than stage 1 was trained "
+            f"with ({config.encoder_sha256[:12]}): use that one, or train stage 1 anew."
         )
-    return encoder.rows(np.pad(samples_S, beyond * config.hop), config.layer)
+    return encoder
 
 
 def _in_blocks(windows_RN: np.ndarray, bands: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:

@@ -8,12 +8,15 @@ Shapes: S samples at 16 kHz, R rows, M width of the encoder.
 """
 
 import hashlib
+import json
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 
 from audio.timing import RATE
 from audio.waveform import AudioError
@@ -25,6 +28,7 @@ BLOCK, MARGIN = (
     20 * RATE,
     4 * RATE,
 )  # heard at once, and around it: Whisper takes 30 s, attention grows squared
+UNUSED = {"masked_spec_embed"}  # only training needs it; where a file lacks it, it is random
 WAVEFORM_KINDS = ("wav2vec2", "hubert", "wavlm")  # `model_type` of those that hear samples
 KINDS = (*WAVEFORM_KINDS, "whisper")
 
@@ -34,13 +38,14 @@ class SpeechEncoderError(AudioError):
 
 
 class SpeechEncoder:
-    """rows(samples) of one hidden layer. sha256: of the weights, whatever file they came in; width: M."""
+    """rows(samples) of one hidden layer. sha256: of the weights, whatever file they came in, and of the settings that
+    its sound is prepared by; width: M."""
 
     def __init__(self, network: torch.nn.Module, extractor: Any, kind: str, device: torch.device) -> None:
         self.network, self.extractor, self.kind, self.device = network, extractor, kind, device
         self.width: int = int(network.config.hidden_size)  # type: ignore[union-attr]
         self.layers: int = int(network.config.num_hidden_layers)  # type: ignore[union-attr]
-        self.sha256 = _digest(network)
+        self.sha256 = _digest(network, extractor)
 
     @torch.inference_mode()
     def rows(self, samples_S: np.ndarray, layer: int) -> np.ndarray:
@@ -67,13 +72,14 @@ class SpeechEncoder:
 
 
 @lru_cache(maxsize=2)
-def load_speech_encoder(name: str) -> SpeechEncoder:
+def load_speech_encoder(name: str, device: str = "cpu") -> SpeechEncoder:
     """From a folder as `save_pretrained` writes it, or by its name on the Hugging Face hub (fetched once).
 
-    On a GPU where there is one. SpeechEncoderError, in one sentence, for all that can be wrong with it.
+    SpeechEncoderError, in one sentence, for all that can be wrong with it.
     """
     if not name:
         raise SpeechEncoderError("audio.encoder is empty: give a folder or a name on the Hugging Face hub.")
+    name = str(Path(name).expanduser()) if name.startswith("~") else name
     try:
         from transformers import AutoConfig, AutoFeatureExtractor, AutoModel
     except ImportError as error:
@@ -86,28 +92,37 @@ def load_speech_encoder(name: str) -> SpeechEncoder:
             f"audio.encoder={name} is a {config.model_type!r}; speech encoders here are {', '.join(KINDS)}."
         )
     extractor = _loaded(AutoFeatureExtractor.from_pretrained, name)
-    network = _loaded(AutoModel.from_pretrained, name)
+    network, info = _loaded(partial(AutoModel.from_pretrained, output_loading_info=True), name)
+    if missing := set(info["missing_keys"]) - UNUSED:
+        raise SpeechEncoderError(
+            f"The speech encoder {name} lacks {len(missing)} tensors, such as {min(missing)}: get it again."
+        )
     if config.model_type == "whisper":
         network = network.get_encoder()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return SpeechEncoder(network.float().eval().to(device), extractor, config.model_type, device)
+    return SpeechEncoder(
+        network.float().eval().to(device), extractor, config.model_type, torch.device(device)
+    )
 
 
 def _loaded(load: Callable[[str], Any], name: str) -> Any:
     try:
         return load(name)
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0].rstrip(".")
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise SpeechEncoderError(
             f"The speech encoder {name} cannot be read ({reason}): give audio.encoder a folder with config.json, "
             "preprocessor_config.json and model.safetensors, or its name on the hub while there is a network."
         ) from error
 
 
-def _digest(network: torch.nn.Module) -> str:
-    """sha256 of names and values, in the order of the names."""
-    total = hashlib.sha256()
+def _digest(network: torch.nn.Module, extractor: Any) -> str:
+    """sha256 of the settings of the sound, and of names and values of the tensors, in the order of the names."""
+    settings = {
+        key: value for key, value in extractor.to_dict().items() if isinstance(value, bool | int | float)
+    }
+    total = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for name, value in sorted(network.state_dict().items()):
-        total.update(name.encode())
-        total.update(value.contiguous().cpu().numpy().tobytes())
+        if name not in UNUSED:
+            total.update(name.encode())
+            total.update(value.contiguous().cpu().numpy().tobytes())
     return total.hexdigest()

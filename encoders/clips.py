@@ -36,6 +36,7 @@ def content_hash(*parts: Any) -> str:
     """sha256 hex of the parts: bytes, text, numbers, None, arrays, dataclasses, and lists and dicts of these.
 
     Types and lengths are part of it, so ("ab", "c") and ("a", "bc") differ. A path is refused: hash what it holds.
+    Fields with the metadata {"keyed": False} are left out: what they say does not change what is made.
     """
     digest = hashlib.sha256()
 
@@ -46,7 +47,11 @@ def content_hash(*parts: Any) -> str:
     def visit(part: Any) -> None:
         if dataclasses.is_dataclass(part) and not isinstance(part, type):
             add("record", type(part).__name__.encode())
-            part = {f.name: getattr(part, f.name) for f in dataclasses.fields(part)}
+            part = {
+                f.name: getattr(part, f.name)
+                for f in dataclasses.fields(part)
+                if f.metadata.get("keyed", True)
+            }
         if isinstance(part, (bytes, bytearray, memoryview)):
             add("bytes", bytes(part))
         elif isinstance(part, np.ndarray):

@@ -29,9 +29,11 @@ from stylegan2.weights import file_hash
 FACES = "non-commercial research (made from StyleGAN2-FFHQ: NVIDIA's terms and FFHQ's)"
 OURS = ("audio", "configs", "encoders", "metrics", "scripts", "stylegan2", "trajectory", "tuning")
 OPTIONAL = {
+    "transformers": "pip install -e '.[speech]'  (audio=wav2vec2, hubert, whisper)",
     "espeakng-loader": "pip install -e '.[corpus]'  (the synthetic corpus and sentences; GPL-3)",
     "random-face": "pip install --no-deps random-face==2021.7.21.1  (for generator=mobile_1024, and to remake the embedded generator)",
 }
+NOT_NEEDED = ("random-face", "transformers")
 
 
 def doctor(config: Config, run: Run) -> None:
@@ -66,7 +68,7 @@ def _packages() -> list[str]:
         print(f"  {name:<24} {version or 'MISSING: ' + advice}")
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none (the default run needs none)"
     print(f"  GPU: {gpu}; torch threads: {torch.get_num_threads()}")
-    return [name for name, version in found.items() if version is None and name != "random-face"]
+    return [name for name, version in found.items() if version is None and name not in NOT_NEEDED]
 
 
 def _weights() -> list[str]:

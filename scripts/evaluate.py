@@ -39,10 +39,9 @@ from scripts.judges import judge_hashes, the_judges
 from scripts.personal import adapted_on, demand_speech, found_adapted, load_stage1_for
 from scripts.provenance import plain, provenance, stage_seconds
 from scripts.runtime import Run, launch, shown, start
-from scripts.stages import renderer_path, the_renderer, weight_hashes
+from scripts.stages import renderer_path, the_renderer, the_trajectory, weight_hashes
 from scripts.train_stage1 import stage1_run, train_stage1
 from scripts.train_stage2 import Face, the_face, tuned_on
-from trajectory.predict import load_trajectory
 from tuning.weights import load_tuned
 
 Personal = tuple[Path, str, Path | None]  # tuned generator, hash of its base, stage 1 adapted to the person
@@ -237,11 +236,11 @@ def _start_worker(
     _tools = Tools(
         generator=generator,
         tuned=load_tuned(personal[0], generator, personal[1]),
-        model=load_trajectory(checkpoint, run.device),
+        model=the_trajectory(checkpoint, config, run),
         mean=controls[0],
         energy=controls[1],
         ridge=controls[2],
-        adapted=None if personal[2] is None else load_stage1_for(personal[2], checkpoint, run),
+        adapted=None if personal[2] is None else load_stage1_for(personal[2], checkpoint, config, run),
         every=every,
         evaluation=evaluation,
     )

@@ -44,7 +44,7 @@ def generate(config: Config, run: Run) -> Path:
         waveform = waveform or face.speech or a_sentence()
         generator, tuned = load_tuned_for(face, config, run)
         adapted = found_adapted(face.own, tuned_path(face, config, run).parent, checkpoint, config)
-        model = load_stage1_for(adapted, checkpoint, run)
+        model = load_stage1_for(adapted, checkpoint, config, run)
         frames = frames_of_samples(len(waveform.samples))
         run.say(
             f"face {face.name}, {waveform.seconds:.1f} s of speech, "

@@ -9,10 +9,11 @@ from pathlib import Path
 from configs.schema import Config
 from encoders.clips import content_hash
 from scripts.runtime import Run, RunError, shown
+from scripts.stages import the_trajectory, with_encoder_of
 from stylegan2.weights import file_hash
 from trajectory.adapt import adapt, load_adapted, save_adapted
 from trajectory.lesson import OwnSpeech, enough_speech
-from trajectory.predict import TrajectoryPredictor, load_trajectory
+from trajectory.predict import TrajectoryPredictor
 
 
 def demand_speech(own: OwnSpeech | None, name: str, config: Config) -> None:
@@ -40,7 +41,7 @@ def adapted_on(own: OwnSpeech, name: str, folder: Path, checkpoint: Path, config
         return path
     run.say(f"adapting stage 1 to {name} ({len(own.w)} frames)")
     with run.timed("adapt"):
-        adapted = adapt(load_trajectory(checkpoint, run.device), own, config.adapt)
+        adapted = adapt(the_trajectory(checkpoint, config, run), own, config.adapt)
         save_adapted(path, adapted, file_hash(checkpoint), {"face": name})
     run.say(
         f"correlation with the lips on held-out frames of the clip {adapted.before['lips']:.2f} -> "
@@ -66,8 +67,8 @@ def found_adapted(own: OwnSpeech | None, folder: Path, checkpoint: Path, config:
     return path if path.is_file() else None
 
 
-def load_stage1_for(adapted: Path | None, checkpoint: Path, run: Run) -> TrajectoryPredictor:
+def load_stage1_for(adapted: Path | None, checkpoint: Path, config: Config, run: Run) -> TrajectoryPredictor:
     """The adapted model, which must come from this checkpoint, or the checkpoint's own."""
     if adapted is None:
-        return load_trajectory(checkpoint, run.device)
-    return load_adapted(adapted, file_hash(checkpoint), run.device)
+        return the_trajectory(checkpoint, config, run)
+    return with_encoder_of(config, load_adapted(adapted, file_hash(checkpoint), run.device))

@@ -37,6 +37,7 @@ PACKAGES = [
     "stlpips-pytorch",
     "pytorch-fid",
     "espeakng-loader",
+    "transformers",
     "random-face",
 ]
 

@@ -1,5 +1,6 @@
 """What the stages share: cache folders keyed by content, and the networks and detectors that a config names."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from scripts.runtime import Run, shown
 from stylegan2 import weights as generators
 from stylegan2.openvino_ir import write_uncut
 from stylegan2.weights import WeightsError, file_hash, load_generator
+from trajectory.predict import TrajectoryPredictor, load_trajectory
 
 
 def keyed(run: Run, stage: str, *parts: Any) -> Path:
@@ -75,6 +77,17 @@ def the_renderer(config: Config, run: Run) -> Any:
             f"generator.weights={config.generator.weights} has {rows}: choose two that share their latents."
         )
     return in_precision(renderer, config)
+
+
+def the_trajectory(checkpoint: Path, config: Config, run: Run) -> TrajectoryPredictor:
+    return with_encoder_of(config, load_trajectory(checkpoint, run.device))
+
+
+def with_encoder_of(config: Config, model: TrajectoryPredictor) -> TrajectoryPredictor:
+    """The same model; its speech encoder, if it has one, lies where this run's audio.encoder says."""
+    if model.features.kind == config.audio.kind == "encoder":
+        model.features = replace(model.features, encoder=config.audio.encoder)
+    return model
 
 
 def the_encoder(config: Config, run: Run) -> Any:

@@ -15,8 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # our packages win
 import numpy as np
 import torch
 
-from audio.features import extract_features
-from audio.speech_encoder import load_speech_encoder
+from audio.features import checked_encoder, extract_features
 from audio.waveform import Waveform
 from configs.schema import Config, DataConfig
 from encoders.clips import FrameClip, read_manifest
@@ -36,13 +35,13 @@ from trajectory.dataset import (
     split_of,
     store_features,
 )
-from trajectory.displacement import DisplacementSpace, fit_space
+from trajectory.displacement import DisplacementSpace, TrajectoryError, fit_space
 from trajectory.lips import fit_lip_axis
 from trajectory.models import TrajectoryNet
 from trajectory.mouth_judge import MouthJudge
 from trajectory.pictures import Illustrator
 from trajectory.rendered import RenderedTerms
-from trajectory.state import changed_keys
+from trajectory.state import changed_keys, recipe_of
 from trajectory.train import train
 from trajectory.walk import ClipWalk
 
@@ -56,6 +55,7 @@ def train_stage1(config: Config, run: Run) -> Path:
         return Path(config.stage1.weights).expanduser()
     config, run = stage1_run(config, run)
     config = _pinned(config)
+    _check_carry(config)
     folder = run.results / "stage1"
     latents = invert_frames(config, run)
     recipe = _recipe(config, latents)
@@ -93,8 +93,18 @@ def _pinned(config: Config) -> Config:
         return config
     if config.trajectory.frontend != "dense":
         raise RunError("A speech encoder's numbers are no spectrum: set trajectory.frontend=dense.")
-    digest = config.audio.encoder_sha256 or load_speech_encoder(config.audio.encoder).sha256
-    return replace(config, audio=replace(config.audio, encoder_sha256=digest))
+    folder = Path(config.audio.encoder).expanduser()
+    name = str(folder.resolve()) if folder.is_dir() else config.audio.encoder
+    audio = replace(config.audio, encoder=name)
+    return replace(config, audio=replace(audio, encoder_sha256=checked_encoder(audio).sha256))
+
+
+def _check_carry(config: Config) -> None:
+    net = config.trajectory
+    if config.windows.carry and (net.bidirectional or net.cell not in ("gru", "lstm")):
+        raise RunError(
+            "windows.carry=true needs a net that hands on its state: trajectory.cell=gru or lstm and bidirectional=false."
+        )
 
 
 def speech_clips(config: Config, run: Run, latents: Path) -> list[TrajectoryClip]:
@@ -105,7 +115,7 @@ def speech_clips(config: Config, run: Run, latents: Path) -> list[TrajectoryClip
     for entry in run.mine(manifest.ok()):
         if not (folder / entry.file).is_file():
             clip = FrameClip.load(prepared / entry.file)
-            features = extract_features(Waveform(clip.waveform), config.audio, len(clip))
+            features = extract_features(Waveform(clip.waveform), config.audio, len(clip), run.device)
             store_features(features, config.audio, folder / entry.file)
     run.meet()
     clips = []
@@ -117,11 +127,6 @@ def speech_clips(config: Config, run: Run, latents: Path) -> list[TrajectoryClip
 
 def _train(config: Config, run: Run, clips: list[TrajectoryClip], folder: Path) -> None:
     training, validation = split_of(clips, "train"), split_of(clips, "val")
-    cell = config.trajectory
-    if config.windows.carry and (cell.bidirectional or cell.cell not in ("gru", "lstm")):
-        raise RunError(
-            "windows.carry=true needs a net that hands on its state: trajectory.cell=gru or lstm and bidirectional=false."
-        )
     sampler = (ClipWalk if config.windows.carry else WindowSampler)(
         training, config.audio, config.augment, config.windows.batch, config.windows.length, config.train.seed
     )
@@ -135,8 +140,13 @@ def _train(config: Config, run: Run, clips: list[TrajectoryClip], folder: Path) 
     net = TrajectoryNet(config.trajectory, window, space.identity_dims, space.num_coefficients)
     rendered = _rendered_terms(generator, config, run) if config.losses.renders else None
     illustrated = run.first and config.train.pictures_every > 0 and len(validation) > 0
-    lip_axis = _lip_axis(training, space, config) if config.losses.lip > 0 or illustrated else None
-    illustrator = judge = None
+    lip_axis = illustrator = judge = None
+    try:
+        lip_axis = _lip_axis(training, space, config) if config.losses.lip > 0 or illustrated else None
+    except TrajectoryError:
+        if config.losses.lip > 0:
+            raise
+        run.say("no face was found in the training frames: TensorBoard will have no pictures")
     if illustrated and lip_axis is not None:
         illustrator = Illustrator(generator, validation, config.audio, lip_axis)
     if config.train.select == "lmd_mouth" and validation:
@@ -172,12 +182,16 @@ def _recipe(config: Config, latents: Path) -> dict[str, Any]:
     """Everything that decides what stage 1 learns, as plain values."""
     parts = ("audio", "trajectory", "displacement", "losses", "augment", "windows", "train")
     recipe = {name: asdict(getattr(config, name)) for name in parts}
+    recipe["audio"] = recipe_of(config.audio)
+    del recipe["train"]["pictures_every"]
     return json.loads(json.dumps(recipe | {"data": latents.name}))
 
 
 def _finished(folder: Path, recipe: dict[str, Any]) -> bool:
     """Whether the folder holds a model of this recipe; RunError if it holds one of another."""
     if not (folder / "recipe.json").is_file():
+        return False
+    if not any((folder / name).is_file() for name in ("state.pt", "trajectory.safetensors")):
         return False
     saved = json.loads((folder / "recipe.json").read_text(encoding="utf-8"))
     changed = changed_keys(_with_defaults(saved), recipe)
@@ -192,9 +206,12 @@ def _finished(folder: Path, recipe: dict[str, Any]) -> bool:
 def _with_defaults(recipe: dict[str, Any]) -> dict[str, Any]:
     """A recipe written before some setting existed: it was made as that setting's default makes it."""
     defaults = {name: asdict(getattr(Config(), name)) for name in recipe if isinstance(recipe[name], dict)}
-    return {
+    whole = {
         name: defaults.get(name, {}) | value if name in defaults else value for name, value in recipe.items()
     }
+    for name, key in (("train", "pictures_every"), ("audio", "encoder")):
+        whole[name].pop(key, None)
+    return whole
 
 
 if __name__ == "__main__":

@@ -266,9 +266,9 @@ def test_a_finished_adaptation_is_found_not_repeated(base, tmp_path, capsys):
     assert found_adapted(own, tmp_path, checkpoint, replace(config, adapt=AdaptConfig())) is None
     # a file that is named is taken, but not with another base
     named = found_adapted(None, tmp_path, second, replace(config, adapted=str(path)))
-    assert named == path and load_stage1_for(named, checkpoint, run).shortcut is not None
+    assert named == path and load_stage1_for(named, checkpoint, config, run).shortcut is not None
     with pytest.raises(TrajectoryError, match=file_hash(checkpoint)[:12]):
-        load_stage1_for(named, second, run)
+        load_stage1_for(named, second, config, run)
 
 
 def test_on_for_own_clips_and_off_elsewhere():

@@ -1,18 +1,24 @@
 """Pre-trained speech encoders as features, on tiny networks with random weights that `transformers` itself writes."""
 
-from typing import Any
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 
 from audio.features import FeatureConfig, extract_features
 from audio.speech_encoder import KINDS, SpeechEncoderError, load_speech_encoder
 from audio.waveform import Waveform
+from encoders.clips import content_hash
 from scripts.runtime import RunError, compose, resolve
+from scripts.stages import with_encoder_of
 from scripts.train_stage1 import _pinned
 from trajectory.models import TrajectoryConfig, TrajectoryNet
+from trajectory.predict import TrajectoryPredictor
 
 
 def _write(folder, kind):
@@ -112,7 +118,7 @@ def test_other_weights_than_those_of_training_are_refused(tmp_path):
     digest = load_speech_encoder(folder).sha256
     sound = Waveform(_sound(0.4))
     extract_features(sound, _config(folder, encoder_sha256=digest))
-    with pytest.raises(SpeechEncoderError, match="other weights"):
+    with pytest.raises(SpeechEncoderError, match="another network"):
         extract_features(sound, _config(folder, encoder_sha256="0" * 64))
 
 
@@ -128,6 +134,35 @@ def test_wrong_width_or_layer_is_named(tmp_path, change, said):
         extract_features(Waveform(_sound(0.4)), config)
 
 
+def test_the_hash_is_of_the_file_and_of_how_its_sound_is_prepared(tmp_path):
+    """wav2vec 2.0 files without the mask of training get a random one; it is not heard, and not hashed."""
+    folder = Path(_write(tmp_path, "wav2vec2"))
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["masked_spec_embed"]
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    digests = []
+    for _ in range(2):
+        load_speech_encoder.cache_clear()
+        digests.append(load_speech_encoder(str(folder)).sha256)
+    transformers.Wav2Vec2FeatureExtractor(do_normalize=False).save_pretrained(folder)
+    load_speech_encoder.cache_clear()
+    assert digests[0] == digests[1] != load_speech_encoder(str(folder)).sha256
+
+
+@pytest.mark.parametrize("harm", ["cut", "lacks"])
+def test_damaged_weights_are_refused_in_one_sentence(tmp_path, harm):
+    folder = Path(_write(tmp_path, "hubert"))
+    file = folder / "model.safetensors"
+    if harm == "cut":
+        file.write_bytes(file.read_bytes()[:-100])
+    else:
+        tensors = load_file(file)
+        del tensors["encoder.layer_norm.weight"]
+        save_file(tensors, file, {"format": "pt"})
+    with pytest.raises(SpeechEncoderError, match="cannot be read" if harm == "cut" else "lacks 1 tensors"):
+        load_speech_encoder(str(folder))
+
+
 def test_what_is_no_speech_encoder_is_refused_in_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(SpeechEncoderError, match="cannot be read"):
@@ -141,12 +176,18 @@ def test_what_is_no_speech_encoder_is_refused_in_one_sentence(tmp_path, monkeypa
 
 def test_stage_1_pins_the_weights_and_asks_for_the_dense_front_end(tmp_path):
     folder = _write(tmp_path, "wav2vec2")
-    words = ["audio=wav2vec2", f"audio.encoder={folder}", "audio.dims=32"]
+    words = ["audio=wav2vec2", f"audio.encoder={folder}", "audio.dims=32", "audio.layer=2"]
     with pytest.raises(RunError, match="frontend=dense"):
         _pinned(resolve(compose(words)))
+    with pytest.raises(SpeechEncoderError, match=r"audio\.dims=32"):  # before a corpus is inverted
+        _pinned(resolve(compose([*words[:2], "trajectory.frontend=dense"])))
     config = _pinned(resolve(compose([*words, "trajectory.frontend=dense"])))
     assert config.audio.encoder_sha256 == load_speech_encoder(folder).sha256
     assert config.audio.rows == 14
+    elsewhere = replace(config, audio=replace(config.audio, encoder="elsewhere"))
+    assert content_hash(elsewhere.audio) == content_hash(config.audio)
+    model = TrajectoryPredictor(cast(Any, None), cast(Any, None), config.audio)
+    assert with_encoder_of(elsewhere, model).features.encoder == "elsewhere"
 
 
 def test_dense_front_end_reads_rows_apart_from_their_neighbours():

@@ -332,7 +332,7 @@ def test_a_checkpoint_from_before_a_setting_existed_goes_on(tmp_path):
     path = tmp_path / "run" / "state.pt"
     content = torch.load(path, weights_only=True)
     signature = json.loads(content["signature"])
-    del signature["features"]["encoder_sha256"], signature["net"]["kernel"], signature["select"]
+    del signature["features"]["encoder_sha256"], signature["net"]["kernel"], signature["carry"]
     torch.save(content | {"signature": json.dumps(signature)}, path)
     model = train(**parts(tmp_path), folder=tmp_path / "run")
     whole = train(**parts(tmp_path), folder=tmp_path / "whole")

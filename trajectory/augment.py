@@ -16,7 +16,8 @@ from audio.features import FeatureConfig
 
 @dataclass
 class AugmentConfig:
-    """Largest change of each kind, drawn anew for each training window; 0 = off. In units of normalised features.
+    """Largest change of each kind, drawn anew for each training window (a voice once a clip, where windows
+    walk through clips); 0 = off. In units of normalised features.
 
     warp: relative stretch of the frequency axis (vocal tract length; log-mel only): f -> f (1 + u), |u| <= warp.
     gain: offset of all bins. tilt: offset rising linearly over the bins (log-mel only). noise: std of white noise.

@@ -46,7 +46,7 @@ class Batch:
     """Training windows, float32 numpy.
 
     values: (N, T, K, M) feature windows. d: (N, T, L, D) displacements w_t - w_ref. w_ref: (N, L, D).
-    mask: (N, T) bool, false where a clip shorter than the window is padded with zeros.
+    mask: (N, T) bool, false where a window that reaches beyond its clip is padded with zeros.
     places: of each window, its clip and its first frame in it. fresh: (N,) bool, where the net starts anew instead of going
     on from the window before; None: everywhere.
     """

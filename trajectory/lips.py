@@ -30,8 +30,7 @@ def fit_lip_axis(clips: Iterable[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
     pairs = [(c - c.mean(0), o - o.mean()) for c, o in clips if len(c)]
     if not pairs:
         raise TrajectoryError(
-            "no face was found in any training frame, so nothing tells how far lips open: set losses.lip=0 and "
-            "train.pictures_every=0"
+            "no face was found in any training frame, so losses.lip has nothing to go by: set it to 0"
         )
     x_FC = np.concatenate([c for c, _ in pairs]).astype(np.float64)
     o_F = np.concatenate([o for _, o in pairs])

@@ -25,6 +25,13 @@ from trajectory.models import TrajectoryConfig, TrajectoryNet
 from trajectory.temporal import State
 
 
+def recipe_of(features: FeatureConfig) -> dict[str, Any]:
+    """What decides the numbers: not where a speech encoder lies, which its hash makes up for."""
+    recipe = asdict(features)
+    del recipe["encoder"]
+    return recipe
+
+
 @dataclass
 class TrainState:
     """Live parts of a run; save and restore move all of them.
@@ -116,7 +123,7 @@ class TrainState:
                 f"{path} is not a stage-1 checkpoint or is cut short: start with resume=none"
             ) from error
         if "features" in saved:  # settings that did not exist yet had their default's effect
-            saved["features"] = asdict(FeatureConfig()) | saved["features"]
+            saved["features"] = recipe_of(FeatureConfig()) | saved["features"]
         if "net" in saved:
             saved["net"] = asdict(TrajectoryConfig()) | saved["net"]
             saved = {"select": "correlation", "carry": False} | saved

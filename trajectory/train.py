@@ -26,7 +26,7 @@ from trajectory.pictures import Illustrator
 from trajectory.predict import TrajectoryPredictor, save_trajectory
 from trajectory.progress import TrainingLog
 from trajectory.rendered import RenderedTerms
-from trajectory.state import TrainState
+from trajectory.state import TrainState, recipe_of
 from trajectory.walk import ClipWalk, begun, handed_on
 
 
@@ -105,7 +105,8 @@ def train(
     the end). Raises TrajectoryError for a checkpoint of another configuration.
 
     Over several processes each takes its share of one global batch, so that without dropout (whose numbers are each
-    process's own) and where no clip is shorter than a window, the weights are those of one process with all of it.
+    process's own) and where all windows are whole (no clip is shorter, no rest of a clip), the weights are those of one
+    process with all of it.
     """
     if config.select == "lmd_mouth" and validation and mouth_judge is None:
         raise ValueError("select='lmd_mouth' needs a mouth_judge")
@@ -119,7 +120,7 @@ def train(
     model, optimiser = fabric.setup(net, optimiser)
     space = space.to(fabric.device)
     lip_axis_C = None if lip_axis is None else torch.from_numpy(lip_axis).to(fabric.device)
-    signature = {"net": asdict(net.config), "space": space.layout(), "features": asdict(sampler.features)}
+    signature = {"net": asdict(net.config), "space": space.layout(), "features": recipe_of(sampler.features)}
     signature |= {"select": config.select, "carry": isinstance(sampler, ClipWalk)}
     rng = np.random.default_rng([config.seed, fabric.global_rank])
     sampler.rank, sampler.world = fabric.global_rank, fabric.world_size
@@ -142,7 +143,7 @@ def train(
             for group in optimiser.param_groups:
                 group["lr"] = rate
 
-            carried = begun(state.carried, batch.fresh)
+            carried = begun(state.carried, batch.fresh, fabric.device)
             coefficients, carried = model(values, space.identity(w_ref), carried)
             state.carried = None if batch.fresh is None else handed_on(carried)
             terms = stage1_losses(coefficients, d, mask, space, losses, lip_axis_C)

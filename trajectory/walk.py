@@ -6,6 +6,7 @@ gradient is not.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,14 +22,17 @@ class ClipWalk(WindowSampler):
     """Like `WindowSampler`, but window n of a batch goes on where window n of the batch before ended, clip after clip.
 
     lanes: of each of the world's windows, how many clips came before, and the next first frame. Which clip comes next, and
-    the voice that augmentation gives it, are functions of (seed, lane, number of the clip) alone. A rest of a single
-    frame is left out.
+    the voice that augmentation gives it, are functions of (seed, lane, number of the clip) alone. Clips are drawn alike,
+    whatever their length. A lane's first one begins anywhere, so that clips of one length do not all end together, and a
+    rest of a single frame is left out. Lanes of another number of windows (a resumed run with other devices) begin anew.
     """
 
     lanes: list[tuple[int, int]] | None = None
 
     def __next__(self) -> Batch:
-        lanes = self.lanes or [(0, 0)] * (self.batch * self.world)
+        total, lanes, anew = self.batch * self.world, self.lanes, False
+        if lanes is None or len(lanes) != total:
+            lanes, anew = [(0, self._first(n)) for n in range(total)], True
         self.step += 1
         places: list[Place] = [(self._clip(n, turn), start) for n, (turn, start) in enumerate(lanes)]
         batch = self._read(places, lambda rows: self._voices(rows, lanes))
@@ -36,21 +40,26 @@ class ClipWalk(WindowSampler):
         for (turn, start), (clip, _) in zip(lanes, places, strict=True):
             following = start + self.length
             self.lanes.append((turn, following) if clip.num_frames - following > 1 else (turn + 1, 0))
-        fresh = np.array([start == 0 for _, start in lanes[self.mine]])
+        fresh = np.array([anew or start == 0 for _, start in lanes[self.mine]])
         return Batch(batch.values, batch.d, batch.w_ref, batch.mask, batch.places, fresh)
 
     def _clip(self, lane: int, turn: int) -> TrajectoryClip:
         rng = np.random.default_rng([self.seed, 1, lane, turn])
-        return self.clips[int(rng.choice(len(self.clips), p=self.share))]
+        return self.clips[int(rng.integers(len(self.clips)))]
+
+    def _first(self, lane: int) -> int:
+        room = max(self._clip(lane, 0).num_frames - self.length, 0)
+        return int(np.random.default_rng([self.seed, 2, lane]).integers(0, room + 1))
 
     def _voices(self, rows_NJM: np.ndarray, lanes: list[tuple[int, int]]) -> np.ndarray:
-        """One voice and one room for each clip, whatever window of it this is."""
-        voices = (np.random.default_rng([self.seed, 2, n, turn]) for n, (turn, _) in enumerate(lanes))
-        varied = [
-            augment(rows_NJM[n : n + 1], self.augmentation, self.features, rng)
-            for n, rng in enumerate(voices)
-        ]
-        return np.concatenate(varied)
+        """This process's windows: one voice for each clip, whatever window of it this is; noise and masks anew."""
+        voice = replace(self.augmentation, noise=0, mask_ms=0)
+        window = replace(self.augmentation, warp=0, gain=0, tilt=0)
+        for n, (turn, start) in list(enumerate(lanes))[self.mine]:
+            for seed, change in (((3, n, turn), voice), ((4, n, turn, start), window)):
+                rng = np.random.default_rng([self.seed, *seed])
+                rows_NJM[n : n + 1] = augment(rows_NJM[n : n + 1], change, self.features, rng)
+        return rows_NJM
 
     def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {"lanes": self.lanes}
@@ -67,11 +76,11 @@ def handed_on(state: State) -> State:
     return None if state is None else tuple(part.detach() for part in state)
 
 
-def begun(state: State, fresh_N: np.ndarray | None) -> State:
-    """A GRU's or LSTM's state (layers, N, H), zero where a clip begins; None without a state to go on from."""
-    if state is None or fresh_N is None:
+def begun(state: State, fresh_N: np.ndarray | None, device: torch.device | str = "cpu") -> State:
+    """A GRU's or LSTM's state (layers, N, H) on the device, zero where a clip begins; None where all of them begin."""
+    if state is None or fresh_N is None or fresh_N.all():
         return None
-    keep_N1 = torch.from_numpy(~fresh_N)[:, None]
+    keep_N1 = torch.from_numpy(~fresh_N)[:, None].to(device)
     parts = state if isinstance(state, tuple) else (state,)
-    kept = tuple(part * keep_N1.to(part.device) for part in parts)
+    kept = tuple(part.to(device) * keep_N1 for part in parts)
     return kept if isinstance(state, tuple) else kept[0]

@@ -47,7 +47,7 @@ class PivotalConfig:
     locality_weight: float = 0.0
     locality_alpha: float = 30.0
     response_weight: float = 0.0
-    activation_checkpointing: bool = False
+    activation_checkpointing: bool = field(default=False, metadata={"keyed": False})
     seed: int = 0
 
     def __post_init__(self) -> None:
