@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -186,7 +187,7 @@ def test_stage_1_pins_the_weights_and_asks_for_the_dense_front_end(tmp_path):
     assert config.audio.rows == 14
     elsewhere = replace(config, audio=replace(config.audio, encoder="elsewhere"))
     assert content_hash(elsewhere.audio) == content_hash(config.audio)
-    model = TrajectoryPredictor(cast(Any, None), cast(Any, None), config.audio)
+    model = cast(TrajectoryPredictor, SimpleNamespace(features=config.audio))
     assert with_encoder_of(elsewhere, model).features.encoder == "elsewhere"
 
 
