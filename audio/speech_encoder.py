@@ -24,13 +24,10 @@ from audio.waveform import AudioError
 HOP = 320
 EDGE = 40  # zeros at either end of what wav2vec 2.0 and its kin hear
 LEAD = 160  # samples that Whisper does not hear
-BLOCK, MARGIN = (
-    20 * RATE,
-    4 * RATE,
-)  # heard at once, and around it: Whisper takes 30 s, attention grows squared
+# Samples heard at once, and around them: Whisper takes 30 s, attention grows squared.
+BLOCK, MARGIN = 20 * RATE, 4 * RATE
 UNUSED = {"masked_spec_embed"}  # only training needs it; where a file lacks it, it is random
-WAVEFORM_KINDS = ("wav2vec2", "hubert", "wavlm")  # `model_type` of those that hear samples
-KINDS = (*WAVEFORM_KINDS, "whisper")
+KINDS = ("wav2vec2", "hubert", "wavlm", "whisper")  # `model_type`; all but the last hear samples
 
 
 class SpeechEncoderError(AudioError):

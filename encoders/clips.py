@@ -32,11 +32,17 @@ class ClipError(ValueError):
     """A clip, latent or manifest file that is missing, of another kind, cut short or inconsistent."""
 
 
+def keyed_fields(record: Any) -> dict[str, Any]:
+    """A dataclass' values, without fields of the metadata {"keyed": False}: those do not change what is made."""
+    fields = dataclasses.fields(record)
+    return {field.name: getattr(record, field.name) for field in fields if field.metadata.get("keyed", True)}
+
+
 def content_hash(*parts: Any) -> str:
     """sha256 hex of the parts: bytes, text, numbers, None, arrays, dataclasses, and lists and dicts of these.
 
     Types and lengths are part of it, so ("ab", "c") and ("a", "bc") differ. A path is refused: hash what it holds.
-    Fields with the metadata {"keyed": False} are left out: what they say does not change what is made.
+    Of a dataclass, its `keyed_fields`.
     """
     digest = hashlib.sha256()
 
@@ -47,11 +53,7 @@ def content_hash(*parts: Any) -> str:
     def visit(part: Any) -> None:
         if dataclasses.is_dataclass(part) and not isinstance(part, type):
             add("record", type(part).__name__.encode())
-            part = {
-                f.name: getattr(part, f.name)
-                for f in dataclasses.fields(part)
-                if f.metadata.get("keyed", True)
-            }
+            part = keyed_fields(part)
         if isinstance(part, (bytes, bytearray, memoryview)):
             add("bytes", bytes(part))
         elif isinstance(part, np.ndarray):

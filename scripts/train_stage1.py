@@ -6,7 +6,7 @@ Clips are prepared and inverted first when they are absent; a run that was stopp
 
 import json
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import torch
 from audio.features import checked_encoder, extract_features
 from audio.waveform import Waveform
 from configs.schema import Config, DataConfig
-from encoders.clips import FrameClip, read_manifest
+from encoders.clips import FrameClip, keyed_fields, read_manifest
 from encoders.geometry import aperture
 from encoders.landmark_net import load_landmark_net
 from encoders.sync import load_sync
@@ -41,7 +41,7 @@ from trajectory.models import TrajectoryNet
 from trajectory.mouth_judge import MouthJudge
 from trajectory.pictures import Illustrator
 from trajectory.rendered import RenderedTerms
-from trajectory.state import changed_keys, recipe_of
+from trajectory.state import changed_keys
 from trajectory.train import train
 from trajectory.walk import ClipWalk
 
@@ -181,9 +181,7 @@ def _lip_axis(clips: list[TrajectoryClip], space: DisplacementSpace, config: Con
 def _recipe(config: Config, latents: Path) -> dict[str, Any]:
     """Everything that decides what stage 1 learns, as plain values."""
     parts = ("audio", "trajectory", "displacement", "losses", "augment", "windows", "train")
-    recipe = {name: asdict(getattr(config, name)) for name in parts}
-    recipe["audio"] = recipe_of(config.audio)
-    del recipe["train"]["pictures_every"]
+    recipe = {name: keyed_fields(getattr(config, name)) for name in parts}
     return json.loads(json.dumps(recipe | {"data": latents.name}))
 
 
@@ -205,13 +203,12 @@ def _finished(folder: Path, recipe: dict[str, Any]) -> bool:
 
 def _with_defaults(recipe: dict[str, Any]) -> dict[str, Any]:
     """A recipe written before some setting existed: it was made as that setting's default makes it."""
-    defaults = {name: asdict(getattr(Config(), name)) for name in recipe if isinstance(recipe[name], dict)}
-    whole = {
+    defaults = {
+        name: keyed_fields(getattr(Config(), name)) for name in recipe if isinstance(recipe[name], dict)
+    }
+    return {
         name: defaults.get(name, {}) | value if name in defaults else value for name, value in recipe.items()
     }
-    for name, key in (("train", "pictures_every"), ("audio", "encoder")):
-        whole[name].pop(key, None)
-    return whole
 
 
 if __name__ == "__main__":

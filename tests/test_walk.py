@@ -87,11 +87,11 @@ def test_carried_windows_give_what_the_whole_clip_gives(tmp_path, cell):
         found.append((out.detach(), batch))
     for lane in range(3):
         first = next(i for i, (_, batch) in enumerate(found) if batch.places[lane][1] == 0)
-        for clip_windows in [found[first : first + 3]]:
-            clip = clip_windows[0][1].places[lane][0]
-            pieces = [out[lane][torch.from_numpy(batch.mask[lane])] for out, batch in clip_windows]
-            whole = net(torch.from_numpy(read_clip(clip, FEATURES).values), identity[lane : lane + 1])[0][0]
-            torch.testing.assert_close(torch.cat(pieces), whole, atol=1e-5, rtol=1e-5)
+        windows = found[first : first + 3]
+        clip = windows[0][1].places[lane][0]
+        pieces = [out[lane][torch.from_numpy(batch.mask[lane])] for out, batch in windows]
+        whole = net(torch.from_numpy(read_clip(clip, FEATURES).values), identity[lane : lane + 1])[0][0]
+        torch.testing.assert_close(torch.cat(pieces), whole, atol=1e-5, rtol=1e-5)
 
 
 def test_one_voice_for_the_whole_clip_and_noise_anew(tmp_path):

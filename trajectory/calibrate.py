@@ -45,20 +45,27 @@ class Report:
         return float((weight * self.correlation).sum() / max(weight.sum(), 1e-12))
 
 
+def on_clip(
+    net: nn.Module, space: DisplacementSpace, features: FeatureConfig, clip: TrajectoryClip
+) -> tuple[Tensor, Tensor, Tensor]:
+    """A whole clip: predicted coefficients (T, C), true displacements (T, L, D) and the identity latent (1, L, D)."""
+    batch, device = read_clip(clip, features), space.offset_scale.device
+    values, d, w_ref = (torch.from_numpy(x).to(device) for x in (batch.values, batch.d, batch.w_ref))
+    return net(values, space.identity(w_ref))[0][0], d[0], w_ref
+
+
 @torch.no_grad()
 def validate(
     net: nn.Module, space: DisplacementSpace, features: FeatureConfig, clips: Sequence[TrajectoryClip]
 ) -> Report:
     """Runs `net` over whole clips, one at a time (memory: one clip). No clips: a report of zeros."""
-    device, was_training = space.offset_scale.device, net.training
+    was_training = net.training
     net.eval()
 
     def pairs() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for clip in clips:
-            batch = read_clip(clip, features)
-            values, d, w_ref = (torch.from_numpy(x).to(device) for x in (batch.values, batch.d, batch.w_ref))
-            p_NTC = net(values, space.identity(w_ref))[0]
-            yield p_NTC[0].double().cpu().numpy(), space.encode(d)[0].double().cpu().numpy()
+            p_TC, d_TLD, _ = on_clip(net, space, features, clip)
+            yield p_TC.double().cpu().numpy(), space.encode(d_TLD).double().cpu().numpy()
 
     report = agreement(pairs(), space)
     net.train(was_training)

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from audio.features import FeatureConfig
 from stylegan2.protocol import Generator
-from trajectory.dataset import TrajectoryClip, read_clip
+from trajectory.calibrate import on_clip
+from trajectory.dataset import TrajectoryClip
 from trajectory.displacement import DisplacementSpace
 from trajectory.rendered import lip_distance
 
@@ -52,13 +53,11 @@ class MouthJudge:
         was_training, distances = net.training, []
         net.eval()
         for clip, index in self.chosen:
-            batch = read_clip(clip, self.features)
-            arrays = (batch.values, batch.d, batch.w_ref)
-            values, d, w_ref = (torch.from_numpy(x).to(space.offset_scale.device) for x in arrays)
+            c_TC, d_TLD, w_ref = on_clip(net, space, self.features, clip)
             if clip.name not in self.true:
-                self.true[clip.name] = self._read(w_ref + d[0, index])
-            c_TC = net(values, space.identity(w_ref))[0][0, index]
-            distances.append(lip_distance(self._read(w_ref + space.decode(c_TC)), self.true[clip.name]))
+                self.true[clip.name] = self._read(w_ref + d_TLD[index])
+            predicted = self._read(w_ref + space.decode(c_TC[index]))
+            distances.append(lip_distance(predicted, self.true[clip.name]))
         net.train(was_training)
         return float(torch.cat(distances).mean())
 

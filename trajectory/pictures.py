@@ -17,7 +17,8 @@ from audio.features import FeatureConfig
 from audio.timing import FPS
 from stylegan2.protocol import Generator
 from stylegan2.render import render
-from trajectory.dataset import TrajectoryClip, read_clip
+from trajectory.calibrate import on_clip
+from trajectory.dataset import TrajectoryClip
 from trajectory.displacement import DisplacementSpace
 
 STRIP = 6  # frames
@@ -51,15 +52,13 @@ class Illustrator:
 
     @torch.no_grad()
     def __call__(self, net: nn.Module, space: DisplacementSpace) -> Pictures:
-        batch, was_training = read_clip(self.clip, self.features), net.training
-        arrays = (batch.values, batch.d, batch.w_ref)
-        values, d, w_ref = (torch.from_numpy(x).to(space.offset_scale.device) for x in arrays)
-        c_TC = net.eval()(values, space.identity(w_ref))[0][0]
+        was_training = net.training
+        c_TC, d_TLD, w_ref = on_clip(net.eval(), space, self.features, self.clip)
         net.train(was_training)
         if self.true is None:
-            self.true = self._strip(w_ref + d[0])
-        strip = np.concatenate([self.true, self._strip(w_ref + space.decode(c_TC[None])[0])])
-        return Pictures(strip, self._opening(space.encode(d)[0], c_TC))
+            self.true = self._strip(w_ref + d_TLD)
+        strip = np.concatenate([self.true, self._strip(w_ref + space.decode(c_TC))])
+        return Pictures(strip, self._opening(space.encode(d_TLD), c_TC))
 
     def _strip(self, w_TLD: Tensor) -> np.ndarray:
         return np.concatenate(list(render(self.generator, w_TLD[self.chosen].float())), axis=1)

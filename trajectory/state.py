@@ -18,18 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from audio.features import FeatureConfig
+from encoders.clips import keyed_fields
 from stylegan2.weights import atomic_path
 from trajectory.dataset import WindowSampler
 from trajectory.displacement import DisplacementSpace, TrajectoryError
 from trajectory.models import TrajectoryConfig, TrajectoryNet
 from trajectory.temporal import State
-
-
-def recipe_of(features: FeatureConfig) -> dict[str, Any]:
-    """What decides the numbers: not where a speech encoder lies, which its hash makes up for."""
-    recipe = asdict(features)
-    del recipe["encoder"]
-    return recipe
 
 
 @dataclass
@@ -123,7 +117,7 @@ class TrainState:
                 f"{path} is not a stage-1 checkpoint or is cut short: start with resume=none"
             ) from error
         if "features" in saved:  # settings that did not exist yet had their default's effect
-            saved["features"] = recipe_of(FeatureConfig()) | saved["features"]
+            saved["features"] = keyed_fields(FeatureConfig()) | saved["features"]
         if "net" in saved:
             saved["net"] = asdict(TrajectoryConfig()) | saved["net"]
             saved = {"select": "correlation", "carry": False} | saved

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 
+from encoders.clips import keyed_fields
 from trajectory.calibrate import Calibration, gain_of, validate
 from trajectory.dataset import TrajectoryClip, WindowSampler
 from trajectory.displacement import DisplacementSpace
@@ -26,7 +27,7 @@ from trajectory.pictures import Illustrator
 from trajectory.predict import TrajectoryPredictor, save_trajectory
 from trajectory.progress import TrainingLog
 from trajectory.rendered import RenderedTerms
-from trajectory.state import TrainState, recipe_of
+from trajectory.state import TrainState
 from trajectory.walk import ClipWalk, begun, handed_on
 
 
@@ -52,7 +53,7 @@ class TrainConfig:
     val_every: int = 100
     save_every: int = 100
     log_every: int = 10
-    pictures_every: int = 500
+    pictures_every: int = field(default=500, metadata={"keyed": False})
     select: Literal["correlation", "lmd_mouth"] = "correlation"
     val_frames: int = 24
     patience: int = 0
@@ -120,7 +121,11 @@ def train(
     model, optimiser = fabric.setup(net, optimiser)
     space = space.to(fabric.device)
     lip_axis_C = None if lip_axis is None else torch.from_numpy(lip_axis).to(fabric.device)
-    signature = {"net": asdict(net.config), "space": space.layout(), "features": recipe_of(sampler.features)}
+    signature = {
+        "net": asdict(net.config),
+        "space": space.layout(),
+        "features": keyed_fields(sampler.features),
+    }
     signature |= {"select": config.select, "carry": isinstance(sampler, ClipWalk)}
     rng = np.random.default_rng([config.seed, fabric.global_rank])
     sampler.rank, sampler.world = fabric.global_rank, fabric.world_size

@@ -41,7 +41,7 @@ class ClipWalk(WindowSampler):
             following = start + self.length
             self.lanes.append((turn, following) if clip.num_frames - following > 1 else (turn + 1, 0))
         fresh = np.array([anew or start == 0 for _, start in lanes[self.mine]])
-        return Batch(batch.values, batch.d, batch.w_ref, batch.mask, batch.places, fresh)
+        return replace(batch, fresh=fresh)
 
     def _clip(self, lane: int, turn: int) -> TrajectoryClip:
         rng = np.random.default_rng([self.seed, 1, lane, turn])
