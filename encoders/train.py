@@ -40,8 +40,8 @@ from encoders.training import training
 class EncoderTrainConfig:
     """network: which encoder is trained; source: on what.
 
-    source: "pairs" (images with codes, of which `group_share` come from groups when a folder of groups is given),
-    "photos" (the folder `images`) or "samples" (the generator's, without their codes).
+    source: "pairs" (images with codes, of which `group_share` come from groups when a folder of groups is given), "live"
+    (the same, drawn anew at every step), "photos" (the folder `images`) or "samples" (the generator's, without codes).
     warm_start: from the weights that encoder.weights names instead of random ones. identity: a file with the IR-SE
     recognition network, for identity_weight, and from which the backbone of a new full encoder starts.
     schedule: of the learning rate; "cosine" warms up over 100 steps and falls to a twentieth.
@@ -51,7 +51,7 @@ class EncoderTrainConfig:
     """
 
     network: Literal["compact", "full"] = "compact"
-    source: Literal["pairs", "photos", "samples"] = "pairs"
+    source: Literal["pairs", "live", "photos", "samples"] = "pairs"
     images: str | None = None
     steps: int = 6000
     warm_start: bool = False
@@ -85,7 +85,7 @@ class EncoderTrainConfig:
             raise ValueError("group_share lies in [0, 1] and image_batch is at most batch")
         if self.source == "photos" and not self.images:
             raise ValueError("encoder_train.source=photos needs encoder_train.images=FOLDER.")
-        if self.source != "pairs" and not (self.pixel_weight or self.perceptual_weight):
+        if self.source in ("photos", "samples") and not (self.pixel_weight or self.perceptual_weight):
             raise ValueError(
                 "without codes the images are all there is to learn from: set encoder_train.pixel_weight or "
                 "encoder_train.perceptual_weight."

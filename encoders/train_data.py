@@ -14,8 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from encoders.basis_fit import draw_expressions
 from stylegan2.images import resize
-from stylegan2.pairs import FolderPairs
+from stylegan2.pairs import FolderPairs, draw_codes, render_codes
+from stylegan2.protocol import Generator
 from stylegan2.sources import ImageFolder, Source
 
 
@@ -91,6 +93,45 @@ class PairBatches:
         return images, pairs.codes(indices).to(self.device)
 
 
+class LivePairs:
+    """Batches as those of `PairBatches`, but of new people every time: on a GPU to draw is cheaper than to read.
+
+    Batch `step` depends on nothing but seed and step. directions_ALD: of the viseme basis, which the groups show.
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        directions_ALD: Tensor,
+        group: int,
+        batch: int,
+        share: float,
+        held: int,
+        side: int,
+        seed: int,
+    ):
+        self.generator, self.directions, self.group, self.batch = generator, directions_ALD, group, batch
+        self.held, self.side, self.seed = held, side, seed
+        self.n_groups = round(batch * share / group)
+        self.scale = latent_scale(draw_codes(generator, 2000, np.random.default_rng([seed, 1])))
+
+    def __call__(self, step: int) -> Batch:
+        rng, in_groups = np.random.default_rng([self.seed, 0, step]), self.group * self.n_groups
+        people = draw_expressions(self.generator, self.directions, self.n_groups, self.group, rng)
+        codes = torch.cat([*people, draw_codes(self.generator, self.batch - in_groups, rng)])
+        return Batch(self._show(codes), codes, in_groups, self.group, self.scale)
+
+    @torch.inference_mode()
+    def validate(self, encoder: nn.Module) -> dict[str, float]:
+        """As that of `PairBatches`, over `held` codes of their own."""
+        codes = draw_codes(self.generator, self.held, np.random.default_rng([self.seed, 2]))
+        errors = [(encoder(self._show(w)) - w).square().mean((1, 2)) for w in codes.split(20)]
+        return {"latent": (torch.cat(errors).mean() / self.scale).item()}
+
+    def _show(self, codes_NLD: Tensor) -> Tensor:
+        return render_codes(self.generator, codes_NLD, self.side, chunk=len(codes_NLD))
+
+
 def photo_batches(source: Source, side: int) -> Draw:
     """Images alone, at `side` px, of any source: a folder, or a generator's samples without their codes."""
     return lambda step: Batch(resize(source(step)[0], side))
@@ -129,8 +170,8 @@ def augmented(batch: Batch, random: torch.Generator) -> Tensor:
 def augment(images_N3HW: Tensor, group: int, random: torch.Generator) -> Tensor:
     """Photograph-like changes that leave the code: shift, scale, colour, blur, noise; one draw per group.
 
-    The alignment of a video wobbles by a pixel or two, cameras differ in colour and sharpness. Random numbers come
-    from the CPU, whatever the device: a run can be resumed on another one.
+    The alignment of a video wobbles by a pixel or two, cameras differ in colour and sharpness. What is drawn comes from
+    the CPU, whatever the device, but for the grain, whose seed does: a million numbers a batch are slow there.
     """
     n, device = len(images_N3HW) // group, images_N3HW.device
 
@@ -151,4 +192,7 @@ def augment(images_N3HW: Tensor, group: int, random: torch.Generator) -> Tensor:
     soft = F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), 3, 1)
     x = torch.lerp(x, soft, draw(0.0, 1.0, 1, 1, 1))
     strength = 0.02 * draw(0.0, 1.0, 1, 1, 1)
-    return x + strength * torch.randn(x.shape, generator=random, device="cpu").to(device)
+    seed = int(torch.randint(2**31, (), generator=random, device="cpu"))
+    return x + strength * torch.randn(
+        x.shape, generator=torch.Generator(device).manual_seed(seed), device=device
+    )

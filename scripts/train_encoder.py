@@ -27,7 +27,7 @@ from encoders.landmark_net import load_landmark_net
 from encoders.perceptual import load_perceptual
 from encoders.train import EncoderTrainer
 from encoders.train import train_encoder as training
-from encoders.train_data import Draw, PairBatches, held_batches, photo_batches, photographs
+from encoders.train_data import Draw, LivePairs, PairBatches, held_batches, photo_batches, photographs
 from encoders.train_judges import ImageJudges, fidelity
 from scripts.provenance import save_provenance
 from scripts.runtime import Run, launch, shown
@@ -114,13 +114,18 @@ def _data(
     config: Config, run: Run, generator: Generator, trainer: EncoderTrainer, judges: ImageJudges | None
 ) -> tuple[Draw, Validate, str]:
     """What is trained on, how it is validated, and both in words."""
-    settings, side = config.encoder_train, trainer.encoder.side
+    settings = config.encoder_train
+    side = max(trainer.encoder.side, settings.image_size if judges is not None else 0)
     batch, held, device = settings.batch, settings.validation, run.device
     if settings.source == "pairs":
         singles, groups = _pairs(config, run, generator)
         share, rng = settings.group_share, trainer.rng
         pairs = PairBatches(singles, groups, GROUP, batch, share, held, side, rng, device)
         return pairs, pairs.validate, f"{len(singles)} images and {len(groups or [])} in groups"
+    if settings.source == "live":
+        directions = torch.from_numpy(load_viseme_basis().directions).to(device)
+        live = LivePairs(generator, directions, GROUP, batch, settings.group_share, held, side, config.seed)
+        return live, live.validate, "people drawn at every step"
     if settings.source == "photos" and settings.images:
         train, test = photographs(Path(settings.images).expanduser(), side, batch, held, config.seed, device)
         what = f"{len(train.paths)} photographs"

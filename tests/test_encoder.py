@@ -20,7 +20,7 @@ from encoders.geometry import aperture
 from encoders.invert import InversionConfig, Judges, invert_frames, person_offset
 from encoders.landmark_net import LandmarkNet, shifted
 from encoders.train import EncoderTrainConfig, EncoderTrainer, train_encoder
-from encoders.train_data import PairBatches, augment
+from encoders.train_data import LivePairs, PairBatches, augment
 from encoders.train_judges import ImageJudges
 from stylegan2.generator import StyleGAN2
 from stylegan2.images import to_tensor, to_uint8
@@ -105,6 +105,24 @@ def test_training_resumes_bit_for_bit(pairs: FolderPairs, generator: StyleGAN2, 
     parts = trained(pairs, generator, tmp_path / "parts", 6, resume=True)
     for a, b in zip(whole.ema.parameters(), parts.ema.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_live_pairs_are_new_at_every_step_and_repeat_at_the_same(generator: StyleGAN2) -> None:
+    directions = torch.randn(len(AXES), 8, 16, generator=torch.Generator().manual_seed(0))
+    live, again = (LivePairs(generator, directions, 3, 7, 0.5, 5, 32, seed=1) for _ in range(2))
+    first, second = live(0), live(1)
+    assert first.codes is not None and second.codes is not None and first.in_groups == 3
+    assert first.images.shape == (7, 3, 32, 32) and (first.codes != second.codes).all()
+    torch.testing.assert_close(first.images, generator.synthesis(first.codes).clamp(-1, 1))
+    other = again(1)
+    assert torch.equal(other.images, second.images), "a batch depends on seed and step alone"
+    moved = (first.codes[:3] - first.codes[0]).flatten(1).T
+    spanned = torch.linalg.lstsq(directions.flatten(1).T, moved).solution
+    torch.testing.assert_close(directions.flatten(1).T @ spanned, moved, atol=1e-4, rtol=1e-4)
+
+    encoder = CompactE4E(TINY, draw_codes(generator, 2000, np.random.default_rng(0)).mean((0, 1)))
+    torch.nn.init.zeros_(list(encoder.base.parameters())[-2])
+    assert 0.4 < live.validate(encoder)["latent"] < 2, "the mean leaves all of the variance"
 
 
 def test_augmentation_treats_a_group_alike() -> None:
