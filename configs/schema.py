@@ -346,6 +346,11 @@ class Config:
         if min(self.devices, self.nodes) < 1:
             raise ValueError("devices and nodes must be at least 1.")
 
+    @property
+    def bf16(self) -> bool:
+        """Whether `precision` computes in bfloat16."""
+        return self.precision.startswith("bf16")
+
 
 def register() -> None:
     """Makes the tree known to Hydra as `schema`, the first entry of configs/config.yaml."""

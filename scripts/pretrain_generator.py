@@ -27,7 +27,7 @@ from stylegan2.weights import EMBEDDED, file_hash, load_generator, read_weights
 def pretrain_generator(config: Config, run: Run) -> Path:
     """Hydra's side: settings, logging and provenance around `train_generator`."""
     settings = config.pretrain
-    if config.precision.startswith("bf16"):
+    if config.bf16:
         settings = replace(settings, precision="bfloat16")
     folder = run.results / "pretrain"
     resume = None if config.resume == "none" else config.resume

@@ -25,12 +25,12 @@ def keyed(run: Run, stage: str, *parts: Any) -> Path:
 
 def generator_path(config: Config) -> Path:
     chosen = config.generator.weights
-    return generators.EMBEDDED if chosen == "embedded" else Path(chosen)
+    return generators.EMBEDDED if chosen == "embedded" else Path(chosen).expanduser()
 
 
 def encoder_path(config: Config) -> Path:
     chosen = config.encoder.weights
-    return e4e.EMBEDDED if chosen == "embedded" else Path(chosen)
+    return e4e.EMBEDDED if chosen == "embedded" else Path(chosen).expanduser()
 
 
 def renderer_path(config: Config, run: Run) -> Path:
@@ -57,12 +57,12 @@ def weight_hashes(config: Config, **more: Path) -> dict[str, str]:
 
 def the_generator(config: Config, run: Run) -> Any:
     """In float32, whatever the precision: what it makes is cached."""
-    return load_generator(config.generator.weights, run.device)
+    return load_generator(generator_path(config), run.device)
 
 
 def in_precision(generator: Any, config: Config) -> Any:
     """The same generator, computing in what precision= says: for pictures that are looked at, and for losses."""
-    generator.compute_in(torch.bfloat16 if config.precision.startswith("bf16") else None)
+    generator.compute_in(torch.bfloat16 if config.bf16 else None)
     return generator
 
 
@@ -91,7 +91,7 @@ def with_encoder_of(config: Config, model: TrajectoryPredictor) -> TrajectoryPre
 
 
 def the_encoder(config: Config, run: Run) -> Any:
-    return e4e.load_encoder(config.encoder.weights, run.device)
+    return e4e.load_encoder(encoder_path(config), run.device)
 
 
 def the_teacher(run: Run) -> Perceptual:
