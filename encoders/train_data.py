@@ -43,6 +43,11 @@ def latent_scale(codes_NLD: Tensor) -> Tensor:
     return codes_NLD.var(0).mean()
 
 
+def whole_groups(batch: int, share: float, group: int) -> int:
+    """How many groups make up about `share` of a batch."""
+    return min(round(batch * share / group), batch // group)
+
+
 class PairBatches:
     """Batches of images with codes: `share` of a batch are whole groups, the others single images.
 
@@ -64,7 +69,7 @@ class PairBatches:
     ):
         self.singles, self.groups, self.group, self.batch = singles, groups, group, batch
         self.held, self.side, self.rng, self.device = held, side, rng, device
-        self.n_groups = round(batch * share / group) if groups else 0
+        self.n_groups = whole_groups(batch, share, group) if groups else 0
         self.scale = latent_scale(singles.codes(np.arange(min(2000, len(singles))))).to(device)
 
     def __call__(self, step: int) -> Batch:
@@ -112,7 +117,7 @@ class LivePairs:
     ):
         self.generator, self.directions, self.group, self.batch = generator, directions_ALD, group, batch
         self.held, self.side, self.seed = held, side, seed
-        self.n_groups = round(batch * share / group)
+        self.n_groups = whole_groups(batch, share, group)
         self.scale = latent_scale(draw_codes(generator, 2000, np.random.default_rng([seed, 1])))
 
     def __call__(self, step: int) -> Batch:

@@ -123,8 +123,9 @@ def _data(
         pairs = PairBatches(singles, groups, GROUP, batch, share, held, side, rng, device)
         return pairs, pairs.validate, f"{len(singles)} images and {len(groups or [])} in groups"
     if settings.source == "live":
-        directions = torch.from_numpy(load_viseme_basis().directions).to(device)
-        live = LivePairs(generator, directions, GROUP, batch, settings.group_share, held, side, config.seed)
+        share = settings.group_share
+        directions = _directions(generator) if share else torch.empty(0)
+        live = LivePairs(generator, directions, GROUP, batch, share, held, side, config.seed)
         return live, live.validate, "people drawn at every step"
     if settings.source == "photos" and settings.images:
         train, test = photographs(Path(settings.images).expanduser(), side, batch, held, config.seed, device)
@@ -151,15 +152,26 @@ def _pairs(config: Config, run: Run, generator: Generator) -> tuple[FolderPairs,
         _make(singles, config.pairs.count, lambda n: draw_codes(generator, n, rng), generator)
     if not config.pairs.groups:
         return FolderPairs(singles), None
-    basis = load_viseme_basis()
+    directions = _directions(generator)
     groups = keyed(run, "groups", made_by, file_hash(VISEMES), config.pairs.groups, config.seed)
-    rng, directions = np.random.default_rng([config.seed, 1]), torch.from_numpy(basis.directions)
+    rng = np.random.default_rng([config.seed, 1])
 
     def expressions(n: int) -> torch.Tensor:
         return torch.cat(list(draw_expressions(generator, directions, n // GROUP, GROUP, rng)))
 
     _make(groups, config.pairs.groups * GROUP, expressions, generator)
     return FolderPairs(singles), FolderPairs(groups)
+
+
+def _directions(generator: Generator) -> torch.Tensor:
+    """(A, L, D): the viseme basis, whose expressions the groups show."""
+    directions = torch.from_numpy(load_viseme_basis().directions).to(generator.w_avg.device)
+    if directions.shape[1:] != (generator.num_rows, generator.w_dim):
+        raise WeightsError(
+            f"The viseme basis has {directions.shape[1]} rows of W+ and generator.weights {generator.num_rows}: train "
+            "without groups of expressions (pairs.groups=0 encoder_train.group_share=0)."
+        )
+    return directions
 
 
 def _make(folder: Path, count: int, draw: Callable[[int], torch.Tensor], generator: Generator) -> None:

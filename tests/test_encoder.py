@@ -20,7 +20,7 @@ from encoders.geometry import aperture
 from encoders.invert import InversionConfig, Judges, invert_frames, person_offset
 from encoders.landmark_net import LandmarkNet, shifted
 from encoders.train import EncoderTrainConfig, EncoderTrainer, train_encoder
-from encoders.train_data import LivePairs, PairBatches, augment
+from encoders.train_data import LivePairs, PairBatches, augment, whole_groups
 from encoders.train_judges import ImageJudges
 from stylegan2.generator import StyleGAN2
 from stylegan2.images import to_tensor, to_uint8
@@ -123,6 +123,11 @@ def test_live_pairs_are_new_at_every_step_and_repeat_at_the_same(generator: Styl
     encoder = CompactE4E(TINY, draw_codes(generator, 2000, np.random.default_rng(0)).mean((0, 1)))
     torch.nn.init.zeros_(list(encoder.base.parameters())[-2])
     assert 0.4 < live.validate(encoder)["latent"] < 2, "the mean leaves all of the variance"
+
+
+def test_groups_fit_into_a_batch() -> None:
+    assert [whole_groups(64, 0.5, 6), whole_groups(8, 0.5, 6), whole_groups(9, 1.0, 6)] == [5, 1, 1]
+    assert whole_groups(4, 1.0, 6) == whole_groups(64, 0.0, 6) == 0
 
 
 def test_augmentation_treats_a_group_alike() -> None:
