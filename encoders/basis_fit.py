@@ -123,7 +123,7 @@ def point_weights() -> Tensor:
 
 def change_mask(points_N682: Tensor, iod_N: Tensor, side: int, blink_N: Tensor) -> Tensor:
     """Where the picture must stay, [N, 1, side, side] in [0, 1]: outside mouth and jaw, outside the eyes if they blink."""
-    grid = (torch.arange(side) + 0.5) * (256 / side)
+    grid = (torch.arange(side, device=points_N682.device) + 0.5) * (256 / side)
     y, x = grid[None, :, None], grid[None, None, :]
 
     def blob(centre_N2: Tensor, width: float, height: float) -> Tensor:
@@ -195,12 +195,12 @@ def fit_basis(
     moving.requires_grad_(True)
     optimiser = torch.optim.Adam([moving], lr=config.lr, betas=(0.9, 0.99))
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, config.steps, eta_min=0.1 * config.lr)
-    fixed, weights = axis_targets(), point_weights()
+    fixed, weights = axis_targets().to(people.device), point_weights().to(people.device)
     press, blink = FITTED.index("press"), FITTED.index("blink")
     mouth = [FITTED.index(axis) for axis in MOUTH_AXES if axis in config.axes]
     for _ in range(config.steps):
         w = people[torch.randint(len(people), (config.batch,), generator=random)]
-        a = random_amplitudes(config.batch, config.axes, random)
+        a = random_amplitudes(config.batch, config.axes, random).to(people.device)
         with torch.no_grad():
             neutral = generator.synthesis(w)
             points = landmarks(neutral)
@@ -241,12 +241,12 @@ def calibrated(
     neutral = landmarks(generator.synthesis(people))
     iod = (neutral[:, 42:48].mean(1) - neutral[:, 36:42].mean(1)).norm(dim=1)
     factors = torch.ones(len(FITTED))
-    for k, target in enumerate(axis_targets()[:, 48:68]):
+    for k, target in enumerate(axis_targets()[:, 48:68].to(people.device)):
         if target.any() and FITTED[k] in config.axes:
             moved = (landmarks(generator.synthesis(people + directions_ALD[k])) - neutral)[:, 48:68]
             reach = ((moved / iod[:, None, None]).mean(0) * target).sum() / target.square().sum()
             factors[k] = (1 / reach.clamp(min=0.01)).clamp(1, 2)
-    return directions_ALD * factors[:, None, None]
+    return directions_ALD * factors[:, None, None].to(directions_ALD)
 
 
 def draw_expressions(
