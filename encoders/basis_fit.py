@@ -240,13 +240,13 @@ def calibrated(
     people = choose_people(generator, landmarks, replace(config, people=48, seed=config.seed + 1))[:16]
     neutral = landmarks(generator.synthesis(people))
     iod = (neutral[:, 42:48].mean(1) - neutral[:, 36:42].mean(1)).norm(dim=1)
-    factors = torch.ones(len(FITTED))
+    factors = torch.ones(len(FITTED), device=people.device)
     for k, target in enumerate(axis_targets()[:, 48:68].to(people.device)):
         if target.any() and FITTED[k] in config.axes:
             moved = (landmarks(generator.synthesis(people + directions_ALD[k])) - neutral)[:, 48:68]
             reach = ((moved / iod[:, None, None]).mean(0) * target).sum() / target.square().sum()
             factors[k] = (1 / reach.clamp(min=0.01)).clamp(1, 2)
-    return directions_ALD * factors[:, None, None].to(directions_ALD)
+    return directions_ALD * factors[:, None, None]
 
 
 def draw_expressions(
