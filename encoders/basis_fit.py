@@ -33,6 +33,8 @@ UPPER_OUTER, LOWER_OUTER = (50, 51, 52), (58, 57, 56)
 UPPER_INNER, LOWER_INNER = (61, 62, 63), (67, 66, 65)
 LEFT_CORNER, RIGHT_CORNER = (48, 60), (54, 64)
 CHIN = (6, 7, 8, 9, 10)
+# How much longer than fitted an axis may become (see `calibrated`); "wide" still is the same person at five times.
+LONGEST = {"open": 2.0, "wide": 5.2, "round": 2.0}
 UPPER_LIDS, LOWER_LIDS = (37, 38, 43, 44), (41, 40, 47, 46)
 
 
@@ -231,7 +233,7 @@ def fit_basis(
 def calibrated(
     generator: Generator, landmarks: nn.Module, directions_ALD: Tensor, config: BasisConfig
 ) -> Tensor:
-    """Directions scaled so that weight 1 reaches the target on average, at most doubled.
+    """Directions scaled so that weight 1 reaches the target on average, at most by LONGEST.
 
     The penalties hold every axis short of its target. Reach of an axis is <moved, T> / <T, T> over the mouth's
     points, measured by the landmark network on other people than the fit's. Press and blink, whose targets vanish
@@ -245,7 +247,7 @@ def calibrated(
         if target.any() and FITTED[k] in config.axes:
             moved = (landmarks(generator.synthesis(people + directions_ALD[k])) - neutral)[:, 48:68]
             reach = ((moved / iod[:, None, None]).mean(0) * target).sum() / target.square().sum()
-            factors[k] = (1 / reach.clamp(min=0.01)).clamp(1, 2)
+            factors[k] = (1 / reach.clamp(min=0.01)).clamp(1, LONGEST[FITTED[k]])
     return directions_ALD * factors[:, None, None]
 
 
