@@ -42,11 +42,11 @@ UPPER_LIDS, LOWER_LIDS = (37, 38, 43, 44), (41, 40, 47, 46)
 class BasisConfig:
     """rows: first and last W+ row that move; people are sampled at psi, the least frontal and the open-mouthed left out.
 
-    axes: those of FITTED that are fitted; the others stay those of the embedded basis.
+    axes: those that are made anew; the others stay those of the embedded basis.
     """
 
     rows: tuple[int, int] = (3, 7)
-    axes: tuple[str, ...] = FITTED
+    axes: tuple[str, ...] = AXES
     steps: int = 300
     batch: int = 3
     lr: float = 0.01
@@ -58,8 +58,8 @@ class BasisConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not self.axes or not set(self.axes) <= set(FITTED):
-            raise ValueError(f"basis.axes is {list(self.axes)}; it may hold {', '.join(FITTED)}")
+        if not self.axes or not set(self.axes) <= set(AXES):
+            raise ValueError(f"basis.axes is {list(self.axes)}; it may hold {', '.join(AXES)}")
 
 
 def axis_targets() -> Tensor:
@@ -175,7 +175,7 @@ def start_directions(basis_ALD: Tensor, lids_LD: Tensor, config: BasisConfig) ->
     landmarks of open eyes show no way to shut them); axes that are not fitted start and stay as in basis_ALD."""
     first, last = config.rows
     moving = basis_ALD[: len(FITTED), first : last + 1].clone()
-    for axis in config.axes:
+    for axis in set(config.axes) & set(FITTED):
         moving[FITTED.index(axis)] = lids_LD[first : last + 1] if axis == "blink" else 0
     return moving
 

@@ -225,7 +225,7 @@ def test_axes_that_are_not_fitted_stay_as_they_were(generator: StyleGAN2) -> Non
     for k, axis in enumerate(FITTED):
         assert torch.equal(fitted[k, 3:7], known[k, 3:7]) == (axis not in config.axes)
     with pytest.raises(ValueError, match="it may hold open"):
-        BasisConfig(axes=("yaw",))
+        BasisConfig(axes=("jaw",))
 
 
 def test_targets_open_the_mouth_by_a_third_of_the_eye_distance() -> None:
