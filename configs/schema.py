@@ -167,10 +167,11 @@ class MetricsConfig:
     the Inception weights are there. legacy: old definitions too (metrics/legacy.py).
     sync: the public SyncNet ("syncnet", LSE-C and LSE-D), our network ("own", under its own name), "none", or "auto":
     the public one where its weights are, else ours. sync_weights: of ours, "embedded" or a file of train_sync.py.
+    controls: score all control rows beside the method, or only those that its own figures need (metrics/rows.py).
 
     Of predictions= and references= only: crop, what the image measures see (metrics/pairs.py); nets, the trunks of
     LPIPS, or of ST-LPIPS under its own name where LPIPS's weights are absent; batch, frames that the networks see at
-    once; controls: score ground_truth, static and shift_5 beside the method.
+    once. There the controls are ground_truth, static and shift_5, and none is needed.
     """
 
     clips: int = 4

@@ -35,6 +35,7 @@ CONTROLS = (
     "wrong_audio",
     "shift_5",
 )
+REFERENCES = ("ground_truth", "inversion", "static")  # what FID and lip_gain of any row are measured against
 ROWS = (
     *CONTROLS,
     "ridge",

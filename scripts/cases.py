@@ -19,7 +19,15 @@ from encoders.clips import FrameClip, LatentClip
 from metrics.evaluate import Evaluation
 from metrics.gather import ClipScore
 from metrics.ridge import MelRidge, score_curve
-from metrics.rows import EnergyRidge, delayed, log_energy, mean_trajectory, static_frames
+from metrics.rows import (
+    CONTROLS,
+    REFERENCES,
+    EnergyRidge,
+    delayed,
+    log_energy,
+    mean_trajectory,
+    static_frames,
+)
 from scripts.runtime import RunError
 from stylegan2.render import render
 from trajectory.predict import TrajectoryPredictor, predict
@@ -47,7 +55,10 @@ class Case:
 
 @dataclass(frozen=True)
 class Tools:
-    """Networks and fitted controls, the same for all cases. adapted, ridge: of the tuned face, where there are any."""
+    """Networks and fitted controls, the same for all cases. adapted, ridge: of the tuned face, where there are any.
+
+    controls: score all of them, or only REFERENCES.
+    """
 
     generator: Any
     tuned: Any | None
@@ -56,6 +67,7 @@ class Tools:
     energy: EnergyRidge
     every: int
     evaluation: Evaluation
+    controls: bool = True
     adapted: TrajectoryPredictor | None = None
     ridge: MelRidge | None = None
 
@@ -108,12 +120,14 @@ def score_case(case: Case, tools: Tools) -> tuple[list[ClipScore], Kept | None]:
         makers["wrong_audio"] = lambda: shown(spoken(model, other, case.w_ref, total))
     if adapted is not None:
         makers["stage1_base"] = lambda: shown(spoken(tools.model, sound, case.w_ref, total))
-    scores = [score(row, make()) for row, make in makers.items()]
+    left_out = set() if tools.controls else set(CONTROLS) - set(REFERENCES)
+    scores = [score(row, make()) for row, make in makers.items() if row not in left_out]
     if case.full and tools.ridge is not None:
         scores.append(score_curve("ridge", clip, tools.ridge(sound, total), case.start, case.split))
     best = "stage1_only"
     if case.full and tools.tuned is not None:
-        scores.append(score("pti_truth", shown(latents_TLD, tools.tuned), "tuned"))
+        if "pti_truth" not in left_out:
+            scores.append(score("pti_truth", shown(latents_TLD, tools.tuned), "tuned"))
         best, made = "full", list(shown(predicted_TLD, tools.tuned))
         scores.append(score("full", made, "tuned"))
     if not case.keep:

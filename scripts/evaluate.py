@@ -243,6 +243,7 @@ def _start_worker(
         adapted=None if personal[2] is None else load_stage1_for(personal[2], checkpoint, config, run),
         every=every,
         evaluation=evaluation,
+        controls=config.metrics.controls,
     )
 
 

@@ -1,6 +1,7 @@
 """Every stage in one process on tiny clips of synthetic faces: from videos in a folder to a playable mp4 and a report."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from encoders.clips import LatentClip, read_manifest
 from encoders.video import iter_frames, probe, read_audio
 from metrics.report import ROW_KEYS
 from scripts import runtime
+from scripts.evaluate import evaluate
 from scripts.generate import generate
 from scripts.invert_frames import invert_frames
 from scripts.run_pipeline import run_pipeline
@@ -89,6 +91,23 @@ def test_report_has_every_column(finished):
     assert all(len(value) == 64 for value in report["weights"].values())
     assert report["tuned_on"]["frames_before"] < FRAMES  # the frames that were tuned on are not scored
     assert truth["n_frames"] == FRAMES - report["tuned_on"]["frames_before"]
+
+
+def test_without_controls_the_method_has_the_same_figures(finished):
+    """lip_gain and FID included: what they are measured against stays."""
+    config, run, path = finished
+    whole = {(row["name"], row["split"]): row for row in json.loads(path.read_text())["rows"]}
+    few = replace(run, results=run.results.parent / "few")
+    few.results.joinpath("evaluate").mkdir(parents=True)
+    config = replace(config, metrics=replace(config.metrics, controls=False))
+    stages = {
+        "stage1": replace(config.stage1, name=run.results.name),
+        "stage2": replace(config.stage2, name=run.results.name),
+    }
+    rows = json.loads(evaluate(replace(config, **stages), few).read_text())["rows"]
+    assert {row["name"] for row in rows} == {"ground_truth", "inversion", "static", "stage1_only", "full"}
+    for row in rows:
+        assert row == whole[row["name"], row["split"]]
 
 
 def test_generate_writes_a_playable_video_with_sound(finished, arguments, tmp_path, clip_folder, speech):
