@@ -50,10 +50,10 @@ def evaluate_clips(config: Config, run: Run) -> Path:
     config = replace(config, stage1=replace(config.stage1, weights=str(checkpoint)), photo=None, clip=None)
     clips: list[dict[str, Any]] = []
     failed: dict[str, str] = {}
-    for name in speakers:
+    for number, name in enumerate(speakers, 1):
         one = replace(config, target=replace(config.target, speaker=name))
         folder = run.results / "clips" / name.replace("/", "_")
-        run.say(f"--- {name} ({len(clips) + len(failed) + 1} of {len(speakers)})")
+        run.say(f"--- {name} ({number} of {len(speakers)})")
         try:
             report = _finished(folder, one) or read_report(evaluate(one, replace(run, results=folder)))
         except USER_ERRORS as error:
