@@ -33,9 +33,9 @@ UPPER_OUTER, LOWER_OUTER = (50, 51, 52), (58, 57, 56)
 UPPER_INNER, LOWER_INNER = (61, 62, 63), (67, 66, 65)
 LEFT_CORNER, RIGHT_CORNER = (48, 60), (54, 64)
 CHIN = (6, 7, 8, 9, 10)
+UPPER_LIDS, LOWER_LIDS = (37, 38, 43, 44), (41, 40, 47, 46)
 # How much longer than fitted an axis may become (see `calibrated`); "wide" still is the same person at five times.
 LONGEST = {"open": 2.0, "wide": 5.2, "round": 2.0}
-UPPER_LIDS, LOWER_LIDS = (37, 38, 43, 44), (41, 40, 47, 46)
 
 
 @dataclass
@@ -170,13 +170,16 @@ def random_amplitudes(n: int, axes: tuple[str, ...], random: torch.Generator) ->
     return a
 
 
-def start_directions(basis_ALD: Tensor, lids_LD: Tensor, config: BasisConfig) -> Tensor:
-    """The moving rows of the fitted axes, [A, rows, D]: zero for the mouth's, lids_LD for the blink (from nothing, the
-    landmarks of open eyes show no way to shut them); axes that are not fitted start and stay as in basis_ALD."""
+def start_directions(basis_ALD: Tensor, config: BasisConfig) -> Tensor:
+    """The moving rows of the fitted axes, [A, rows, D]: zero for the mouth's axes that are fitted, else as in basis_ALD.
+
+    The blink starts from what is there (from nothing, the landmarks of open eyes show no way to shut them).
+    """
     first, last = config.rows
     moving = basis_ALD[: len(FITTED), first : last + 1].clone()
-    for axis in set(config.axes) & set(FITTED):
-        moving[FITTED.index(axis)] = lids_LD[first : last + 1] if axis == "blink" else 0
+    for axis in MOUTH_AXES:
+        if axis in config.axes:
+            moving[FITTED.index(axis)] = 0
     return moving
 
 
@@ -233,7 +236,7 @@ def fit_basis(
 def calibrated(
     generator: Generator, landmarks: nn.Module, directions_ALD: Tensor, config: BasisConfig
 ) -> Tensor:
-    """Directions scaled so that weight 1 reaches the target on average, at most by LONGEST.
+    """Directions scaled so that weight 1 reaches the target on average, made at most LONGEST times as long.
 
     The penalties hold every axis short of its target. Reach of an axis is <moved, T> / <T, T> over the mouth's
     points, measured by the landmark network on other people than the fit's. Press and blink, whose targets vanish

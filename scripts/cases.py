@@ -116,8 +116,10 @@ def score_case(case: Case, tools: Tools) -> tuple[list[ClipScore], Kept | None]:
         "stage1_only": lambda: made,
     }
     if case.wrong is not None:
-        other = Waveform(FrameClip.load(case.wrong).waveform)
-        makers["wrong_audio"] = lambda: shown(spoken(model, other, case.w_ref, total))
+        wrong = case.wrong
+        makers["wrong_audio"] = lambda: shown(
+            spoken(model, Waveform(FrameClip.load(wrong).waveform), case.w_ref, total)
+        )
     if adapted is not None:
         makers["stage1_base"] = lambda: shown(spoken(tools.model, sound, case.w_ref, total))
     left_out = set() if tools.controls else set(CONTROLS) - set(REFERENCES)

@@ -68,7 +68,7 @@ def fit_visemes(config: Config, run: Run) -> Path:
                 found = scaled_to_reach(found, axis, generator, net, people)
                 directions[AXES.index(axis)] = torch.from_numpy(found)
         if any(axis in FITTED for axis in settings.axes):
-            moving = start_directions(directions, directions[AXES.index("blink")], settings)
+            moving = start_directions(directions, settings)
             for losses in track(fit_basis(generator, net, moving, settings), "basis", settings.steps):
                 run.fabric.log_dict({f"train/loss/{name}": value for name, value in losses.items()})
             fitted = calibrated(generator, net, in_all_rows(moving, generator, settings), settings)

@@ -201,7 +201,8 @@ def test_basis_fit_moves_only_its_rows(generator: StyleGAN2) -> None:
     net.mean.copy_(256 * torch.rand(68, 2))
     config = BasisConfig(rows=(3, 6), steps=3, batch=2, people=12)
     known = torch.randn(len(AXES), 8, 16)
-    moving = start_directions(known, torch.full((8, 16), 0.1), config)
+    known[AXES.index("blink")] = 0.1
+    moving = start_directions(known, config)
     losses = list(fit_basis(generator, net, moving, config))
     assert len(losses) == 3 and all(np.isfinite(list(loss.values())).all() for loss in losses)
     directions = in_all_rows(moving, generator, config)
@@ -218,7 +219,8 @@ def test_axes_that_are_not_fitted_stay_as_they_were(generator: StyleGAN2) -> Non
     net.mean.copy_(256 * torch.rand(68, 2))
     known, lids = torch.randn(len(AXES), 8, 16), torch.full((8, 16), 0.1)
     config = BasisConfig(rows=(3, 6), steps=2, batch=2, people=12, axes=("wide", "blink"))
-    moving = start_directions(known, lids, config)
+    known[AXES.index("blink")] = lids
+    moving = start_directions(known, config)
     assert not moving[FITTED.index("wide")].any() and torch.equal(moving[FITTED.index("blink")], lids[3:7])
     list(fit_basis(generator, net, moving, config))
     fitted = calibrated(generator, net, in_all_rows(moving, generator, config), config)
