@@ -221,10 +221,14 @@ class CheckConfig:
 
 @dataclass
 class TablesConfig:
-    """Result files of reproduce_tables.py; None: results/tcd_timit/report.json and results/grid/report.json."""
+    """Result files of reproduce_tables.py; None: results/tcd_timit/report.json and results/grid/report.json.
+
+    ablation: an earlier ablation.json, whose runs stand beside those found under results/.
+    """
 
     tcd_timit: str | None = None
     grid: str | None = None
+    ablation: str | None = None
 
 
 @dataclass

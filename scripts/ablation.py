@@ -3,6 +3,7 @@
 Each experiment gives one row a split: on `tuned` what its own method ends with (its row `full`; `stage1_only` for the
 experiment of that name), on `seen` and `unseen` its row `stage1_only`, since nobody is tuned there. Of several seeds the
 clips' figures are averaged first, so that intervals are over clips and speakers, not over seeds; `seeds` lists each.
+The report keeps what it took from every run (`runs`), so that runs of another day or machine can be added to it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,13 +34,20 @@ EXPERIMENTS = (
 )
 MEASURES = ("psnr", "ssim", "lmd", "lmd_mouth", "lip_gain", "mouth_corr", "closure_recall", "perceptual")
 SEEDED = ("lmd", "lmd_mouth", "mouth_corr")  # what `seeds` lists
+# of every run, beside its clips
+KEPT = ("weights", "perceptual_net", "perceptual_size", "data", "tuned_on", "code")
+OWN_WEIGHTS = ("trajectory", "tuned")  # what runs of one ablation differ in
 
-Runs = dict[str, dict[int, dict[str, Any]]]  # experiment -> seed -> report
+Run = dict[str, Any]
+Runs = dict[str, dict[int, Run]]  # experiment -> seed -> what is kept of its report
 
 
-def ablation_runs(results: Path) -> Runs:
-    """Every results/ablation_*/report.json. Raises ReportError for a damaged one, or for runs on different clips."""
-    runs: Runs = {}
+def ablation_runs(results: Path, earlier: Path | None = None) -> Runs:
+    """Every results/ablation_*/report.json, and the runs of an earlier ablation.json for what was not run here.
+
+    Raises ReportError for a damaged one, or for runs that were scored on different clips or with different weights.
+    """
+    runs = _earlier_runs(earlier) if earlier else {}
     for path in sorted(results.glob("ablation_*/report.json")):
         report = read_report(path)
         config = report.get("config", {})
@@ -48,17 +56,15 @@ def ablation_runs(results: Path) -> Runs:
             raise ReportError(
                 f"{path} is of no experiment of configs/experiment/ablation: make it again or move it away"
             )
-        runs.setdefault(named, {})[int(config.get("seed", 0))] = report
-    scored = {
-        frozenset((c["clip"], c["split"]) for c in report["clips"] if c["row"] == "static")
-        for seeds in runs.values()
-        for report in seeds.values()
-    }
-    if len(scored) > 1:
-        raise ReportError(
-            f"the ablation_* runs under {results} were scored on different clips: give all the same corpus and metrics"
-        )
-    return {name: runs[name] for name in EXPERIMENTS if name in runs}
+        runs.setdefault(named, {})[int(config.get("seed", 0))] = _kept(report, named)
+    every = [run for seeds in runs.values() for run in seeds.values()]
+    for what, seen in (("clips", _clips_of), ("weights", _weights_of)):
+        if len({seen(run) for run in every}) > 1:
+            raise ReportError(
+                f"the ablation_* runs under {results}{f' and {earlier}' if earlier else ''} were scored with different "
+                f"{what}: give all the same corpus, metrics and weights"
+            )
+    return {name: dict(sorted(runs[name].items())) for name in EXPERIMENTS if name in runs}
 
 
 def gather(runs: Runs, path: Path, **provenance: Any) -> dict[str, Any]:
@@ -73,12 +79,11 @@ def gather(runs: Runs, path: Path, **provenance: Any) -> dict[str, Any]:
             scores += _mean_scores(reports, control, split, control)
     rows = sorted(summarise(scores), key=lambda row: SPLITS.index(row["split"]))
     first = reports[0]
-    weights = {k: v for k, v in first["weights"].items() if k not in ("trajectory", "tuned")}  # these differ
     return write_report(
         path,
         rows,
-        weights,
-        sum(_seconds(report) for seeds in runs.values() for report in seeds.values()),
+        _shared_weights(first),
+        sum(run["seconds"] for seeds in runs.values() for run in seeds.values()),
         scores,
         bases=["full"] if "full" in runs else [],
         perceptual_net=first.get("perceptual_net"),
@@ -86,6 +91,13 @@ def gather(runs: Runs, path: Path, **provenance: Any) -> dict[str, Any]:
         data=first.get("data"),
         tuned_on=first.get("tuned_on"),
         seeds=_by_seed(runs),
+        runs={
+            name: {
+                seed: run if name == next(iter(runs)) else _without_controls(run)
+                for seed, run in seeds.items()
+            }
+            for name, seeds in runs.items()
+        },
         code=first.get("code"),
         **provenance,
     )
@@ -111,6 +123,39 @@ def ablation_table(report: Mapping[str, Any]) -> tuple[list[str], list[list[str]
         "Brackets: 95 % of bootstrap means over clips",
     ]
     return header, lines, notes
+
+
+def _kept(report: Mapping[str, Any], name: str) -> Run:
+    """What the gathered report needs of one run: its method's clips, the controls, and where they come from."""
+    clips = [
+        record
+        for record in report["clips"]
+        if record["row"] in (*CONTROLS, "stage1_only") or record["row"] == _row(name, record["split"])
+    ]
+    return {"clips": clips, "seconds": _seconds(report)} | {key: report.get(key) for key in KEPT}
+
+
+def _earlier_runs(path: Path) -> Runs:
+    runs = read_report(path).get("runs")
+    if not isinstance(runs, Mapping):
+        raise ReportError(f"{path} does not list its runs: give an ablation.json of reproduce_tables.py")
+    return {name: {int(seed): dict(run) for seed, run in seeds.items()} for name, seeds in runs.items()}
+
+
+def _clips_of(run: Run) -> frozenset[tuple[str, str]]:
+    return frozenset((c["clip"], c["split"]) for c in run["clips"] if c["row"] not in CONTROLS)
+
+
+def _weights_of(run: Run) -> frozenset[tuple[str, str]]:
+    return frozenset(_shared_weights(run).items())
+
+
+def _shared_weights(run: Run) -> dict[str, str]:
+    return {name: digest for name, digest in run["weights"].items() if name not in OWN_WEIGHTS}
+
+
+def _without_controls(run: Run) -> Run:
+    return run | {"clips": [record for record in run["clips"] if record["row"] not in CONTROLS]}
 
 
 def _row(experiment: str, split: str) -> str:
@@ -151,11 +196,11 @@ def _by_seed(runs: Runs) -> dict[str, dict[str, dict[str, dict[str, float | None
     return {
         name: {
             str(seed): {
-                row["split"]: {key: row.get(key) for key in SEEDED}
-                for row in report["rows"]
-                if row["name"] == _row(name, row["split"])
+                split: {key: mean_over([c["figures"].get(key) for c in mine]) for key in SEEDED}
+                for split in SPLITS
+                if (mine := [c for c in run["clips"] if (c["row"], c["split"]) == (_row(name, split), split)])
             }
-            for seed, report in seeds.items()
+            for seed, run in seeds.items()
         }
         for name, seeds in runs.items()
     }

@@ -1,11 +1,12 @@
-"""python scripts/reproduce_tables.py [tables.tcd_timit=report.json] [tables.grid=report.json] [output=DIR]
+"""python scripts/reproduce_tables.py [tables.tcd_timit=report.json] [tables.grid=report.json]
+[tables.ablation=ablation.json] [output=DIR]
 
 The paper's Table 1 and its ablation with the published numbers beside ours, as Markdown, CSV and LaTeX, from result
 files of evaluate.py; and the same measures on the embedded corpus, with our numbers only. A data set without a result
 file says `not reproduced: data or weights missing`. By default results/tcd_timit/report.json and
 results/grid/report.json are looked for (experiment=paper_tcd_timit and experiment=paper_grid write them). The ablation on
 the embedded corpus (results/ablation_*/report.json, else docs/results/ablation.json) becomes a table of its own, with
-intervals, and one report, ablation.json.
+intervals, and one report, ablation.json; given to tables.ablation later, it lends its runs to those made since.
 """
 
 import csv
@@ -40,7 +41,7 @@ def reproduce_tables(config: Config, run: Run) -> Path:
         "ablation": ablation(reports["tcd_timit"], variants(config, run)),
         "embedded": embedded(embedded_reports(config, run)),
     }
-    if (gathered := embedded_ablation(folder, run)) is not None:
+    if (gathered := embedded_ablation(config, folder, run)) is not None:
         tables["ablation_embedded"] = ablation_table(gathered)
     for name, (header, lines, notes) in tables.items():
         write_table(folder / name, header, lines, notes)
@@ -83,9 +84,10 @@ def embedded_reports(config: Config, run: Run) -> dict[str, dict[str, Any]]:
     return found
 
 
-def embedded_ablation(folder: Path, run: Run) -> dict[str, Any] | None:
+def embedded_ablation(config: Config, folder: Path, run: Run) -> dict[str, Any] | None:
     """The ablation's runs gathered in folder/ablation.json, or else the committed report, or None."""
-    if runs := ablation_runs(run.results.parent):
+    earlier = Path(config.tables.ablation).expanduser() if config.tables.ablation else None
+    if runs := ablation_runs(run.results.parent, earlier):
         return gather(runs, folder / "ablation.json", command=sys.argv)
     committed = ROOT / "docs" / "results" / "ablation.json"
     return read_report(committed) if committed.is_file() else None

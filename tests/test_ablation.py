@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -120,9 +121,9 @@ def run(results: Path, name: str, seed: int, mouth: float, clips: int = 3) -> No
     )
 
 
-def tables(folder: Path) -> int:
+def tables(folder: Path, *more: str) -> int:
     places = [f"output={folder / 'tables'}", f"results_dir={folder / 'results'}"]
-    return runtime.attempt(reproduce_tables, compose(places))
+    return runtime.attempt(reproduce_tables, compose([*places, *more]))
 
 
 def test_runs_are_gathered_with_their_controls(tmp_path):
@@ -160,10 +161,41 @@ def test_runs_are_gathered_with_their_controls(tmp_path):
     assert "Seeds: full 2, no_lpips 1" in (tmp_path / "tables" / "ablation_embedded.md").read_text()
 
 
+def test_runs_of_another_day_join_a_gathered_report(tmp_path):
+    for seed in (0, 1):
+        run(tmp_path / "results", "full", seed, 1.2 + 0.2 * seed)
+    run(tmp_path / "results", "no_lpips", 0, 2.0)
+    assert tables(tmp_path) == 0
+    at_once = json.loads((tmp_path / "tables" / "ablation.json").read_text())
+    for name in ("full_seed0", "no_lpips_seed0"):
+        shutil.rmtree(tmp_path / "results" / f"ablation_{name}")
+    earlier = tmp_path / "earlier.json"
+    (tmp_path / "tables" / "ablation.json").rename(earlier)
+    assert tables(tmp_path, f"tables.ablation={earlier}") == 0
+    later = json.loads((tmp_path / "tables" / "ablation.json").read_text())
+    assert all(later[key] == at_once[key] for key in at_once if key not in ("command", "seconds"))
+    assert later["seconds"] == at_once["seconds"] == 9
+
+
+def test_a_report_that_is_no_gathered_one_is_refused(tmp_path, capsys):
+    run(tmp_path / "results", "full", 0, 1.0)
+    report = tmp_path / "results" / "ablation_full_seed0" / "report.json"
+    assert tables(tmp_path, f"tables.ablation={report}") == 1
+    assert "does not list its runs" in capsys.readouterr().err
+
+
+def test_runs_with_other_weights_are_refused(tmp_path, capsys):
+    for name in ("full", "lstm"):
+        run(tmp_path / "results", name, 0, 1.0)
+    path = tmp_path / "results" / "ablation_lstm_seed0" / "report.json"
+    path.write_text(path.read_text().replace("ab" * 32, "ef" * 32))
+    assert tables(tmp_path) == 1 and "with different weights" in capsys.readouterr().err
+
+
 def test_runs_that_do_not_belong_together_are_refused(tmp_path, capsys):
     run(tmp_path / "results", "full", 0, 1.0)
     run(tmp_path / "results", "lstm", 0, 1.0, clips=2)
-    assert tables(tmp_path) == 1 and "different clips" in capsys.readouterr().err
+    assert tables(tmp_path) == 1 and "with different clips" in capsys.readouterr().err
     path = tmp_path / "results" / "ablation_lstm_seed0" / "report.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"config": {"name": "ablation_gru_seed0"}}))
     assert tables(tmp_path) == 1 and "no experiment" in capsys.readouterr().err
