@@ -64,13 +64,19 @@ def mean_displacement(displacements: Iterable[np.ndarray]) -> np.ndarray:
     m_t = 1/C sum_c d_c[min(t, T_c - 1)]: a clip that has ended counts with its last value, so that every index is
     a mean over all clips and the curve does not jump where a clip ends. displacements: C arrays (T_c, ...).
     """
-    clips = [np.asarray(d) for d in displacements]
-    if not clips or min(len(d) for d in clips) == 0:
-        raise ValueError("the mean displacement needs at least one clip, and a frame in each")
-    total = np.zeros((max(len(d) for d in clips), *clips[0].shape[1:]))
-    for d in clips:
+    total, ended, count = np.zeros(0), np.zeros(0), 0  # ended: the sum of the last values
+    for count, d in enumerate(map(np.asarray, displacements), 1):
+        if not len(d):
+            raise ValueError("the mean displacement needs a frame in each clip")
+        if count == 1:
+            total, ended = np.zeros((0, *d.shape[1:])), np.zeros(d.shape[1:])
+        longer = np.broadcast_to(ended, (max(len(d) - len(total), 0), *d.shape[1:]))
+        total = np.concatenate([total, longer])
         total += _held(d, len(total))
-    return (total / len(clips)).astype(np.float32)
+        ended = ended + d[-1]
+    if not count:
+        raise ValueError("the mean displacement needs at least one clip")
+    return (total / count).astype(np.float32)
 
 
 def mean_trajectory(mean_displacement_T: np.ndarray, num_frames: int) -> np.ndarray:
@@ -126,26 +132,30 @@ class EnergyRidge:
 
 
 def fit_energy(
-    energies: Sequence[np.ndarray], targets: Sequence[np.ndarray], alpha: float = 1.0, context: int = 3
+    energies: Sequence[np.ndarray], targets: Iterable[np.ndarray], alpha: float = 1.0, context: int = 3
 ) -> EnergyRidge:
     """Ridge regression W = (X'X + alpha I)^-1 X'Y on centred X and Y, over all frames of the training clips.
 
-    energies: (T_c,) per clip; targets: displacements (T_c, ...) per clip; context: frames on either side.
+    energies: (T_c,) per clip; targets: displacements (T_c, ...) per clip, of which one is held at a time; context:
+    frames on either side.
     """
-    if not energies or len(energies) != len(targets):
-        raise ValueError(
-            f"expected one target per energy curve and at least one, got {len(energies)}, {len(targets)}"
-        )
+    if not energies:
+        raise ValueError("the energy regression needs at least one clip")
     every = np.concatenate(energies)
     mean, std = float(every.mean()), float(every.std()) or 1.0
-    x = np.concatenate([_windows((e - mean) / std, context) for e in energies])
-    y = np.concatenate([np.asarray(t, dtype=np.float64).reshape(len(t), -1) for t in targets])
-    if len(x) != len(y):
-        raise ValueError(f"energies cover {len(x)} frames, targets {len(y)}")
-    x_mean, y_mean = x.mean(axis=0), y.mean(axis=0)
-    gram = (x - x_mean).T @ (x - x_mean) + alpha * np.eye(x.shape[1])
-    weights = np.linalg.solve(gram, (x - x_mean).T @ (y - y_mean))
-    return EnergyRidge(weights, y_mean - x_mean @ weights, mean, std, context, np.shape(targets[0])[1:])
+    curves = [_windows((e - mean) / std, context) for e in energies]
+    x_mean = np.concatenate(curves).mean(axis=0)
+    gram, shape = alpha * np.eye(len(x_mean)), ()
+    cross, y_sum = np.zeros(0), np.zeros(0)
+    for n, (x, target) in enumerate(zip(curves, targets, strict=True)):
+        if len(x) != len(target):
+            raise ValueError(f"energy covers {len(x)} frames of clip {n}, the target {len(target)}")
+        shape, y = target.shape[1:], np.asarray(target, dtype=np.float64).reshape(len(x), -1)
+        gram += (x - x_mean).T @ (x - x_mean)
+        product = (x - x_mean).T @ y  # centred X alone makes it that of centred Y
+        cross, y_sum = (product, y.sum(axis=0)) if n == 0 else (cross + product, y_sum + y.sum(axis=0))
+    weights = np.linalg.solve(gram, cross)
+    return EnergyRidge(weights, y_sum / len(every) - x_mean @ weights, mean, std, context, shape)
 
 
 def _windows(curve_T: np.ndarray, context: int) -> np.ndarray:

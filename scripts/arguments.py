@@ -25,6 +25,8 @@ PATHS = (
     "stage1.weights",
     "stage1.name",
     "tuned",
+    "adapted",
+    "audio.encoder",
     "pairs.folder",
     "generator.render",
     "metrics.sync_weights",
@@ -33,6 +35,7 @@ PATHS = (
     "encoder_train.identity",
     "tables.tcd_timit",
     "tables.grid",
+    "tables.ablation",
     "pretrain.images",
     "pretrain.teacher",
 )

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice, repeat
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,8 +20,6 @@ from metrics.evaluate import Evaluation
 from metrics.gather import ClipScore
 from metrics.ridge import MelRidge, score_curve
 from metrics.rows import (
-    CONTROLS,
-    REFERENCES,
     EnergyRidge,
     delayed,
     log_energy,
@@ -53,21 +51,26 @@ class Case:
     keep: bool
 
 
+class Controls(NamedTuple):
+    """What the mean_trajectory and energy rows were fitted to: the clips that stage 1 was trained on."""
+
+    mean: np.ndarray
+    energy: EnergyRidge
+
+
 @dataclass(frozen=True)
 class Tools:
     """Networks and fitted controls, the same for all cases. adapted, ridge: of the tuned face, where there are any.
 
-    controls: score all of them, or only REFERENCES.
+    controls: None: of the control rows only metrics.rows.REFERENCES are scored.
     """
 
     generator: Any
     tuned: Any | None
     model: TrajectoryPredictor
-    mean: np.ndarray
-    energy: EnergyRidge
+    controls: Controls | None
     every: int
     evaluation: Evaluation
-    controls: bool = True
     adapted: TrajectoryPredictor | None = None
     ridge: MelRidge | None = None
 
@@ -110,25 +113,26 @@ def score_case(case: Case, tools: Tools) -> tuple[list[ClipScore], Kept | None]:
         "ground_truth": lambda: islice(iter(clip.frames), case.start, None),
         "inversion": lambda: shown(latents_TLD),
         "static": lambda: static_frames(np.asarray(clip.frames[case.ref_index]), total),
-        "mean_trajectory": lambda: shown(case.w_ref + mean_trajectory(tools.mean, total)),
-        "energy": lambda: shown(case.w_ref + tools.energy(log_energy(sound.samples, total))),
-        "shift_5": lambda: (made[t] for t in delayed(np.arange(total))),
         "stage1_only": lambda: made,
     }
-    if case.wrong is not None:
-        wrong = case.wrong
+    if (fitted := tools.controls) is not None:
+        makers |= {
+            "mean_trajectory": lambda: shown(case.w_ref + mean_trajectory(fitted.mean, total)),
+            "energy": lambda: shown(case.w_ref + fitted.energy(log_energy(sound.samples, total))),
+            "shift_5": lambda: (made[t] for t in delayed(np.arange(total))),
+        }
+    if tools.controls and (wrong := case.wrong) is not None:
         makers["wrong_audio"] = lambda: shown(
             spoken(model, Waveform(FrameClip.load(wrong).waveform), case.w_ref, total)
         )
     if adapted is not None:
         makers["stage1_base"] = lambda: shown(spoken(tools.model, sound, case.w_ref, total))
-    left_out = set() if tools.controls else set(CONTROLS) - set(REFERENCES)
-    scores = [score(row, make()) for row, make in makers.items() if row not in left_out]
+    scores = [score(row, make()) for row, make in makers.items()]
     if case.full and tools.ridge is not None:
         scores.append(score_curve("ridge", clip, tools.ridge(sound, total), case.start, case.split))
     best = "stage1_only"
     if case.full and tools.tuned is not None:
-        if "pti_truth" not in left_out:
+        if tools.controls:
             scores.append(score("pti_truth", shown(latents_TLD, tools.tuned), "tuned"))
         best, made = "full", list(shown(predicted_TLD, tools.tuned))
         scores.append(score("full", made, "tuned"))

@@ -8,6 +8,7 @@ first, from the corpus on.
 """
 
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from itertools import zip_longest
@@ -31,20 +32,21 @@ from metrics.gather import ClipScore, Judges
 from metrics.plots import plot_apertures, save_image, side_by_side, strip
 from metrics.report import print_table, write_report, write_tables
 from metrics.ridge import MelRidge, fit_lips
-from metrics.rows import ROWS, SPLITS, EnergyRidge, fit_energy, log_energy, mean_displacement, wrong_audio
-from scripts.cases import Case, Kept, Tools, score_case
+from metrics.rows import ROWS, SPLITS, fit_energy, log_energy, mean_displacement, wrong_audio
+from scripts.cases import Case, Controls, Kept, Tools, score_case
 from scripts.compare import compare
 from scripts.invert_frames import invert_frames, portrait_clip
 from scripts.judges import judge_hashes, the_judges
 from scripts.personal import adapted_on, demand_speech, found_adapted, load_stage1_for
 from scripts.provenance import plain, provenance, stage_seconds
-from scripts.runtime import Run, launch, shown, start
+from scripts.runtime import Run, RunError, launch, shown, start
 from scripts.stages import renderer_path, the_renderer, the_trajectory, weight_hashes
 from scripts.train_stage1 import stage1_run, train_stage1
 from scripts.train_stage2 import Face, the_face, tuned_on
 from tuning.weights import load_tuned
 
 Personal = tuple[Path, str, Path | None]  # tuned generator, hash of its base, stage 1 adapted to the person
+TAUGHT = ("train", "val")  # splits that stage 1 learns from, or is chosen by
 PLOTTED = ("inversion", "energy", "ridge", "stage1_only", "full")
 
 
@@ -122,10 +124,23 @@ def test_cases(config: Config, run: Run, latents: Path, face: Face, adapted: boo
     chosen: list[tuple[ClipEntry, str]] = []
     if only:  # own footage: the rest of the clip that was tuned on
         chosen = [(e, "tuned") for e in entries if e.name == face.clip]
+        if chosen[0][0].split in TAUGHT and not _taught_elsewhere(config):
+            raise RunError(
+                f"Stage 1 has learnt the whole of {face.clip}, the only clip of {speaker}, so it cannot be tested on it: "
+                "give stage1.source=embedded (experiment=own_clip), stage1.weights=FILE or more clips."
+            )
     else:
         for split in ("seen", "unseen"):
             clips = spread([e for e in test if e.split == split], config.metrics.clips)
             chosen += [(e, split) for e in clips]
+        if _taught_elsewhere(config):
+            mine = [e for e in entries if e.split in TAUGHT and e.speaker == speaker and e.name != face.clip]
+            chosen += [(e, "tuned") for e in spread(mine, config.metrics.clips)]
+    if not chosen:
+        raise RunError(
+            f"No clip is left to test: stage 1 has learnt them all but what {speaker}'s generator was tuned on. Give "
+            "data.seen or data.unseen a share, or stage1.source=embedded."
+        )
     others = _wrong([e for e, _ in chosen], entries)
     cases = []
     for (entry, split), other in zip(chosen, others, strict=True):
@@ -147,6 +162,13 @@ def test_cases(config: Config, run: Run, latents: Path, face: Face, adapted: boo
     shown_case = next((i for i, case in enumerate(cases) if case.full), 0)
     cases[shown_case] = replace(cases[shown_case], keep=True)
     return cases
+
+
+def _taught_elsewhere(config: Config) -> bool:
+    """Whether stage 1 has seen none of these clips, whatever their split."""
+    return config.stage1.weights is not None or (
+        config.stage1.source == "embedded" and config.data.kind != "embedded"
+    )
 
 
 def spread(entries: list[ClipEntry], most: int) -> list[ClipEntry]:
@@ -199,7 +221,7 @@ def _score_all(
     # The longest first, so that the last ones, which leave a process idle, are short; `full` is a row more.
     order = sorted(range(len(cases)), key=lambda i: (cases[i].full, lengths[i]), reverse=True)
     cases = [cases[i] for i in order]
-    shared = (config, checkpoint, personal, every, (*_controls(config, run), ridge))
+    shared = (config, checkpoint, personal, every, _controls(config, run), ridge)
     evaluation = Evaluation(judges)
     workers = min(config.workers, len(cases))
     if workers < 2 or run.device.type != "cpu" or judges.inception is not None:
@@ -222,7 +244,8 @@ def _start_worker(
     checkpoint: Path,
     personal: Personal,
     every: int,
-    controls: tuple[np.ndarray, EnergyRidge, MelRidge | None],
+    controls: Controls | None,
+    ridge: MelRidge | None,
     threads: int = 0,
     run: Run | None = None,
     evaluation: Evaluation | None = None,
@@ -237,13 +260,11 @@ def _start_worker(
         generator=generator,
         tuned=load_tuned(personal[0], generator, personal[1]),
         model=the_trajectory(checkpoint, config, run),
-        mean=controls[0],
-        energy=controls[1],
-        ridge=controls[2],
+        controls=controls,
+        ridge=ridge,
         adapted=None if personal[2] is None else load_stage1_for(personal[2], checkpoint, config, run),
         every=every,
         evaluation=evaluation,
-        controls=config.metrics.controls,
     )
 
 
@@ -252,18 +273,23 @@ def _score_one(case: Case) -> tuple[list[ClipScore], Kept | None]:
     return score_case(case, _tools)
 
 
-def _controls(config: Config, run: Run) -> tuple[np.ndarray, EnergyRidge]:
-    """Mean displacement and the energy regression, from the clips that stage 1 was trained on."""
+def _controls(config: Config, run: Run) -> Controls | None:
+    """The clips that stage 1 was trained on pass by one at a time: a real corpus does not fit into memory."""
+    if not config.metrics.controls:
+        return None
     config, run = stage1_run(config, run)
     latents = invert_frames(config, run)
     manifest = read_manifest(latents)
-    displacements, energies = [], []
-    for entry in manifest.ok("train"):
-        codes = LatentClip.load(latents / entry.file)
-        clip = FrameClip.load(run.data / manifest.notes["prepared"] / entry.file)
-        displacements.append(codes.w.astype(np.float32) - codes.w_ref)
-        energies.append(log_energy(clip.waveform, len(clip)))
-    return mean_displacement(displacements), fit_energy(energies, displacements)
+    entries = manifest.ok("train")
+
+    def displacements() -> Iterator[np.ndarray]:
+        for entry in entries:
+            codes = LatentClip.load(latents / entry.file)
+            yield codes.w.astype(np.float32) - codes.w_ref
+
+    clips = (FrameClip.load(run.data / manifest.notes["prepared"] / entry.file) for entry in entries)
+    energies = [log_energy(clip.waveform, len(clip)) for clip in clips]
+    return Controls(mean_displacement(displacements()), fit_energy(energies, displacements()))
 
 
 def _table(evaluation: Evaluation) -> list[dict[str, Any]]:

@@ -29,7 +29,7 @@ from scripts.invert_frames import invert_frames
 from scripts.provenance import plain, provenance, write_json
 from scripts.runtime import USER_ERRORS, Run, RunError, launch, sentence, shown
 from scripts.train_stage1 import train_stage1
-from stylegan2.weights import atomic_path
+from stylegan2.weights import atomic_path, file_hash
 
 SPLIT = "tuned"
 LISTED = ("lmd_mouth", "lip_gain", "mouth_corr", "width_corr", "closure_recall", "psnr", "identity")
@@ -40,7 +40,9 @@ Figures = dict[str, float | None]
 def evaluate_clips(config: Config, run: Run) -> Path:
     """clips.json of every speaker of the folder."""
     checkpoint = train_stage1(config, run)
-    manifest = read_manifest(invert_frames(config, run))
+    latents = invert_frames(config, run)
+    manifest = read_manifest(latents)
+    made_with = {"trajectory": file_hash(checkpoint), "latents": latents.name}
     speakers = list(dict.fromkeys(entry.speaker for entry in manifest.ok()))
     if unknown := [name for name in config.target.controls if name not in speakers]:
         raise RunError(
@@ -55,7 +57,9 @@ def evaluate_clips(config: Config, run: Run) -> Path:
         folder = run.results / "clips" / name.replace("/", "_")
         run.say(f"--- {name} ({number} of {len(speakers)})")
         try:
-            report = _finished(folder, one) or read_report(evaluate(one, replace(run, results=folder)))
+            report = _finished(folder, one, made_with) or read_report(
+                evaluate(one, replace(run, results=folder))
+            )
         except USER_ERRORS as error:
             failed[name] = sentence(error)
             run.say(f"{name} is left out: {failed[name]}")
@@ -73,15 +77,19 @@ def evaluate_clips(config: Config, run: Run) -> Path:
     return path
 
 
-def _finished(folder: Path, config: Config) -> dict[str, Any] | None:
-    """A report of this very config, unless everything is to be made anew."""
+def _finished(folder: Path, config: Config, made_with: Mapping[str, str]) -> dict[str, Any] | None:
+    """A report of this very config, stage 1 and codes, unless everything is to be made anew."""
     if config.resume == "none" or not (folder / "report.json").is_file():
         return None
     try:
         report = read_report(folder / "report.json")
     except ReportError:
         return None
-    same = report.get("config") == json.loads(json.dumps(plain(config)))
+    told = {
+        "trajectory": report["weights"].get("trajectory"),
+        "latents": report.get("data", {}).get("latents"),
+    }
+    same = report.get("config") == json.loads(json.dumps(plain(config))) and told == made_with
     return report if same else None
 
 

@@ -1,7 +1,8 @@
 """Which stage 1 drives a face: the one that was adapted to this person's own clip, or the one of the checkpoint.
 
-train_stage2.py adapts it (adapt=personal); the file lies beside tuned.safetensors and is found by the person's speech,
-their codes, the checkpoint it started from and the settings, as the tuned generator is.
+train_stage2.py adapts it (adapt=personal); the file lies beside tuned.safetensors, in the folder that is found by the
+person's frames and how they were inverted, and is found there by their speech, the checkpoint it started from and the
+settings.
 """
 
 from pathlib import Path
@@ -51,8 +52,10 @@ def adapted_on(own: OwnSpeech, name: str, folder: Path, checkpoint: Path, config
 
 
 def adapted_path(own: OwnSpeech, folder: Path, checkpoint: Path, config: Config) -> Path:
-    """Keyed by all that decides what it becomes."""
-    parts = (own.sound.samples, own.w, own.w_ref, own.opening, own.known)
+    """Keyed by all that decides what it becomes and the folder's name does not say. Codes are not in it: computed again
+    with other threads, or on a GPU, they differ in the last bits."""
+    reference = (config.displacement.reference, config.displacement.reference_seed)
+    parts = (own.sound.samples, own.opening, own.known, reference)
     key = content_hash(file_hash(checkpoint), *parts, config.adapt)[:8]
     return folder / f"adapted-{key}.safetensors"
 

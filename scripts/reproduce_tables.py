@@ -109,7 +109,9 @@ def split_note(dataset: str, report: Mapping[str, Any] | None) -> str | None:
     if report is None:
         return None
     name, test = DATASETS[dataset], TEST_SPEAKERS[dataset]
-    speakers = {clip["speaker"] for clip in report.get("clips", [])}
+    scored = our_row(report) or {}
+    place = (scored.get("name"), scored.get("split"))
+    speakers = {clip["speaker"] for clip in report.get("clips", []) if (clip["row"], clip["split"]) == place}
     if not speakers:
         return f"{name}: the result file does not say which speakers were scored"
     if strangers := sorted(speakers - test):

@@ -17,7 +17,7 @@ import torch
 
 from audio.features import checked_encoder, extract_features
 from audio.waveform import Waveform
-from configs.schema import Config, DataConfig
+from configs.schema import Config, DataConfig, TargetConfig
 from encoders.clips import FrameClip, keyed_fields, read_manifest
 from encoders.geometry import aperture
 from encoders.landmark_net import load_landmark_net
@@ -67,7 +67,9 @@ def train_stage1(config: Config, run: Run) -> Path:
         clips = speech_clips(config, run, latents)
         folder.mkdir(parents=True, exist_ok=True)
         if run.first:
+            _forget(folder, config.resume)
             write_json(folder / "recipe.json", recipe)
+        run.meet()
         _train(config, run, clips, folder)
     checkpoint = folder / "trajectory.safetensors"
     hashes = weight_hashes(config, trajectory=checkpoint)
@@ -80,7 +82,7 @@ def train_stage1(config: Config, run: Run) -> Path:
 def stage1_run(config: Config, run: Run) -> tuple[Config, Run]:
     """Config and run of the stage-1 model: another run's, where config.stage1 says so."""
     if config.stage1.source == "embedded":
-        config = replace(config, data=DataConfig())
+        config = replace(config, data=DataConfig(), target=TargetConfig())
     if (name := config.stage1.name) is not None:
         config = replace(config, name=name)
         run = replace(run, results=run.results.parent / name)
@@ -183,6 +185,16 @@ def _recipe(config: Config, latents: Path) -> dict[str, Any]:
     parts = ("audio", "trajectory", "displacement", "losses", "augment", "windows", "train")
     recipe = {name: keyed_fields(getattr(config, name)) for name in parts}
     return json.loads(json.dumps(recipe | {"data": latents.name}))
+
+
+def _forget(folder: Path, resume: str) -> None:
+    """Removes what an earlier training left: were this one stopped, its files would pass for this one's."""
+    if resume == "auto":
+        return  # of the same recipe
+    for name in ("trajectory.safetensors", "state.pt"):
+        file = folder / name
+        if file.resolve() != Path(resume).expanduser().resolve():
+            file.unlink(missing_ok=True)
 
 
 def _finished(folder: Path, recipe: dict[str, Any]) -> bool:

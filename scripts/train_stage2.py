@@ -33,7 +33,7 @@ from scripts.stages import (
     the_teacher,
     weight_hashes,
 )
-from scripts.train_stage1 import train_stage1
+from scripts.train_stage1 import stage1_run, train_stage1
 from stylegan2.render import render
 from stylegan2.weights import file_hash
 from trajectory.lesson import OwnSpeech, own_speech
@@ -83,13 +83,15 @@ def tuned_on(face: Face, config: Config, run: Run) -> Path:
     run.say(f"tuning the generator on {face.name} ({count} frames, at most {config.tuning.steps} steps)")
     with run.timed("stage2"):
         base = the_renderer(config, run)
-        tuned = tune(base, face.w, face.frames, the_teacher(run), config.tuning, _displacements(config, run))
+        teacher = the_teacher(run)
+        tuned = tune(base, face.w, face.frames, teacher, config.tuning, _displacements(config, run))
         base_hash = file_hash(renderer_path(config, run))
         notes = {
             "face": face.name,
             "clip": face.clip,
             "before": tuned.before,
             "after": tuned.after,
+            "perceptual": teacher.name,
             "synthetic": True,
         }
         save_tuned(path, tuned.generator, base, tuned.pivots, base_hash, notes)
@@ -106,8 +108,10 @@ def tuned_on(face: Face, config: Config, run: Run) -> Path:
 
 def tuned_path(face: Face, config: Config, run: Run) -> Path:
     """Keyed by the frames and by all that decides what they become."""
-    hashes = [file_hash(renderer_path(config, run)), file_hash(encoder_path(config))]
-    key = content_hash(face.frames, config.tuning, config.encoder.inversion, hashes)[:8]
+    made_of = [file_hash(renderer_path(config, run)), file_hash(encoder_path(config)), config.target.share]
+    if config.tuning.response_weight:
+        made_of.append(_moved(config, run).name)
+    key = content_hash(face.frames, config.tuning, config.encoder.inversion, made_of)[:8]
     results = run.results.parent / config.stage2.name if config.stage2.name else run.results
     return results / "stage2" / f"{face.name.replace('/', '_')}-{key}" / "tuned.safetensors"
 
@@ -196,10 +200,15 @@ def _displacements(config: Config, run: Run) -> np.ndarray | None:
     """Offsets that speech makes, for tuning.response_weight (off: none are needed)."""
     if not config.tuning.response_weight:
         return None
-    latents = invert_frames(config, run)
+    latents = _moved(config, run)
     training = read_manifest(latents).ok("train")
     clips = [LatentClip.load(latents / e.file) for e in training[:: max(1, len(training) // 16)]]
     return np.concatenate([clip.w[::8].astype(np.float32) - clip.w_ref for clip in clips])
+
+
+def _moved(config: Config, run: Run) -> Path:
+    """The codes that stage 1 learns from: of one's own clips some frames are scored later and must not be seen here."""
+    return invert_frames(*stage1_run(config, run))
 
 
 def _before_after(face: Face, base: Any, tuned: Tuned) -> np.ndarray:

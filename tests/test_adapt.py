@@ -72,6 +72,18 @@ def test_it_learns_the_person_and_leaves_the_base(base):
     assert not any(p.requires_grad for p in adapted.predictor.parameters())
 
 
+def test_frames_without_a_face_teach_nothing(base):
+    own = talk()
+    known = np.ones(len(own.w), bool)
+    known[20:40] = known[150:155] = False  # in the frames that teach, and in those that choose
+    lost = own.w + 9.0 * ~known[:, None, None]
+    one, other = (
+        adapt(base, replace(own, w=w.astype(np.float32), known=known), QUICK) for w in (own.w, lost)
+    )
+    assert equal(one.predictor, other.predictor) and one.after == other.after
+    assert not equal(one.predictor, adapt(base, replace(own, w=lost.astype(np.float32)), QUICK).predictor)
+
+
 def test_it_is_the_mean_of_net_and_regression(base):
     """After the same steps: with one share at 0 the other is all there is, and halves are the mean of both."""
     lesson, values = Lesson(base, talk(80)), torch.randn(1, 5, FEATURES.rows, FEATURES.width)

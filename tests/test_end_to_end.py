@@ -93,6 +93,25 @@ def test_report_has_every_column(finished):
     assert truth["n_frames"] == FRAMES - report["tuned_on"]["frames_before"]
 
 
+def test_a_training_that_was_stopped_passes_off_no_other_model(arguments, monkeypatch):
+    def trained(*more: str):
+        config = runtime.resolve(runtime.compose([*arguments, "name=stopped", *more]))
+        return train_stage1(config, runtime.start(config))
+
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    old = trained()
+    monkeypatch.setattr("scripts.train_stage1._train", stopped)
+    for words in (
+        ["losses.lip=1.0", "resume=none"],
+        ["losses.lip=1.0"],
+    ):  # the second goes on, and is stopped too
+        with pytest.raises(KeyboardInterrupt):
+            trained(*words)
+        assert not old.exists()
+
+
 def test_without_controls_the_method_has_the_same_figures(finished):
     """lip_gain and FID included: what they are measured against stays."""
     config, run, path = finished

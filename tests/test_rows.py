@@ -1,5 +1,7 @@
 """Control rows: what each shows, on small arrays."""
 
+import weakref
+
 import numpy as np
 import pytest
 
@@ -29,6 +31,23 @@ def test_mean_displacement_holds_short_clips():
     np.testing.assert_allclose(mean_trajectory(curve, 6)[:, 0], [2, 3, 5, 1, 1, 1])
     with pytest.raises(ValueError, match="at least one clip"):
         mean_displacement([])
+
+
+def test_controls_hold_few_clips_at_a_time():
+    rng = np.random.default_rng(0)
+    energies, given = [rng.normal(-4, 2, n) for n in range(30, 42)], []
+
+    def targets():
+        for e in energies:
+            assert sum(target() is not None for target in given) <= 2
+            target = np.repeat(e[:, None], 2, axis=1)
+            given.append(weakref.ref(target))
+            yield target
+
+    assert mean_displacement(targets()).shape == (41, 2)
+    assert len(given) == 12
+    fitted = fit_energy(energies, targets(), alpha=1e-6)
+    np.testing.assert_allclose(fitted(energies[0])[:, 0], energies[0], atol=1e-4)
 
 
 def test_delayed_holds_the_edge():

@@ -1,9 +1,17 @@
 """Which test clips a report scores."""
 
 from collections import Counter
+from pathlib import Path
 
-from encoders.clips import ClipEntry
-from scripts.evaluate import spread
+import numpy as np
+import pytest
+
+from encoders.clips import ClipEntry, LatentClip, Manifest, write_manifest
+from scripts.evaluate import spread, test_cases
+from scripts.runtime import Run, RunError, compose, resolve
+from scripts.train_stage2 import Face
+
+test_cases.__test__ = False  # type: ignore[attr-defined]  # a function of the script, no test
 
 
 def _entries(speakers: int, sentences: list[str]) -> list[ClipEntry]:
@@ -24,3 +32,39 @@ def test_what_fits_is_kept_whole_and_in_order():
     entries = _entries(2, ["a", "b", "c"])
     assert spread(entries, 6) == entries
     assert [entry.name for entry in spread(entries, 3)] == ["0/a", "0/b", "1/b"]
+
+
+def _cases(folder: Path, clips: dict[str, str], face: str, *words: str):
+    """test_cases of these clips (name -> split; the speaker is what stands before the slash) for a face tuned on one."""
+    latents = folder / "latents"
+    entries = [
+        ClipEntry(name, f"{name}.safetensors", name.split("/")[0], name, split, 9)
+        for name, split in clips.items()
+    ]
+    zeros = np.zeros((9, 2, 4), np.float16)
+    for e in entries:
+        LatentClip(
+            e.name, e.speaker, e.sentence, e.split, zeros, np.zeros((2, 4), np.float32), 0, "", "", ""
+        ).save(latents / e.file)
+    write_manifest(latents, Manifest(tuple(entries), {"prepared": "prepared"}))
+    speaker, frame = face.split("/")[0], np.zeros((1, 8, 8, 3), np.uint8)
+    tuned = Face(speaker, frame, zeros, frame[0], zeros[0], clip=face, used=5)
+    run = Run(folder / "results", folder, None)  # type: ignore[arg-type]
+    cases = test_cases(resolve(compose(["data=folder", f"data.root={folder}", *words])), run, latents, tuned)
+    return {case.clip.stem: case.split for case in cases}
+
+
+def test_what_stage_1_has_learnt_is_never_tested(tmp_path):
+    with pytest.raises(RunError, match="has learnt the whole of ann/a"):
+        _cases(tmp_path, {"ann/a": "train", "bob/b": "train"}, "ann/a")
+    with pytest.raises(RunError, match="No clip is left"):
+        _cases(tmp_path, {"ann/a": "train", "ann/c": "train"}, "ann/a")
+    clips = {"ann/a": "train", "ann/c": "seen", "bob/b": "train", "bob/d": "unseen"}
+    assert _cases(tmp_path, clips, "ann/a") == {"c": "seen", "d": "unseen"}
+
+
+def test_another_corpus_stage_1_has_learnt_none_of_these_clips(tmp_path):
+    words = ["stage1.source=embedded"]
+    assert _cases(tmp_path, {"ann/a": "train", "bob/b": "train"}, "ann/a", *words) == {"a": "tuned"}
+    clips = {"ann/a": "train", "ann/c": "train", "bob/b": "train"}
+    assert _cases(tmp_path, clips, "ann/a", *words) == {"c": "tuned"}  # not a, which was tuned on

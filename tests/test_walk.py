@@ -44,6 +44,14 @@ def test_a_lane_goes_through_a_clip_and_then_begins_another(tmp_path):
     assert len(begins) > 2 and len({clip.name for clip, _ in batches[0].places}) > 1
 
 
+def test_one_band_is_masked_in_a_window(tmp_path):
+    augmentation = AugmentConfig(warp=0, gain=0, tilt=0, noise=0, mask_bins=FEATURES.n_mels // 4)
+    walk = _walk(tmp_path, batch=16, augmentation=augmentation)
+    for values in next(walk).values.reshape(16, -1, FEATURES.n_mels):
+        edges = np.diff(np.r_[False, (values == 0).all(0), False].astype(int))
+        assert (edges == 1).sum() <= 1  # a second one would mostly lie elsewhere
+
+
 def test_short_and_long_clips_are_walked_through_as_often(tmp_path):
     walk = _walk(tmp_path, batch=200)
     walk.share = np.array([1.0, 0.0, 0.0])  # what a window drawn anywhere goes by

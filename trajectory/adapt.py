@@ -105,10 +105,11 @@ def _adapt(base: TrajectoryPredictor, own: OwnSpeech, config: AdaptConfig) -> Ad
     cut = int(known[-max(1, round(config.validation * len(known)))])
     whole, part = Lesson(base, own), Lesson(base, own.until(cut))
     steps, held_out_V = _choose(base, part, whole, cut, config)
-    true_VC = whole.c[cut:]
+    seen_V = whole.known[cut:]
+    true_VC, held_out_V = whole.c[cut:][seen_V], held_out_V[seen_V]
     gain = 1.0 if config.calibration == "none" else lip_gain(held_out_V, true_VC @ part.axis)
     predictor = _mixture(base, whole, config, steps, gain)
-    before = _measures(_predicted(base, whole)[cut:], part, true_VC, base)
+    before = _measures(_predicted(base, whole)[cut:][seen_V], part, true_VC, base)
     after = _measures(part.moved(held_out_V, gain), part, true_VC, base) | {"gain": gain}
     return Adapted(predictor.eval().requires_grad_(False), before, after, steps, config)
 
@@ -164,13 +165,13 @@ def _choose(
     base: TrajectoryPredictor, part: Lesson, whole: Lesson, cut: int, config: AdaptConfig
 ) -> tuple[int, np.ndarray]:
     """Steps after which o, taught without the held-out frames, follows them best; and o of those frames (V,)."""
-    a, best = config.shortcut, (-math.inf, 0, np.zeros(0))
+    a, best, known_V = config.shortcut, (-math.inf, 0, np.zeros(0)), whole.known[cut:]
     linear_V = part.regression()(flat(whole.x[cut:]))[:, 0] if a else 0.0
     for step, net in _steps(base, part, config, config.steps if a < 1 else 0):
         if a < 1 and (step == 0 or (step % config.every and step != config.steps)):
             continue
         o_V = (1 - a) * (_predicted(base, whole, net)[cut:] @ part.axis) + a * linear_V
-        score = correlation(o_V, whole.c[cut:] @ part.axis)
+        score = correlation(o_V[known_V], (whole.c[cut:] @ part.axis)[known_V])
         if score > best[0]:
             best = score, step, o_V
     return best[1], best[2]
@@ -217,13 +218,12 @@ def _steps(
     for step in range(steps):
         for group in optimiser.param_groups:
             group["lr"] = config.lr * 0.5 * (1 + math.cos(math.pi * step / config.steps))
-        values, d = _windows(lesson, base, config, rng)
+        values, d, known = _windows(lesson, base, config, rng)
         net.train()
         for part in (net.frontend, net.recurrent, net.decoder):  # frozen: running statistics too
             part.train(any(p.requires_grad for p in part.parameters()))
         c_NTC, _ = net(values, identity.expand(len(values), -1))
-        everywhere = torch.ones_like(d[..., 0, 0], dtype=torch.bool)
-        terms = stage1_losses(c_NTC, d, everywhere, base.space, losses, axis)
+        terms = stage1_losses(c_NTC, d, known, base.space, losses, axis)
         loss = losses.latent * terms["latent"] + losses.lip * terms.get("lip", 0.0)
         optimiser.zero_grad()
         loss.backward()
@@ -234,15 +234,18 @@ def _steps(
 
 def _windows(
     lesson: Lesson, base: TrajectoryPredictor, config: AdaptConfig, rng: np.random.Generator
-) -> tuple[Tensor, Tensor]:
-    """Windows of the clip in another voice and room: values (N, T, K, M), d (N, T, L, D)."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Windows of the clip in another voice and room: values (N, T, K, M), d (N, T, L, D), and where a face was found
+    (N, T)."""
     length, step = min(config.length, len(lesson.x)), base.features.rows_per_frame
-    starts = rng.integers(0, len(lesson.x) - length + 1, config.batch)
+    places = [t for t in range(len(lesson.x) - length + 1) if lesson.known[t : t + length].any()]
+    starts = np.array(places)[rng.integers(0, len(places), config.batch)]
     span = (length - 1) * step + base.features.rows
     rows_NJM = np.stack([lesson.rows[t * step : t * step + span] for t in starts])
     values = windows_of(augment(rows_NJM, config.augment, base.features, rng), base.features)
     d_NTLD = torch.stack([lesson.d[t : t + length] for t in starts.tolist()])
-    return torch.from_numpy(values).to(d_NTLD.device), d_NTLD
+    known_NT = torch.from_numpy(np.stack([lesson.known[t : t + length] for t in starts])).to(d_NTLD.device)
+    return torch.from_numpy(values).to(d_NTLD.device), d_NTLD, known_NT
 
 
 @torch.no_grad()

@@ -32,7 +32,7 @@ class TrainState:
 
     net: the module being trained (not wrapped). space: its frozen projections, so that a resumed run keeps them even
     if a clip was added since. ema: its running average, the one that is validated and exported.
-    signature: plain numbers (model, window, space, loss) that must be the same in a checkpoint to resume from it.
+    signature: plain numbers (model, window, space) that must be the same in a checkpoint to resume from it.
     best: EMA weights at the best validation so far, best_score: its score (higher is better), waited: validations since.
     carried: the net's state at the end of the last windows, where they walk through clips.
     precision: what scales gradients in float16, if anything does (lightning's plugin: state_dict, load_state_dict).

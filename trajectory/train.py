@@ -106,7 +106,8 @@ def train(
     the end). Raises TrajectoryError for a checkpoint of another configuration.
 
     Over several processes each takes its share of one global batch, so that without dropout (whose numbers are each
-    process's own) and where all windows are whole (no clip is shorter, no rest of a clip), the weights are those of one
+    process's own), without batch norm (the paper's front end has it; its statistics are each process's own too) and where
+    all windows are whole (no clip is shorter, no rest of a clip), the weights are those of one
     process with all of it.
     """
     if config.select == "lmd_mouth" and validation and mouth_judge is None:

@@ -53,7 +53,7 @@ class ClipWalk(WindowSampler):
 
     def _voices(self, rows_NJM: np.ndarray, lanes: list[tuple[int, int]]) -> np.ndarray:
         """This process's windows: one voice for each clip, whatever window of it this is; noise and masks anew."""
-        voice = replace(self.augmentation, noise=0, mask_ms=0)
+        voice = replace(self.augmentation, noise=0, mask_ms=0, mask_bins=0)
         window = replace(self.augmentation, warp=0, gain=0, tilt=0)
         for n, (turn, start) in list(enumerate(lanes))[self.mine]:
             for seed, change in (((3, n, turn), voice), ((4, n, turn, start), window)):
