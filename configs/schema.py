@@ -79,6 +79,24 @@ class GeneratorConfig:
 
 
 @dataclass
+class TeacherConfig:
+    """The perceptual distance that inversion, stage 1 and stage 2 minimise (encoders.perceptual).
+
+    family: "st-lpips" (its weights come with its package) or "lpips" (the paper's; download_weights.py fetches its
+    trunks). net: its trunk. Judge with another one (metrics.perceptual, metrics.net), or it marks its own work.
+    """
+
+    family: Literal["st-lpips", "lpips"] = "st-lpips"
+    net: Literal["alex", "vgg"] = "alex"
+
+    def __post_init__(self) -> None:
+        if self.family not in ("st-lpips", "lpips") or self.net not in ("alex", "vgg"):
+            raise ValueError(
+                f"teacher is {self.family} {self.net}; family is 'st-lpips' or 'lpips', net 'alex' or 'vgg'."
+            )
+
+
+@dataclass
 class EncoderConfig:
     """weights: "embedded" or a safetensors file. inversion: the encoder's code as it is, or refined."""
 
@@ -318,6 +336,7 @@ class Config:
     audio: FeatureConfig = field(default_factory=FeatureConfig)
     generator: GeneratorConfig = field(default_factory=GeneratorConfig)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
     stage1: Stage1Config = field(default_factory=Stage1Config)
     stage2: Stage2Config = field(default_factory=Stage2Config)
     trajectory: TrajectoryConfig = field(default_factory=TrajectoryConfig)

@@ -1,7 +1,8 @@
 """Perceptual distances with frozen trunks: ST-LPIPS (weights in its wheel) or LPIPS (trunk weights needed).
 
 ST-LPIPS: Ghildyal and Liu, ECCV 2022; LPIPS: Zhang et al., CVPR 2018. Their numbers are not comparable, so
-every result names the one that was used. Training uses alex, judging uses vgg: the judge is not the teacher.
+every result names the one that was used. Training uses alex, judging vgg, unless told otherwise: the judge is not the
+teacher.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ def load_perceptual(net: Net = "alex", family: Literal["st-lpips", "lpips"] = "s
         if not trunk.is_file():
             raise WeightsError(
                 f"lpips needs {trunk}: python scripts/download_weights.py entry={TRUNKS[net]}, or choose st-lpips, "
-                "whose weights are installed (metrics.perceptual, encoder_train.perceptual)."
+                "whose weights are installed (teacher.family, metrics.perceptual, encoder_train.perceptual)."
             )
         return Perceptual(f"lpips-{net}", _lpips(net, trunk))
 

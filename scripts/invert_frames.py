@@ -38,7 +38,8 @@ def invert_frames(config: Config, run: Run) -> Path:
 def _inverted(config: Config, run: Run) -> Path:
     prepared = prepare_data(config, run)
     hashes = {"generator": file_hash(generator_path(config)), "encoder": file_hash(encoder_path(config))}
-    folder = keyed(run, "latents", prepared.name, hashes, config.encoder.inversion, config.target.share)
+    made_by = (config.encoder.inversion, config.teacher, config.target.share)
+    folder = keyed(run, "latents", prepared.name, hashes, *made_by)
     if (folder / "manifest.json").is_file():
         run.say(f"inverted: {len(read_manifest(folder).ok())} clips in {shown(folder)}")
         return folder
@@ -94,7 +95,7 @@ class Inverter:
         self.judges = None
         if self.settings.steps or self.settings.person_steps:
             net = load_landmark_net().to(run.device) if self.settings.landmark_weight else None
-            self.judges = invert.Judges(the_teacher(run), net)
+            self.judges = invert.Judges(the_teacher(config, run), net)
         if self.encoder is not None and self.encoder.num_rows != self.generator.num_rows:
             raise WeightsError(
                 f"encoder.weights={config.encoder.weights} writes {self.encoder.num_rows} rows and "

@@ -40,7 +40,7 @@ def pretrain_generator(config: Config, run: Run) -> Path:
     lesson = f"distilling {settings.teacher}" if settings.images is None else f"learning {settings.images}"
     run.say(f"{lesson} at {settings.resolution} px into {shown(folder)}")
     with run.timed("pretrain"):
-        notes = train_generator(settings, folder, run.device, the_teacher(run), log, resume)
+        notes = train_generator(settings, folder, run.device, the_teacher(config, run), log, resume)
     save_provenance(folder, config, seconds=run.seconds, notes=notes)
     run.say(f"wrote {shown(folder / 'generator.safetensors')} and samples.png beside it")
     return folder / "generator.safetensors"

@@ -94,9 +94,9 @@ def the_encoder(config: Config, run: Run) -> Any:
     return e4e.load_encoder(encoder_path(config), run.device)
 
 
-def the_teacher(run: Run) -> Perceptual:
+def the_teacher(config: Config, run: Run) -> Perceptual:
     """The perceptual distance that training uses; another one judges (configs.schema.MetricsConfig)."""
-    return load_perceptual("alex").to(run.device)
+    return load_perceptual(config.teacher.net, config.teacher.family).to(run.device)
 
 
 def the_detector(data: DataConfig, device: str = "cpu") -> FaceDetector:

@@ -109,7 +109,7 @@ def stage1_rows(config: Config, run: Run) -> list[Row]:
     d = torch.randn(*shape, generator.num_rows, generator.w_dim, device=run.device) * 0.1
     mask = torch.ones(shape, dtype=torch.bool, device=run.device)
     image = LossConfig(image_size=config.losses.image_size)
-    rendered, rng = RenderedTerms(generator, image, the_teacher(run)), np.random.default_rng(0)
+    rendered, rng = RenderedTerms(generator, image, the_teacher(config, run)), np.random.default_rng(0)
 
     def step(with_image: bool) -> None:
         coefficients, _ = net(values, space.identity(w_ref))

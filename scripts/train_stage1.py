@@ -46,6 +46,8 @@ from trajectory.train import train
 from trajectory.walk import ClipWalk
 
 IDENTITIES = 1000  # samples of W that the projection of the identity latent is fitted on
+# The parts of a config that decide what stage 1 learns.
+RECIPE = ("audio", "trajectory", "displacement", "losses", "teacher", "augment", "windows", "train")
 LIP_CLIPS = 200  # training clips that the lip axis is fitted on, at most
 
 
@@ -163,7 +165,7 @@ def _train(config: Config, run: Run, clips: list[TrajectoryClip], folder: Path) 
 def _rendered_terms(generator: Any, config: Config, run: Run) -> RenderedTerms:
     """Only the networks that some weight asks for are loaded."""
     losses = config.losses
-    perceptual = the_teacher(run) if losses.image or losses.mouth else None
+    perceptual = the_teacher(config, run) if losses.image or losses.mouth else None
     landmarks = load_landmark_net().to(run.device) if losses.landmark else None
     sync = load_sync(device=run.device) if losses.sync else None
     return RenderedTerms(generator, losses, perceptual, landmarks, sync)
@@ -182,8 +184,7 @@ def _lip_axis(clips: list[TrajectoryClip], space: DisplacementSpace, config: Con
 
 def _recipe(config: Config, latents: Path) -> dict[str, Any]:
     """Everything that decides what stage 1 learns, as plain values."""
-    parts = ("audio", "trajectory", "displacement", "losses", "augment", "windows", "train")
-    recipe = {name: keyed_fields(getattr(config, name)) for name in parts}
+    recipe = {name: keyed_fields(getattr(config, name)) for name in RECIPE}
     return json.loads(json.dumps(recipe | {"data": latents.name}))
 
 
@@ -215,12 +216,8 @@ def _finished(folder: Path, recipe: dict[str, Any]) -> bool:
 
 def _with_defaults(recipe: dict[str, Any]) -> dict[str, Any]:
     """A recipe written before some setting existed: it was made as that setting's default makes it."""
-    defaults = {
-        name: keyed_fields(getattr(Config(), name)) for name in recipe if isinstance(recipe[name], dict)
-    }
-    return {
-        name: defaults.get(name, {}) | value if name in defaults else value for name, value in recipe.items()
-    }
+    defaults = {name: keyed_fields(getattr(Config(), name)) for name in RECIPE}
+    return recipe | {name: default | recipe.get(name, {}) for name, default in defaults.items()}
 
 
 if __name__ == "__main__":

@@ -83,7 +83,7 @@ def tuned_on(face: Face, config: Config, run: Run) -> Path:
     run.say(f"tuning the generator on {face.name} ({count} frames, at most {config.tuning.steps} steps)")
     with run.timed("stage2"):
         base = the_renderer(config, run)
-        teacher = the_teacher(run)
+        teacher = the_teacher(config, run)
         tuned = tune(base, face.w, face.frames, teacher, config.tuning, _displacements(config, run))
         base_hash = file_hash(renderer_path(config, run))
         notes = {
@@ -109,6 +109,7 @@ def tuned_on(face: Face, config: Config, run: Run) -> Path:
 def tuned_path(face: Face, config: Config, run: Run) -> Path:
     """Keyed by the frames and by all that decides what they become."""
     made_of = [file_hash(renderer_path(config, run)), file_hash(encoder_path(config)), config.target.share]
+    made_of.append(config.teacher)
     if config.tuning.response_weight:
         made_of.append(_moved(config, run).name)
     key = content_hash(face.frames, config.tuning, config.encoder.inversion, made_of)[:8]

@@ -54,6 +54,18 @@ def test_each_experiment_differs_from_the_full_method_in_one_thing():
         assert found == sorted([*changes, "metrics.controls", "name"]), name
 
 
+@pytest.mark.parametrize(
+    "name", [*(f"ablation/{name}" for name in EXPERIMENTS), "own_clip", "embedded", "paper_grid"]
+)
+def test_each_experiment_has_a_smoke_twin(name):
+    whole, twin = composed(name, "data.root=x"), composed(f"[{name},smoke]", "data.root=x")
+    assert twin.name == "smoke" and (twin.train.steps, twin.tuning.steps, twin.metrics.clips) == (4, 2, 1)
+    switches = {"audio", "adapt", "augment", "data", "stage1", "stage2", "target", "teacher", "seed"}
+    assert all(getattr(twin, part) == getattr(whole, part) for part in switches)
+    for part, key in (text.split(".") for changes in CHANGES.values() for text in changes):
+        assert getattr(getattr(twin, part), key) == getattr(getattr(whole, part), key), (part, key)
+
+
 @pytest.mark.parametrize("name", ["tcd_timit", "grid"])
 def test_the_papers_experiments_are_the_papers_as_far_as_it_says(name):
     config = composed(f"paper_{name}", "data.root=somewhere")
@@ -67,6 +79,8 @@ def test_the_papers_experiments_are_the_papers_as_far_as_it_says(name):
         256,
         "concat",
     )
+    assert net.dropout == net.identity_dropout == 0  # it states none
+    assert (config.teacher.family, config.teacher.net) == ("lpips", "vgg")
     assert losses.space == "w" and losses.image_every == 1 and not losses.real_target
     assert (
         losses.latent and losses.image and not (losses.lip or losses.mouth or losses.sync or losses.landmark)

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -182,25 +181,37 @@ def test_training_anew_is_bit_identical(finished, arguments):
 
 def test_ablations_train_and_share_the_tuned_generator(finished, arguments):
     """Two of them at the smoke run's size; what stage 2 made for that run serves them too."""
-    smoke = OmegaConf.to_container(OmegaConf.load(runtime.ROOT / "configs" / "experiment" / "smoke.yaml"))
-    assert isinstance(smoke, dict)
-    sizes = [
-        f"{part}.{key}={value}"
-        for part, values in smoke.items()
-        if isinstance(values, dict) and part != "encoder"
-        for key, value in values.items()
-    ]
-    sizes += ["encoder.inversion.person_steps=1", "encoder.inversion.person_frames=2", "stage2.name=smoke"]
-    its, first, _ = finished
-    sizes += [f"tuning.lr={its.tuning.lr}"]
+    _, first, _ = finished
     before = sorted(first.results.rglob("tuned.safetensors"))
     for name in ("rows_4_7", "real_target"):
-        config = runtime.resolve(
-            runtime.compose([*arguments[1:], *sizes, f"experiment=ablation/{name}", "losses.image_every=2"])
-        )
+        words = [
+            f"experiment=[ablation/{name},smoke]",
+            f"name={name}",
+            "stage2.name=smoke",
+            "losses.image_every=2",
+        ]
+        config = runtime.resolve(runtime.compose([*arguments[1:], *words]))
         run = runtime.start(config)
         model = load_trajectory(train_stage1(config, run))
         assert train_stage2(config, run) in before
-        assert set(run.seconds) == {"stage1"} and run.results.name == f"ablation_{name}_seed0"
+        assert set(run.seconds) == {"stage1"} and run.results.name == name
         assert model.space.rows == ((4, 8) if name == "rows_4_7" else (0, 14))
     assert sorted(first.results.parent.rglob("tuned.safetensors")) == before
+
+
+def test_the_papers_experiment_trains_at_the_smoke_runs_size(clip_folder, tmp_path, monkeypatch):
+    """Its front end, its LSTM over all of W+, both its losses; LPIPS's weights are asked for in one sentence."""
+    speakers = sorted(path.name for path in clip_folder.iterdir())
+    words = [
+        *("experiment=[paper_grid,smoke]", f"data.root={clip_folder}", "workers=1", "name=paper"),
+        *(f"data.unseen_speakers=[{speakers[0]}]", "data.validation_speakers=[]", "losses.image_every=2"),
+        *(f"results_dir={tmp_path / 'results'}", f"data_dir={tmp_path / 'data'}"),
+    ]
+    monkeypatch.setattr("encoders.perceptual.trunk_path", lambda net: tmp_path / f"{net}.pth")
+    assert runtime.attempt(train_stage1, runtime.compose(words)) == 1
+    assert not list(tmp_path.rglob("trajectory.safetensors"))
+    config = runtime.resolve(runtime.compose([*words, "teacher.family=st-lpips"]))
+    model = load_trajectory(train_stage1(config, runtime.start(config)))
+    net = model.net.config
+    assert (net.frontend, net.cell, net.layers, net.bidirectional) == ("atvgnet", "lstm", 3, False)
+    assert model.features.kind == "mfcc"
