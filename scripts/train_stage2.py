@@ -1,4 +1,4 @@
-"""python scripts/train_stage2.py [photo=FILE | clip=VIDEO | target.speaker=NAME] [tuning.steps=350] [adapt=personal]
+"""python scripts/train_stage2.py [photo=FILE|FOLDER | clip=VIDEO | target.speaker=NAME] [tuning.steps=350] [adapt=personal]
 
 Tunes the generator on one face -> results/<name>/stage2/<face>-<hash>/tuned.safetensors (what changed, the pivots and
 the base's hash). Without arguments the face is the first unseen speaker of the data. generate.py finds the file again
@@ -19,7 +19,9 @@ from audio.timing import samples_of_frames
 from audio.waveform import Waveform
 from configs.schema import Config
 from encoders.clips import ClipEntry, FrameClip, LatentClip, content_hash, read_manifest
+from encoders.geometry import aperture
 from encoders.prepare import align_photo, prepare_clip, read_photo
+from encoders.video import VideoError
 from metrics.plots import save_image, side_by_side
 from scripts.invert_frames import Inverter, invert_frames, portrait_clip, portrait_frames, reference_frame
 from scripts.personal import adapted_on, demand_speech
@@ -35,6 +37,7 @@ from scripts.stages import (
 )
 from scripts.train_stage1 import stage1_run, train_stage1
 from stylegan2.render import render
+from stylegan2.sources import SUFFIXES
 from stylegan2.weights import file_hash
 from trajectory.lesson import OwnSpeech, own_speech
 from tuning.pivotal import Tuned, tune, uniform_frames
@@ -133,17 +136,33 @@ def the_face(config: Config, run: Run) -> Face:
     if config.photo is not None and config.clip is not None:
         raise RunError("photo= and clip= both name a face: give one of them.")
     if config.photo is not None:
-        return _face_of_photo(Path(config.photo).expanduser(), config, run)
+        return _face_of_photos(Path(config.photo).expanduser(), config, run)
     if config.clip is not None:
         return _face_of_video(Path(config.clip).expanduser(), config, run)
     return _face_of_data(config, run)
 
 
-def _face_of_photo(path: Path, config: Config, run: Run) -> Face:
-    photo = align_photo(read_photo(path), the_detector(config.data, str(run.device)), path)
-    inverter, frames = Inverter(config, run), photo.crop[None]
-    w_1LD = inverter(frames, inverter.person_offset(frames))
-    return Face(path.stem, frames, w_1LD, photo.crop, w_1LD[0])
+def _face_of_photos(path: Path, config: Config, run: Run) -> Face:
+    """Of a photo, or of several of one person; the identity frame is the one whose lips are closest together."""
+    detector = the_detector(config.data, str(run.device))
+    photos = [align_photo(read_photo(file), detector, file) for file in _pictures(path)]
+    frames = np.stack([photo.crop for photo in photos])
+    inverter = Inverter(config, run)
+    some = uniform_frames(len(frames), config.encoder.inversion.person_frames)
+    w_NLD = inverter(frames, inverter.person_offset(frames[some]))
+    neutral = int(aperture(np.stack([photo.landmarks for photo in photos])).argmin())
+    return Face(path.stem, frames, w_NLD, frames[neutral], w_NLD[neutral])
+
+
+def _pictures(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+    if not files:
+        raise VideoError(
+            f"photo {path} is a folder without a picture; put JPEG or PNG files there, or name one"
+        )
+    return files
 
 
 def _face_of_video(path: Path, config: Config, run: Run) -> Face:

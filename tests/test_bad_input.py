@@ -90,6 +90,11 @@ def missing_photo(folder: Path, face: np.ndarray) -> list[str]:
     return [f"photo={folder / 'nowhere.jpg'}"]
 
 
+def folder_without_photos(folder: Path, face: np.ndarray) -> list[str]:
+    (folder / "photos").mkdir()
+    return [f"photo={folder / 'photos'}"]
+
+
 def missing_generator(folder: Path, face: np.ndarray) -> list[str]:
     return [f"generator.weights={folder / 'none.safetensors'}", *_photo(folder, face)]
 
@@ -136,6 +141,7 @@ CASES: list[tuple[Callable[[Path, np.ndarray], list[str]], str]] = [
     (nan_wav, "NaN"),
     (missing_wav, "does not exist"),
     (missing_photo, "does not exist"),
+    (folder_without_photos, "without a picture"),
     (missing_generator, "no weight file"),
     (missing_encoder, "no weight file"),
     (missing_stage1, "no weight file"),

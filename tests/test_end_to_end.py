@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -11,6 +12,8 @@ from safetensors.torch import load_file
 from audio.timing import RATE, frames_of_samples
 from audio.waveform import Waveform, write_wav
 from encoders.clips import LatentClip, read_manifest
+from encoders.geometry import aperture
+from encoders.prepare import align_photo
 from encoders.video import iter_frames, probe, read_audio
 from metrics.report import ROW_KEYS
 from scripts import runtime
@@ -18,9 +21,11 @@ from scripts.evaluate import evaluate
 from scripts.generate import generate
 from scripts.invert_frames import invert_frames
 from scripts.run_pipeline import run_pipeline
+from scripts.stages import the_detector
 from scripts.train_stage1 import train_stage1
-from scripts.train_stage2 import train_stage2
+from scripts.train_stage2 import load_tuned_for, the_face, train_stage2
 from trajectory.predict import load_trajectory
+from tuning.weights import read_pivots
 
 FRAMES = 12  # of each clip in clip_folder
 SMALL = [
@@ -150,6 +155,25 @@ def test_generate_writes_a_playable_video_with_sound(finished, arguments, tmp_pa
         "encoder",
         "trajectory",
     }
+
+
+def test_a_folder_of_photos_is_one_face(finished, arguments, tmp_path, clip_folder):
+    """All of them are tuned on, and generate.py finds what was tuned; the identity is that of the closest lips."""
+    frames = list(iter_frames(next(clip_folder.rglob("*.mp4"))))[::4]
+    for number, frame in enumerate(frames):
+        Image.fromarray(frame).save(tmp_path / f"{number}.png")
+    (tmp_path / "notes.txt").write_text("not a photo")
+    config = runtime.resolve(runtime.compose([*arguments, f"photo={tmp_path}", "tuning.max_frames=3"]))
+    run = runtime.start(config)
+    face = the_face(config, run)
+    assert len(face.frames) == len(face.w) == len(frames) == 3
+    detector = the_detector(config.data)
+    opening = [float(aperture(align_photo(frame, detector).landmarks[None])[0]) for frame in frames]
+    assert (face.neutral == face.frames[int(np.argmin(opening))]).all()
+    path = train_stage2(config, run)
+    assert json.loads((path.parent / "run.json").read_text())["face"] == tmp_path.name
+    assert len(read_pivots(path)[0]) == 3
+    assert load_tuned_for(face, config, run)[1] == path
 
 
 def test_finished_stages_are_found_not_repeated(finished):
