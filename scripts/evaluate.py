@@ -124,7 +124,7 @@ def test_cases(config: Config, run: Run, latents: Path, face: Face, adapted: boo
     chosen: list[tuple[ClipEntry, str]] = []
     if only:  # own footage: the rest of the clip that was tuned on
         chosen = [(e, "tuned") for e in entries if e.name == face.clip]
-        if chosen[0][0].split in TAUGHT and not _taught_elsewhere(config):
+        if chosen[0][0].split in TAUGHT and not taught_elsewhere(config):
             raise RunError(
                 f"Stage 1 has learnt the whole of {face.clip}, the only clip of {speaker}, so it cannot be tested on it: "
                 "give stage1.source=embedded (experiment=own_clip), stage1.weights=FILE or more clips."
@@ -133,7 +133,7 @@ def test_cases(config: Config, run: Run, latents: Path, face: Face, adapted: boo
         for split in ("seen", "unseen"):
             clips = spread([e for e in test if e.split == split], config.metrics.clips)
             chosen += [(e, split) for e in clips]
-        if _taught_elsewhere(config):
+        if taught_elsewhere(config):
             mine = [e for e in entries if e.split in TAUGHT and e.speaker == speaker and e.name != face.clip]
             chosen += [(e, "tuned") for e in spread(mine, config.metrics.clips)]
     if not chosen:
@@ -164,7 +164,7 @@ def test_cases(config: Config, run: Run, latents: Path, face: Face, adapted: boo
     return cases
 
 
-def _taught_elsewhere(config: Config) -> bool:
+def taught_elsewhere(config: Config) -> bool:
     """Whether stage 1 has seen none of these clips, whatever their split."""
     return config.stage1.weights is not None or (
         config.stage1.source == "embedded" and config.data.kind != "embedded"

@@ -24,7 +24,7 @@ from metrics.report import shown as figure
 from metrics.rows import ROWS
 from metrics.schema import ReportError, read_report
 from metrics.stats import weighted_interval, weighted_mean
-from scripts.evaluate import evaluate
+from scripts.evaluate import evaluate, taught_elsewhere
 from scripts.invert_frames import invert_frames
 from scripts.provenance import plain, provenance, write_json
 from scripts.runtime import USER_ERRORS, Run, RunError, launch, sentence, shown
@@ -39,6 +39,11 @@ Figures = dict[str, float | None]
 
 def evaluate_clips(config: Config, run: Run) -> Path:
     """clips.json of every speaker of the folder."""
+    if not taught_elsewhere(config):
+        raise RunError(
+            "Stage 1 would learn the clips that it is tested on: give stage1.source=embedded (experiment=own_clip) or "
+            "stage1.weights=FILE."
+        )
     checkpoint = train_stage1(config, run)
     latents = invert_frames(config, run)
     manifest = read_manifest(latents)

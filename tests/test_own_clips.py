@@ -24,8 +24,7 @@ def arguments(tmp_path_factory) -> list[str]:
             where / "videos" / f"{name}.mp4", talking_frames(seed, frames), noise_bursts(frames, seed)
         )
     return [
-        *("experiment=smoke", "data=folder", "adapt=personal", "workers=1"),
-        *("data.seen=0.0", "data.validation=0.0", "data.unseen=0.0", "target.share=0.85"),
+        *("experiment=[own_clip,smoke]", "stage1.name=voices", "workers=1", "target.share=0.85"),
         *("adapt.steps=2", "adapt.every=1", "adapt.batch=2", "adapt.length=8"),
         *(f"data.root={where / 'videos'}", f"results_dir={where / 'r'}", f"data_dir={where / 'd'}"),
     ]
@@ -65,10 +64,15 @@ def test_each_clip_is_adapted_to_and_scored(arguments, capsys, tmp_path):
     assert runtime.attempt(generate, runtime.compose(without)) == 0
     assert "adapted" not in json.loads((tmp_path / "b.mp4.json").read_text())["weights"]
 
+    # stage 1 must not have learnt what is scored
+    capsys.readouterr()
+    assert runtime.attempt(evaluate_clips, runtime.compose([*arguments, "stage1.source=data"])) == 1
+    assert "Stage 1 would learn the clips" in capsys.readouterr().err
+
     # another base, and speech that is too short: exit 1, one sentence, no file
     capsys.readouterr()
     file = next((run.results / "stage2").rglob("adapted-*.safetensors"))
-    other = [*long, "name=other", f"adapted={file}", f"output={tmp_path / 'c.mp4'}", "train.seed=5"]
+    other = [*long, "stage1.name=other", f"adapted={file}", f"output={tmp_path / 'c.mp4'}", "train.seed=5"]
     assert runtime.attempt(generate, runtime.compose(other)) == 1
     error = capsys.readouterr().err
     assert "was adapted from the stage-1 model" in error and "Traceback" not in error
