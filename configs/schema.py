@@ -178,7 +178,8 @@ class TargetConfig:
 
 @dataclass
 class MetricsConfig:
-    """clips: at most so many test clips of each split are scored, the speakers in turn.
+    """clips: at most so many test clips of each split are scored, the speakers in turn. target_only: of the person alone
+    whom the generator is tuned on (what compares ways of tuning needs no others).
     perceptual_frames: about how many frames of each row the perceptual and identity measures look at.
 
     perceptual, net, perceptual_size: the judge; training uses alex, so vgg judges. fid: count Fréchet distances when
@@ -193,6 +194,7 @@ class MetricsConfig:
     """
 
     clips: int = 4
+    target_only: bool = False
     perceptual: Literal["st-lpips", "lpips"] = "st-lpips"
     net: Literal["alex", "vgg"] = "vgg"
     perceptual_size: int = 128

@@ -131,8 +131,8 @@ def test_cases(config: Config, run: Run, latents: Path, face: Face, adapted: boo
             )
     else:
         for split in ("seen", "unseen"):
-            clips = spread([e for e in test if e.split == split], config.metrics.clips)
-            chosen += [(e, split) for e in clips]
+            mine = [e for e in test if e.split == split and (e.speaker == speaker or not config.metrics.target_only)]
+            chosen += [(e, split) for e in spread(mine, config.metrics.clips)]
         if taught_elsewhere(config):
             mine = [e for e in entries if e.split in TAUGHT and e.speaker == speaker and e.name != face.clip]
             chosen += [(e, "tuned") for e in spread(mine, config.metrics.clips)]

@@ -68,3 +68,9 @@ def test_another_corpus_stage_1_has_learnt_none_of_these_clips(tmp_path):
     assert _cases(tmp_path, {"ann/a": "train", "bob/b": "train"}, "ann/a", *words) == {"a": "tuned"}
     clips = {"ann/a": "train", "ann/c": "train", "bob/b": "train"}
     assert _cases(tmp_path, clips, "ann/a", *words) == {"c": "tuned"}  # not a, which was tuned on
+
+
+def test_target_only_leaves_out_all_others(tmp_path):
+    clips = {"ann/a": "train", "ann/c": "seen", "bob/b": "train", "bob/d": "seen", "cid/e": "unseen"}
+    assert _cases(tmp_path, clips, "ann/a") == {"c": "seen", "d": "seen", "e": "unseen"}
+    assert _cases(tmp_path, clips, "ann/a", "metrics.target_only=true") == {"c": "seen"}
