@@ -35,7 +35,7 @@ EXPERIMENTS = (
 MEASURES = ("psnr", "ssim", "lmd", "lmd_mouth", "lip_gain", "mouth_corr", "closure_recall", "perceptual")
 SEEDED = ("lmd", "lmd_mouth", "mouth_corr")  # what `seeds` lists
 # of every run, beside its clips
-KEPT = ("weights", "perceptual_net", "perceptual_size", "data", "tuned_on", "code")
+KEPT = ("weights", "perceptual_net", "perceptual_size", "data", "tuned_on", "code", "config")
 OWN_WEIGHTS = ("trajectory", "tuned")  # what runs of one ablation differ in
 
 Run = dict[str, Any]
@@ -58,7 +58,7 @@ def ablation_runs(results: Path, earlier: Path | None = None) -> Runs:
             )
         runs.setdefault(named, {})[int(config.get("seed", 0))] = _kept(report, named)
     every = [run for seeds in runs.values() for run in seeds.values()]
-    for what, seen in (("clips", _clips_of), ("weights", _weights_of)):
+    for what, seen in (("clips", _clips_of), ("judges", _judge_of), ("weights", _weights_of)):
         if len({seen(run) for run in every}) > 1:
             raise ReportError(
                 f"the ablation_* runs under {results}{f' and {earlier}' if earlier else ''} were scored with different "
@@ -144,6 +144,10 @@ def _earlier_runs(path: Path) -> Runs:
 
 def _clips_of(run: Run) -> frozenset[tuple[str, str]]:
     return frozenset((c["clip"], c["split"]) for c in run["clips"] if c["row"] not in CONTROLS)
+
+
+def _judge_of(run: Run) -> tuple[str | None, int | None]:
+    return run.get("perceptual_net"), run.get("perceptual_size")
 
 
 def _weights_of(run: Run) -> frozenset[tuple[str, str]]:

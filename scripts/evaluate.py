@@ -41,8 +41,8 @@ from scripts.personal import adapted_on, demand_speech, found_adapted, load_stag
 from scripts.provenance import plain, provenance, stage_seconds
 from scripts.runtime import Run, RunError, launch, shown, start
 from scripts.stages import renderer_path, the_renderer, the_trajectory, weight_hashes
-from scripts.train_stage1 import stage1_run, train_stage1
-from scripts.train_stage2 import Face, the_face, tuned_on
+from scripts.train_stage1 import stage1_run, taught_on, train_stage1
+from scripts.train_stage2 import Face, the_face, tuned_on, tuning_clip
 from tuning.weights import load_tuned
 
 Personal = tuple[Path, str, Path | None]  # tuned generator, hash of its base, stage 1 adapted to the person
@@ -54,8 +54,9 @@ def evaluate(config: Config, run: Run) -> Path:
     """report.json of this run's test clips, or of two folders of videos."""
     if config.predictions or config.references:
         return compare(config, run)
-    checkpoint = train_stage1(config, run)
     latents = invert_frames(config, run)
+    chosen_clips(latents, config)  # says now, not after training, that none is left to test
+    checkpoint = train_stage1(config, run)
     face = the_face(replace(config, photo=None, clip=None), run)
     demand_speech(face.own, face.name, config)
     tuned = tuned_on(face, config, run)
@@ -107,52 +108,73 @@ def evaluate(config: Config, run: Run) -> Path:
 # ------------------------------------------------------------------------------------------------ what is scored
 
 
-def test_cases(config: Config, run: Run, latents: Path, face: Face, adapted: bool = False) -> list[Case]:
-    """Test clips, at most metrics.clips of each split; the tuned face's own are scored with both generators.
+def chosen_clips(latents: Path, config: Config) -> list[tuple[ClipEntry, str]]:
+    """Test clips and where they are listed, at most metrics.clips of each split. Raises RunError if none is left.
 
-    Frames that stage 2 was tuned on, or a person's offset was found on, are left out: a whole clip, or the first
-    frames of a speaker's only one. adapted: stage 1 knows this person's voice, so their clips are listed as tuned only.
+    Left out: what stage 1 has learnt, and the clip that shows who a speaker is (stage 2 and the person's offset are
+    fitted to it), unless it is the speaker's only one.
     """
-    manifest = read_manifest(latents)
-    prepared = run.data / manifest.notes["prepared"]
-    entries = manifest.ok()
-    speaker = next(e.speaker for e in entries if e.name == face.clip)
-    portraits = {name: portrait_clip(entries, name) for name in {e.speaker for e in entries}}
-    fitted = {clip.name for clip, alone in portraits.values() if not alone}
-    only = portraits[speaker][1]
+    entries = read_manifest(latents).ok()
+    clip, only = tuning_clip(entries, config)
+    speaker = clip.speaker
+    fitted = {
+        shown_in.name
+        for name in {e.speaker for e in entries}
+        for shown_in, alone in [portrait_clip(entries, name)]
+        if not alone
+    }
     test = [e for e in entries if e.split in ("seen", "unseen") and e.name not in fitted]
     chosen: list[tuple[ClipEntry, str]] = []
     if only:  # own footage: the rest of the clip that was tuned on
-        chosen = [(e, "tuned") for e in entries if e.name == face.clip]
-        if chosen[0][0].split in TAUGHT and not taught_elsewhere(config):
+        chosen = [(clip, "tuned")]
+        if clip.split in TAUGHT and not taught_elsewhere(latents, config):
             raise RunError(
-                f"Stage 1 has learnt the whole of {face.clip}, the only clip of {speaker}, so it cannot be tested on it: "
+                f"Stage 1 has learnt the whole of {clip.name}, the only clip of {speaker}, so it cannot be tested on it: "
                 "give stage1.source=embedded (experiment=own_clip), stage1.weights=FILE or more clips."
             )
     else:
         for split in ("seen", "unseen"):
-            mine = [e for e in test if e.split == split and (e.speaker == speaker or not config.metrics.target_only)]
+            mine = [
+                e
+                for e in test
+                if e.split == split and (e.speaker == speaker or not config.metrics.target_only)
+            ]
             chosen += [(e, split) for e in spread(mine, config.metrics.clips)]
-        if taught_elsewhere(config):
-            mine = [e for e in entries if e.split in TAUGHT and e.speaker == speaker and e.name != face.clip]
+        if taught_elsewhere(latents, config):
+            mine = [e for e in entries if e.split in TAUGHT and e.speaker == speaker and e.name != clip.name]
             chosen += [(e, "tuned") for e in spread(mine, config.metrics.clips)]
     if not chosen:
         raise RunError(
             f"No clip is left to test: stage 1 has learnt them all but what {speaker}'s generator was tuned on. Give "
             "data.seen or data.unseen a share, or stage1.source=embedded."
         )
+    return chosen
+
+
+def test_cases(config: Config, run: Run, latents: Path, face: Face, adapted: bool = False) -> list[Case]:
+    """The chosen clips with all that drives their rows; the tuned face's own are scored with both generators.
+
+    Of a speaker's only clip the first frames, which stage 2 was tuned on or the person's offset was found on, are left
+    out. adapted: stage 1 knows this person's voice, so their clips are listed as tuned only.
+    """
+    manifest = read_manifest(latents)
+    prepared = run.data / manifest.notes["prepared"]
+    entries = manifest.ok()
+    speaker = next(e.speaker for e in entries if e.name == face.clip)
+    chosen = chosen_clips(latents, config)
     others = _wrong([e for e, _ in chosen], entries)
     cases = []
     for (entry, split), other in zip(chosen, others, strict=True):
         codes = LatentClip.load(latents / entry.file)
         mine = entry.name == face.clip
+        alone = portrait_clip(entries, entry.speaker)[1]
         cases.append(
             Case(
                 clip=prepared / entry.file,
                 latents=latents / entry.file,
                 wrong=None if other is None else prepared / other.file,
                 split="tuned" if adapted and entry.speaker == speaker else split,
-                start=face.used if mine else 0,
+                start=face.used if mine else round(config.target.share * len(codes)) if alone else 0,
                 ref_index=face.ref_index if mine else codes.ref_index,
                 w_ref=face.w_ref if mine else codes.w_ref,
                 full=entry.speaker == speaker,
@@ -164,11 +186,12 @@ def test_cases(config: Config, run: Run, latents: Path, face: Face, adapted: boo
     return cases
 
 
-def taught_elsewhere(config: Config) -> bool:
-    """Whether stage 1 has seen none of these clips, whatever their split."""
-    return config.stage1.weights is not None or (
-        config.stage1.source == "embedded" and config.data.kind != "embedded"
-    )
+def taught_elsewhere(latents: Path, config: Config) -> bool:
+    """Whether stage 1 has seen none of these clips, whatever their split. A file is taken to be, unless the recipe beside
+    it names these codes."""
+    if config.stage1.weights is not None:
+        return taught_on(Path(config.stage1.weights)) != latents.name
+    return config.stage1.source == "embedded" and config.data.kind != "embedded"
 
 
 def spread(entries: list[ClipEntry], most: int) -> list[ClipEntry]:
@@ -221,7 +244,7 @@ def _score_all(
     # The longest first, so that the last ones, which leave a process idle, are short; `full` is a row more.
     order = sorted(range(len(cases)), key=lambda i: (cases[i].full, lengths[i]), reverse=True)
     cases = [cases[i] for i in order]
-    shared = (config, checkpoint, personal, every, _controls(config, run), ridge)
+    shared = (config, checkpoint, personal, every, _controls(cases, config, run), ridge)
     evaluation = Evaluation(judges)
     workers = min(config.workers, len(cases))
     if workers < 2 or run.device.type != "cpu" or judges.inception is not None:
@@ -273,14 +296,21 @@ def _score_one(case: Case) -> tuple[list[ClipScore], Kept | None]:
     return score_case(case, _tools)
 
 
-def _controls(config: Config, run: Run) -> Controls | None:
-    """The clips that stage 1 was trained on pass by one at a time: a real corpus does not fit into memory."""
+def _controls(cases: list[Case], config: Config, run: Run) -> Controls | None:
+    """Of the clips that stage 1 was trained on (with stage1.weights=FILE: this data's), less those that are scored; they
+    pass by one at a time, since a real corpus does not fit into memory."""
     if not config.metrics.controls:
         return None
     config, run = stage1_run(config, run)
     latents = invert_frames(config, run)
     manifest = read_manifest(latents)
-    entries = manifest.ok("train")
+    scored = {case.latents for case in cases}
+    entries = [e for e in manifest.ok("train") if latents / e.file not in scored]
+    if not entries:
+        run.say(
+            "no training clip but those that are scored: the rows mean_trajectory and energy are left out"
+        )
+        return None
 
     def displacements() -> Iterator[np.ndarray]:
         for entry in entries:

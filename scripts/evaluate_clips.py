@@ -26,28 +26,36 @@ from metrics.schema import ReportError, read_report
 from metrics.stats import weighted_interval, weighted_mean
 from scripts.evaluate import evaluate, taught_elsewhere
 from scripts.invert_frames import invert_frames
+from scripts.judges import judge_hashes, the_judges
 from scripts.provenance import plain, provenance, write_json
 from scripts.runtime import USER_ERRORS, Run, RunError, launch, sentence, shown
+from scripts.stages import renderer_path, weight_hashes
 from scripts.train_stage1 import train_stage1
-from stylegan2.weights import atomic_path, file_hash
+from stylegan2.weights import atomic_path
 
 SPLIT = "tuned"
 LISTED = ("lmd_mouth", "lip_gain", "mouth_corr", "width_corr", "closure_recall", "psnr", "identity")
 AGAINST = (("static", "lmd_mouth", -1), ("ridge", "mouth_corr", 1), ("stage1_base", "mouth_corr", 1))
+PERSONAL = frozenset(("tuned", "adapted"))  # weights that each speaker has of their own
+MEANS_ONLY = ("resume", "workers", "threads", "device", "debug")
 Figures = dict[str, float | None]
 
 
 def evaluate_clips(config: Config, run: Run) -> Path:
     """clips.json of every speaker of the folder."""
-    if not taught_elsewhere(config):
+    latents = invert_frames(config, run)
+    if not taught_elsewhere(latents, config):
         raise RunError(
             "Stage 1 would learn the clips that it is tested on: give stage1.source=embedded (experiment=own_clip) or "
             "stage1.weights=FILE."
         )
     checkpoint = train_stage1(config, run)
-    latents = invert_frames(config, run)
     manifest = read_manifest(latents)
-    made_with = {"trajectory": file_hash(checkpoint), "latents": latents.name}
+    files = {"renderer": renderer_path(config, run), "trajectory": checkpoint}
+    if config.adapted not in ("auto", "none"):
+        files["adapted"] = Path(config.adapted).expanduser()
+    judges = judge_hashes(config, the_judges(config, run.device))
+    made_with = weight_hashes(config, **files) | judges | {"latents": latents.name}
     speakers = list(dict.fromkeys(entry.speaker for entry in manifest.ok()))
     if unknown := [name for name in config.target.controls if name not in speakers]:
         raise RunError(
@@ -83,19 +91,24 @@ def evaluate_clips(config: Config, run: Run) -> Path:
 
 
 def _finished(folder: Path, config: Config, made_with: Mapping[str, str]) -> dict[str, Any] | None:
-    """A report of this very config, stage 1 and codes, unless everything is to be made anew."""
+    """A report of these very settings, weights and codes, unless everything is to be made anew."""
     if config.resume == "none" or not (folder / "report.json").is_file():
         return None
     try:
         report = read_report(folder / "report.json")
     except ReportError:
         return None
-    told = {
-        "trajectory": report["weights"].get("trajectory"),
-        "latents": report.get("data", {}).get("latents"),
-    }
-    same = report.get("config") == json.loads(json.dumps(plain(config))) and told == made_with
-    return report if same else None
+    told = dict(report["weights"]) | {"latents": report.get("data", {}).get("latents")}
+    for name in PERSONAL.difference(made_with):
+        told.pop(name, None)
+    same = _figured(report.get("config", {})) == _figured(json.loads(json.dumps(plain(config))))
+    return report if same and told == made_with else None
+
+
+def _figured(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a config decides a clip's figures: neither how they are computed nor which clips are controls."""
+    target = dict(config.get("target", {})) | {"controls": None}
+    return {key: value for key, value in config.items() if key not in MEANS_ONLY} | {"target": target}
 
 
 def records(report: Mapping[str, Any], control: bool) -> list[dict[str, Any]]:

@@ -2,15 +2,17 @@
 
 Every stage in sequence: corpus, prepare, invert, stage 1, stage 2, generate, evaluate. Ends with the table, the seconds
 of each stage and the paths of the report, a video and a strip of frames.
+resume=none makes stage 1 and stage 2 anew.
 """
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # our packages win over installed namesakes
 
 from configs.schema import Config
-from scripts.evaluate import evaluate
+from scripts.evaluate import chosen_clips, evaluate
 from scripts.generate import generate
 from scripts.invert_frames import invert_frames
 from scripts.runtime import Run, launch
@@ -20,11 +22,14 @@ from scripts.train_stage2 import train_stage2
 
 def run_pipeline(config: Config, run: Run) -> Path:
     """report.json of the run. Stages that are done are found, not repeated."""
-    invert_frames(config, run)
+    chosen_clips(
+        invert_frames(config, run), config
+    )  # says now, not after training, that none is left to test
     train_stage1(config, run)
     train_stage2(config, run)
-    generate(config, run)
-    report = evaluate(config, run)
+    made = replace(config, resume="auto")
+    generate(made, run)
+    report = evaluate(made, run)
     spent = ", ".join(f"{stage} {seconds:.0f}" for stage, seconds in run.seconds.items())
     run.say(f"seconds: {spent}; together {sum(run.seconds.values()):.0f}")
     return report

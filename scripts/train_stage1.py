@@ -58,6 +58,8 @@ def train_stage1(config: Config, run: Run) -> Path:
     config, run = stage1_run(config, run)
     config = _pinned(config)
     _check_carry(config)
+    if config.resume not in ("auto", "none") and not Path(config.resume).expanduser().is_file():
+        raise RunError(f"resume={config.resume} does not exist: give a state.pt, auto or none.")
     folder = run.results / "stage1"
     latents = invert_frames(config, run)
     recipe = _recipe(config, latents)
@@ -68,11 +70,7 @@ def train_stage1(config: Config, run: Run) -> Path:
     with run.timed("stage1"):
         clips = speech_clips(config, run, latents)
         folder.mkdir(parents=True, exist_ok=True)
-        if run.first:
-            _forget(folder, config.resume)
-            write_json(folder / "recipe.json", recipe)
-        run.meet()
-        _train(config, run, clips, folder)
+        _train(config, run, clips, folder, recipe)
     checkpoint = folder / "trajectory.safetensors"
     hashes = weight_hashes(config, trajectory=checkpoint)
     if run.first:
@@ -129,7 +127,9 @@ def speech_clips(config: Config, run: Run, latents: Path) -> list[TrajectoryClip
     return clips
 
 
-def _train(config: Config, run: Run, clips: list[TrajectoryClip], folder: Path) -> None:
+def _train(
+    config: Config, run: Run, clips: list[TrajectoryClip], folder: Path, recipe: dict[str, Any]
+) -> None:
     training, validation = split_of(clips, "train"), split_of(clips, "val")
     sampler = (ClipWalk if config.windows.carry else WindowSampler)(
         training, config.audio, config.augment, config.windows.batch, config.windows.length, config.train.seed
@@ -156,6 +156,10 @@ def _train(config: Config, run: Run, clips: list[TrajectoryClip], folder: Path) 
     if config.train.select == "lmd_mouth" and validation:
         landmarks = load_landmark_net().to(run.device)
         judge = MouthJudge(generator, landmarks, validation, config.audio, config.train.val_frames)
+    if run.first:  # all that can be missing is there
+        _forget(folder, config.resume)
+        write_json(folder / "recipe.json", recipe)
+    run.meet()
     resume = None if config.resume == "none" else config.resume
     parts = (net, space, sampler, validation)
     judges = (rendered, lip_axis, judge, illustrator)
@@ -185,7 +189,13 @@ def _lip_axis(clips: list[TrajectoryClip], space: DisplacementSpace, config: Con
 def _recipe(config: Config, latents: Path) -> dict[str, Any]:
     """Everything that decides what stage 1 learns, as plain values."""
     recipe = {name: keyed_fields(getattr(config, name)) for name in RECIPE}
-    return json.loads(json.dumps(recipe | {"data": latents.name}))
+    return json.loads(json.dumps(recipe | {"data": latents.name, "bf16": config.bf16}))
+
+
+def taught_on(weights: Path) -> str | None:
+    """Name of the codes that a stage-1 file was trained on, where its recipe lies beside it."""
+    recipe = weights.expanduser().parent / "recipe.json"
+    return json.loads(recipe.read_text(encoding="utf-8"))["data"] if recipe.is_file() else None
 
 
 def _forget(folder: Path, resume: str) -> None:
@@ -205,11 +215,17 @@ def _finished(folder: Path, recipe: dict[str, Any]) -> bool:
     if not any((folder / name).is_file() for name in ("state.pt", "trajectory.safetensors")):
         return False
     saved = json.loads((folder / "recipe.json").read_text(encoding="utf-8"))
-    changed = changed_keys(_with_defaults(saved), recipe)
+    saved = _with_defaults(saved)
+    changed = changed_keys(saved, recipe)
     if changed:
+        why = (
+            "on codes that were made anew since"
+            if saved | {"data": recipe["data"]} == recipe
+            else "with other settings"
+        )
         raise RunError(
-            f"{shown(folder)} was trained with other settings ({'; '.join(changed[:4])}): choose another name=NAME, "
-            "or train it anew with resume=none."
+            f"{shown(folder)} was trained {why} ({'; '.join(changed[:4])}): choose another name=NAME, or train it anew "
+            "with train_stage1.py resume=none."
         )
     return (folder / "trajectory.safetensors").is_file()
 
@@ -217,7 +233,11 @@ def _finished(folder: Path, recipe: dict[str, Any]) -> bool:
 def _with_defaults(recipe: dict[str, Any]) -> dict[str, Any]:
     """A recipe written before some setting existed: it was made as that setting's default makes it."""
     defaults = {name: keyed_fields(getattr(Config(), name)) for name in RECIPE}
-    return recipe | {name: default | recipe.get(name, {}) for name, default in defaults.items()}
+    return (
+        {"bf16": False}
+        | recipe
+        | {name: default | recipe.get(name, {}) for name, default in defaults.items()}
+    )
 
 
 if __name__ == "__main__":

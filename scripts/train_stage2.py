@@ -7,7 +7,7 @@ beside it (scripts/personal.py).
 """
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from scripts.provenance import save_provenance
 from scripts.runtime import Run, RunError, launch, shown
 from scripts.stages import (
     encoder_path,
+    generator_path,
     renderer_path,
     the_detector,
     the_renderer,
@@ -73,7 +74,8 @@ def train_stage2(config: Config, run: Run) -> Path:
     demand_speech(face.own, face.name, config)
     tuned = tuned_on(face, config, run)
     if config.adapt.enabled and face.own is not None:
-        adapted_on(face.own, face.name, tuned.parent, train_stage1(config, run), config, run)
+        checkpoint = train_stage1(replace(config, resume="auto"), run)
+        adapted_on(face.own, face.name, tuned.parent, checkpoint, config, run)
     return tuned
 
 
@@ -87,7 +89,7 @@ def tuned_on(face: Face, config: Config, run: Run) -> Path:
     with run.timed("stage2"):
         base = the_renderer(config, run)
         teacher = the_teacher(config, run)
-        tuned = tune(base, face.w, face.frames, teacher, config.tuning, _displacements(config, run))
+        tuned = tune(base, face.w, face.frames, teacher, config.tuning, _displacements(face, config, run))
         base_hash = file_hash(renderer_path(config, run))
         notes = {
             "face": face.name,
@@ -112,7 +114,7 @@ def tuned_on(face: Face, config: Config, run: Run) -> Path:
 def tuned_path(face: Face, config: Config, run: Run) -> Path:
     """Keyed by the frames and by all that decides what they become."""
     made_of = [file_hash(renderer_path(config, run)), file_hash(encoder_path(config)), config.target.share]
-    made_of.append(config.teacher)
+    made_of += [config.teacher, file_hash(generator_path(config)), config.bf16]
     if config.tuning.response_weight:
         made_of.append(_moved(config, run).name)
     key = content_hash(face.frames, config.tuning, config.encoder.inversion, made_of)[:8]
@@ -151,7 +153,8 @@ def _face_of_photos(path: Path, config: Config, run: Run) -> Face:
     some = uniform_frames(len(frames), config.encoder.inversion.person_frames)
     w_NLD = inverter(frames, inverter.person_offset(frames[some]))
     neutral = int(aperture(np.stack([photo.landmarks for photo in photos])).argmin())
-    return Face(path.stem, frames, w_NLD, frames[neutral], w_NLD[neutral])
+    name = path.resolve().name if path.is_dir() else path.stem
+    return Face(name, frames, w_NLD, frames[neutral], w_NLD[neutral])
 
 
 def _pictures(path: Path) -> list[Path]:
@@ -216,12 +219,19 @@ def tuning_clip(entries: list[ClipEntry], config: Config) -> tuple[ClipEntry, bo
     return portrait_clip(entries, speaker)
 
 
-def _displacements(config: Config, run: Run) -> np.ndarray | None:
-    """Offsets that speech makes, for tuning.response_weight (off: none are needed)."""
+def _displacements(face: Face, config: Config, run: Run) -> np.ndarray | None:
+    """Offsets that speech makes, for tuning.response_weight (off: none are needed); other people's where stage 1 comes
+    from a file, since then the face's own training clips are scored."""
     if not config.tuning.response_weight:
         return None
     latents = _moved(config, run)
     training = read_manifest(latents).ok("train")
+    if config.stage1.weights is not None:
+        training = [e for e in training if e.speaker != face.name]
+    if not training:
+        raise RunError(
+            "tuning.response_weight needs displacements, but there is no training clip to take them from: set it to 0."
+        )
     clips = [LatentClip.load(latents / e.file) for e in training[:: max(1, len(training) // 16)]]
     return np.concatenate([clip.w[::8].astype(np.float32) - clip.w_ref for clip in clips])
 

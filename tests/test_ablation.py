@@ -60,9 +60,12 @@ def test_each_experiment_differs_from_the_full_method_in_one_thing():
 def test_each_experiment_has_a_smoke_twin(name):
     whole, twin = composed(name, "data.root=x"), composed(f"[{name},smoke]", "data.root=x")
     assert twin.name == "smoke" and (twin.train.steps, twin.tuning.steps, twin.metrics.clips) == (4, 2, 1)
-    switches = {"audio", "adapt", "augment", "data", "stage1", "stage2", "target", "teacher", "seed"}
+    switches = {"audio", "adapt", "augment", "data", "target", "teacher", "seed"}
     assert all(getattr(twin, part) == getattr(whole, part) for part in switches)
-    for part, key in (text.split(".") for changes in CHANGES.values() for text in changes):
+    assert twin.stage1.source == whole.stage1.source and twin.numbered
+    assert twin.stage1.name is None and twin.stage2.name is None  # it trains into no real run's folder
+    changed = {text for changes in CHANGES.values() for text in changes} - {"stage1.name"}
+    for part, key in (text.split(".") for text in changed):
         assert getattr(getattr(twin, part), key) == getattr(getattr(whole, part), key), (part, key)
 
 
@@ -204,6 +207,14 @@ def test_runs_with_other_weights_are_refused(tmp_path, capsys):
     path = tmp_path / "results" / "ablation_lstm_seed0" / "report.json"
     path.write_text(path.read_text().replace("ab" * 32, "ef" * 32))
     assert tables(tmp_path) == 1 and "with different weights" in capsys.readouterr().err
+
+
+def test_runs_with_another_judge_are_refused(tmp_path, capsys):
+    for name in ("full", "lstm"):
+        run(tmp_path / "results", name, 0, 1.0)
+    path = tmp_path / "results" / "ablation_lstm_seed0" / "report.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"perceptual_net": "lpips-vgg"}))
+    assert tables(tmp_path) == 1 and "with different judges" in capsys.readouterr().err
 
 
 def test_runs_that_do_not_belong_together_are_refused(tmp_path, capsys):

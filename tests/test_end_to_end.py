@@ -106,7 +106,14 @@ def test_a_training_that_was_stopped_passes_off_no_other_model(arguments, monkey
         raise KeyboardInterrupt
 
     old = trained()
-    monkeypatch.setattr("scripts.train_stage1._train", stopped)
+    with monkeypatch.context() as patch:  # what fails before the training begins leaves the model there
+        patch.setattr("scripts.train_stage1._rendered_terms", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            trained("losses.lip=1.0", "resume=none")
+    with pytest.raises(runtime.RunError, match=r"resume=no\.pt does not exist"):
+        trained("resume=no.pt")
+    assert old.exists() and trained() == old
+    monkeypatch.setattr("scripts.train_stage1.train", stopped)
     for words in (
         ["losses.lip=1.0", "resume=none"],
         ["losses.lip=1.0"],

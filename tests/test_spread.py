@@ -1,7 +1,9 @@
 """Which test clips a report scores."""
 
+import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -50,27 +52,47 @@ def _cases(folder: Path, clips: dict[str, str], face: str, *words: str):
     speaker, frame = face.split("/")[0], np.zeros((1, 8, 8, 3), np.uint8)
     tuned = Face(speaker, frame, zeros, frame[0], zeros[0], clip=face, used=5)
     run = Run(folder / "results", folder, None)  # type: ignore[arg-type]
-    cases = test_cases(resolve(compose(["data=folder", f"data.root={folder}", *words])), run, latents, tuned)
-    return {case.clip.stem: case.split for case in cases}
+    settings = ["data=folder", f"data.root={folder}", f"target.speaker={speaker}", *words]
+    return test_cases(resolve(compose(settings)), run, latents, tuned)
+
+
+def _splits(*args: Any) -> dict[str, str]:
+    return {case.clip.stem: case.split for case in _cases(*args)}
 
 
 def test_what_stage_1_has_learnt_is_never_tested(tmp_path):
     with pytest.raises(RunError, match="has learnt the whole of ann/a"):
-        _cases(tmp_path, {"ann/a": "train", "bob/b": "train"}, "ann/a")
+        _splits(tmp_path, {"ann/a": "train", "bob/b": "train"}, "ann/a")
     with pytest.raises(RunError, match="No clip is left"):
-        _cases(tmp_path, {"ann/a": "train", "ann/c": "train"}, "ann/a")
+        _splits(tmp_path, {"ann/a": "train", "ann/c": "train"}, "ann/a")
     clips = {"ann/a": "train", "ann/c": "seen", "bob/b": "train", "bob/d": "unseen"}
-    assert _cases(tmp_path, clips, "ann/a") == {"c": "seen", "d": "unseen"}
+    assert _splits(tmp_path, clips, "ann/a") == {"c": "seen", "d": "unseen"}
 
 
 def test_another_corpus_stage_1_has_learnt_none_of_these_clips(tmp_path):
     words = ["stage1.source=embedded"]
-    assert _cases(tmp_path, {"ann/a": "train", "bob/b": "train"}, "ann/a", *words) == {"a": "tuned"}
+    assert _splits(tmp_path, {"ann/a": "train", "bob/b": "train"}, "ann/a", *words) == {"a": "tuned"}
     clips = {"ann/a": "train", "ann/c": "train", "bob/b": "train"}
-    assert _cases(tmp_path, clips, "ann/a", *words) == {"c": "tuned"}  # not a, which was tuned on
+    assert _splits(tmp_path, clips, "ann/a", *words) == {"c": "tuned"}  # not a, which was tuned on
 
 
 def test_target_only_leaves_out_all_others(tmp_path):
     clips = {"ann/a": "train", "ann/c": "seen", "bob/b": "train", "bob/d": "seen", "cid/e": "unseen"}
-    assert _cases(tmp_path, clips, "ann/a") == {"c": "seen", "d": "seen", "e": "unseen"}
-    assert _cases(tmp_path, clips, "ann/a", "metrics.target_only=true") == {"c": "seen"}
+    assert _splits(tmp_path, clips, "ann/a") == {"c": "seen", "d": "seen", "e": "unseen"}
+    assert _splits(tmp_path, clips, "ann/a", "metrics.target_only=true") == {"c": "seen"}
+
+
+def test_a_stage_1_file_that_was_trained_on_these_clips_is_not_from_elsewhere(tmp_path):
+    clips = {"ann/a": "train", "ann/c": "train", "bob/b": "train", "bob/d": "seen"}
+    file = tmp_path / "stage1" / "trajectory.safetensors"
+    words = ["ann/a", f"stage1.weights={file}"]
+    assert _splits(tmp_path, clips, *words) == {"c": "tuned", "d": "seen"}
+    file.parent.mkdir()
+    (file.parent / "recipe.json").write_text(json.dumps({"data": "latents"}))
+    assert _splits(tmp_path, clips, *words) == {"d": "seen"}
+
+
+def test_an_only_clip_is_scored_after_the_frames_that_its_offset_was_found_on(tmp_path):
+    clips = {"ann/a": "train", "ann/c": "seen", "bob/b": "unseen"}
+    starts = {case.clip.stem: case.start for case in _cases(tmp_path, clips, "ann/a")}
+    assert starts == {"c": 0, "b": 5}  # 0.6 of 9 frames
