@@ -35,7 +35,7 @@ from metrics.ridge import MelRidge, fit_lips
 from metrics.rows import ROWS, SPLITS, fit_energy, log_energy, mean_displacement, wrong_audio
 from scripts.cases import Case, Controls, Kept, Tools, score_case
 from scripts.compare import compare
-from scripts.invert_frames import invert_frames, portrait_clip
+from scripts.invert_frames import fitted_frames, invert_frames, portrait_clip
 from scripts.judges import judge_hashes, the_judges
 from scripts.personal import adapted_on, demand_speech, found_adapted, load_stage1_for
 from scripts.provenance import plain, provenance, stage_seconds
@@ -55,7 +55,7 @@ def evaluate(config: Config, run: Run) -> Path:
     if config.predictions or config.references:
         return compare(config, run)
     latents = invert_frames(config, run)
-    chosen_clips(latents, config)  # says now, not after training, that none is left to test
+    chosen = chosen_clips(latents, config)  # says now, not after training, that none is left to test
     checkpoint = train_stage1(config, run)
     face = the_face(replace(config, photo=None, clip=None), run)
     demand_speech(face.own, face.name, config)
@@ -64,7 +64,7 @@ def evaluate(config: Config, run: Run) -> Path:
         adapted_on(face.own, face.name, tuned.parent, checkpoint, config, run)
     adapted = found_adapted(face.own, tuned.parent, checkpoint, config)
     with run.timed("evaluate"):
-        cases = test_cases(config, run, latents, face, adapted is not None)
+        cases = test_cases(chosen, config, run, latents, face, adapted is not None)
         run.say(f"scoring {len(cases)} clips: {', '.join(sorted({case.split for case in cases}))}")
         judges = the_judges(config, run.device)
         files = {"renderer": renderer_path(config, run), "trajectory": checkpoint, "tuned": tuned}
@@ -117,12 +117,8 @@ def chosen_clips(latents: Path, config: Config) -> list[tuple[ClipEntry, str]]:
     entries = read_manifest(latents).ok()
     clip, only = tuning_clip(entries, config)
     speaker = clip.speaker
-    fitted = {
-        shown_in.name
-        for name in {e.speaker for e in entries}
-        for shown_in, alone in [portrait_clip(entries, name)]
-        if not alone
-    }
+    portraits = [portrait_clip(entries, name) for name in {e.speaker for e in entries}]
+    fitted = {portrait.name for portrait, alone in portraits if not alone}
     test = [e for e in entries if e.split in ("seen", "unseen") and e.name not in fitted]
     chosen: list[tuple[ClipEntry, str]] = []
     if only:  # own footage: the rest of the clip that was tuned on
@@ -151,7 +147,14 @@ def chosen_clips(latents: Path, config: Config) -> list[tuple[ClipEntry, str]]:
     return chosen
 
 
-def test_cases(config: Config, run: Run, latents: Path, face: Face, adapted: bool = False) -> list[Case]:
+def test_cases(
+    chosen: list[tuple[ClipEntry, str]],
+    config: Config,
+    run: Run,
+    latents: Path,
+    face: Face,
+    adapted: bool = False,
+) -> list[Case]:
     """The chosen clips with all that drives their rows; the tuned face's own are scored with both generators.
 
     Of a speaker's only clip the first frames, which stage 2 was tuned on or the person's offset was found on, are left
@@ -161,20 +164,20 @@ def test_cases(config: Config, run: Run, latents: Path, face: Face, adapted: boo
     prepared = run.data / manifest.notes["prepared"]
     entries = manifest.ok()
     speaker = next(e.speaker for e in entries if e.name == face.clip)
-    chosen = chosen_clips(latents, config)
     others = _wrong([e for e, _ in chosen], entries)
     cases = []
     for (entry, split), other in zip(chosen, others, strict=True):
         codes = LatentClip.load(latents / entry.file)
         mine = entry.name == face.clip
-        alone = portrait_clip(entries, entry.speaker)[1]
+        _, alone = portrait_clip(entries, entry.speaker)
+        start = fitted_frames(len(codes), config) if alone else 0
         cases.append(
             Case(
                 clip=prepared / entry.file,
                 latents=latents / entry.file,
                 wrong=None if other is None else prepared / other.file,
                 split="tuned" if adapted and entry.speaker == speaker else split,
-                start=face.used if mine else round(config.target.share * len(codes)) if alone else 0,
+                start=face.used if mine else start,
                 ref_index=face.ref_index if mine else codes.ref_index,
                 w_ref=face.w_ref if mine else codes.w_ref,
                 full=entry.speaker == speaker,

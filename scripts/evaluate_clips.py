@@ -37,7 +37,7 @@ SPLIT = "tuned"
 LISTED = ("lmd_mouth", "lip_gain", "mouth_corr", "width_corr", "closure_recall", "psnr", "identity")
 AGAINST = (("static", "lmd_mouth", -1), ("ridge", "mouth_corr", 1), ("stage1_base", "mouth_corr", 1))
 PERSONAL = frozenset(("tuned", "adapted"))  # weights that each speaker has of their own
-MEANS_ONLY = ("resume", "workers", "threads", "device", "debug")
+HOW_COMPUTED = ("resume", "workers", "threads", "device", "debug")  # settings that decide no figure
 Figures = dict[str, float | None]
 
 
@@ -108,7 +108,7 @@ def _finished(folder: Path, config: Config, made_with: Mapping[str, str]) -> dic
 def _figured(config: Mapping[str, Any]) -> dict[str, Any]:
     """What of a config decides a clip's figures: neither how they are computed nor which clips are controls."""
     target = dict(config.get("target", {})) | {"controls": None}
-    return {key: value for key, value in config.items() if key not in MEANS_ONLY} | {"target": target}
+    return {key: value for key, value in config.items() if key not in HOW_COMPUTED} | {"target": target}
 
 
 def records(report: Mapping[str, Any], control: bool) -> list[dict[str, Any]]:

@@ -153,9 +153,14 @@ def portrait_clip(entries: list[ClipEntry], speaker: str) -> tuple[ClipEntry, bo
     return (trained or clips)[0], len(clips) == 1
 
 
+def fitted_frames(total: int, config: Config) -> int:
+    """How many frames of a speaker's only clip may be fitted to, the first target.share; the rest is scored."""
+    return round(config.target.share * total)
+
+
 def portrait_frames(clip: FrameClip, config: Config) -> np.ndarray:
     """A few frames of the first target.share of a clip, from the lips' narrowest to their widest opening."""
-    before = round(config.target.share * len(clip))
+    before = fitted_frames(len(clip), config)
     opening = np.where(clip.detected[:before], aperture(clip.landmarks[:before]), np.inf)
     seen = np.argsort(opening, kind="stable")[: max(1, int(np.isfinite(opening).sum()))]
     count = min(config.encoder.inversion.person_frames, len(seen))

@@ -22,9 +22,8 @@ from scripts.train_stage2 import train_stage2
 
 def run_pipeline(config: Config, run: Run) -> Path:
     """report.json of the run. Stages that are done are found, not repeated."""
-    chosen_clips(
-        invert_frames(config, run), config
-    )  # says now, not after training, that none is left to test
+    latents = invert_frames(config, run)
+    chosen_clips(latents, config)  # says now, not after training, that none is left to test
     train_stage1(config, run)
     train_stage2(config, run)
     made = replace(config, resume="auto")

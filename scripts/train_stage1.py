@@ -214,15 +214,11 @@ def _finished(folder: Path, recipe: dict[str, Any]) -> bool:
         return False
     if not any((folder / name).is_file() for name in ("state.pt", "trajectory.safetensors")):
         return False
-    saved = json.loads((folder / "recipe.json").read_text(encoding="utf-8"))
-    saved = _with_defaults(saved)
+    saved = _with_defaults(json.loads((folder / "recipe.json").read_text(encoding="utf-8")))
     changed = changed_keys(saved, recipe)
     if changed:
-        why = (
-            "on codes that were made anew since"
-            if saved | {"data": recipe["data"]} == recipe
-            else "with other settings"
-        )
+        same_settings = saved | {"data": recipe["data"]} == recipe
+        why = "on codes that were made anew since" if same_settings else "with other settings"
         raise RunError(
             f"{shown(folder)} was trained {why} ({'; '.join(changed[:4])}): choose another name=NAME, or train it anew "
             "with train_stage1.py resume=none."

@@ -23,7 +23,14 @@ from encoders.geometry import aperture
 from encoders.prepare import align_photo, prepare_clip, read_photo
 from encoders.video import VideoError
 from metrics.plots import save_image, side_by_side
-from scripts.invert_frames import Inverter, invert_frames, portrait_clip, portrait_frames, reference_frame
+from scripts.invert_frames import (
+    Inverter,
+    fitted_frames,
+    invert_frames,
+    portrait_clip,
+    portrait_frames,
+    reference_frame,
+)
 from scripts.personal import adapted_on, demand_speech
 from scripts.provenance import save_provenance
 from scripts.runtime import Run, RunError, launch, shown
@@ -189,7 +196,7 @@ def _face_of_data(config: Config, run: Run) -> Face:
     entry, only = tuning_clip(manifest.ok(), config)
     clip = FrameClip.load(run.data / manifest.notes["prepared"] / entry.file)
     codes = LatentClip.load(latents / entry.file)
-    used = round(config.target.share * len(clip)) if only else len(clip)
+    used = fitted_frames(len(clip), config) if only else len(clip)
     reference = reference_frame(clip, config.displacement, used)
     chosen = uniform_frames(used, config.tuning.max_frames)
     w_TLD = codes.w.astype(np.float32)

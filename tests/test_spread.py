@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from encoders.clips import ClipEntry, LatentClip, Manifest, write_manifest
-from scripts.evaluate import spread, test_cases
+from scripts.evaluate import chosen_clips, spread, test_cases
 from scripts.runtime import Run, RunError, compose, resolve
 from scripts.train_stage2 import Face
 
@@ -53,7 +53,8 @@ def _cases(folder: Path, clips: dict[str, str], face: str, *words: str):
     tuned = Face(speaker, frame, zeros, frame[0], zeros[0], clip=face, used=5)
     run = Run(folder / "results", folder, None)  # type: ignore[arg-type]
     settings = ["data=folder", f"data.root={folder}", f"target.speaker={speaker}", *words]
-    return test_cases(resolve(compose(settings)), run, latents, tuned)
+    config = resolve(compose(settings))
+    return test_cases(chosen_clips(latents, config), config, run, latents, tuned)
 
 
 def _splits(*args: Any) -> dict[str, str]:
