@@ -139,6 +139,11 @@ def chosen_clips(latents: Path, config: Config) -> list[tuple[ClipEntry, str]]:
         if taught_elsewhere(latents, config):
             mine = [e for e in entries if e.split in TAUGHT and e.speaker == speaker and e.name != clip.name]
             chosen += [(e, "tuned") for e in spread(mine, config.metrics.clips)]
+    if not chosen and config.metrics.target_only:
+        raise RunError(
+            f"With metrics.target_only only {speaker} is scored, and no test clip shows {speaker}: name another "
+            "target.speaker, or score everybody."
+        )
     if not chosen:
         raise RunError(
             f"No clip is left to test: stage 1 has learnt them all but what {speaker}'s generator was tuned on. Give "
