@@ -1,7 +1,8 @@
-"""Distances between facial landmarks: the mouth's aperture and width, and the distance of two faces.
+"""Distances between facial landmarks: the mouth's aperture and width, and the distance of two faces; how well two of
+their curves agree.
 
 Training, corpus and metrics all measure with these functions, so that they mean the same thing by "open".
-Every function takes the 68 iBUG points counted from 0 (36-41 and 42-47 eyes, 48-59 outer and 60-67 inner lip)
+Every function of landmarks takes the 68 iBUG points counted from 0 (36-41 and 42-47 eyes, 48-59 outer and 60-67 inner lip)
 as (..., 68, 2) in pixels and broadcasts over the leading dimensions.
 """
 
@@ -13,6 +14,7 @@ EYE_ONE = slice(36, 42)  # the eye on the image's left
 EYE_TWO = slice(42, 48)
 MOUTH = slice(48, 68)
 MOUTH_LEFT, MOUTH_RIGHT = 48, 54
+CONSTANT = 1e-6  # standard deviation below which a curve is a constant
 LIP_UPPER, LIP_LOWER = 62, 66  # the inner contour's middle, above and below
 
 
@@ -87,3 +89,16 @@ def mouth_distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     mouth_a = mouth_a - mouth_a.mean(axis=-2, keepdims=True)
     mouth_b = mouth_b - mouth_b.mean(axis=-2, keepdims=True)
     return _norm(mouth_a - mouth_b).mean(axis=-1)
+
+
+def correlation(predicted: np.ndarray, true: np.ndarray) -> float:
+    """Pearson correlation of two curves (T,) at lag 0; 0 where one of them is constant."""
+    if predicted.shape != true.shape or predicted.ndim != 1:
+        raise ValueError(f"expected two curves of one length, got {predicted.shape} and {true.shape}")
+    if len(true) < 2:
+        return 0.0
+    a, b = predicted.astype(np.float64), true.astype(np.float64)
+    a, b = a - a.mean(), b - b.mean()
+    if min(a.std(), b.std()) < CONSTANT:
+        return 0.0
+    return float(np.clip(a @ b / np.sqrt((a @ a) * (b @ b)), -1, 1))

@@ -1,34 +1,20 @@
 """What the lips do over time: correlations, closures, and the gain over a frozen face.
 
-Distances per frame (LMD, the mouth's, aperture, width) are encoders.geometry's. Curves are (T,), T frames, in
+Distances per frame (LMD, the mouth's, aperture, width) and the correlation of two curves are encoders.geometry's. Curves are (T,), T frames, in
 units of the inter-ocular distance. Correlations are taken at lag 0: a constant delay is not free.
 """
 
 import numpy as np
 
-from encoders.geometry import inter_ocular, mouth_distance
+from encoders.geometry import correlation, inter_ocular, mouth_distance
 
 CLOSED = 0.03  # aperture below this share of the inter-ocular distance counts as closed lips
-CONSTANT = 1e-6  # standard deviation below which a curve is a constant
 LAGS = 15  # frames searched either way for the best lag
 
 
 def mouth_distance_iod(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
     """lmd_mouth over the true inter-ocular distance of the same frame: (T, 68, 2) twice -> (T,), no unit."""
     return mouth_distance(predicted, true) / inter_ocular(true)
-
-
-def correlation(predicted: np.ndarray, true: np.ndarray) -> float:
-    """Pearson correlation of two curves (T,) at lag 0; 0 where one of them is constant."""
-    if predicted.shape != true.shape or predicted.ndim != 1:
-        raise ValueError(f"expected two curves of one length, got {predicted.shape} and {true.shape}")
-    if len(true) < 2:
-        return 0.0
-    a, b = predicted.astype(np.float64), true.astype(np.float64)
-    a, b = a - a.mean(), b - b.mean()
-    if min(a.std(), b.std()) < CONSTANT:
-        return 0.0
-    return float(np.clip(a @ b / np.sqrt((a @ a) * (b @ b)), -1, 1))
 
 
 def closures(aperture: np.ndarray, threshold: float = CLOSED) -> list[tuple[int, int]]:

@@ -13,10 +13,9 @@ import numpy as np
 from audio.features import FeatureConfig, extract_features
 from audio.waveform import Waveform
 from encoders.clips import FrameClip
-from encoders.geometry import aperture
+from encoders.geometry import aperture, correlation
 from encoders.ridge import Ridge, cross_validated
 from metrics.gather import MEANS, ClipScore
-from metrics.landmarks import correlation
 
 WINDOW = FeatureConfig(n_mels=40, context_ms=280)  # three frames on either side, as stage 1 hears
 

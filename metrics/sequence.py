@@ -6,8 +6,8 @@ detected face comes with the landmarks of the static row, and closes no lips.
 
 import numpy as np
 
-from encoders.geometry import aperture, inter_ocular, landmark_distance, mouth_distance, width
-from metrics.landmarks import best_lag, closure_recall, correlation, mouth_distance_iod
+from encoders.geometry import aperture, correlation, inter_ocular, landmark_distance, mouth_distance, width
+from metrics.landmarks import best_lag, closure_recall, mouth_distance_iod
 from metrics.legacy import lmd_mean
 from metrics.motion import blink_rate, head_pose, head_spread
 

@@ -17,9 +17,8 @@ from encoders.basis import AXES, HEAD_AXES, VisemeBasis
 from encoders.basis_fit import FITTED, axis_targets
 from encoders.basis_regression import MEASURES, REACH, yaw
 from encoders.faces import FaceDetector, face_in_crop
-from encoders.geometry import LIP_LOWER, LIP_UPPER, MOUTH_LEFT, MOUTH_RIGHT, aperture
+from encoders.geometry import LIP_LOWER, LIP_UPPER, MOUTH_LEFT, MOUTH_RIGHT, aperture, correlation
 from encoders.identity import DlibIdentity, identity_distance
-from metrics.landmarks import correlation
 from metrics.plots import save_image
 from stylegan2.protocol import Generator, sample_w
 from stylegan2.render import render

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from encoders.geometry import aperture, mouth_distance
-from metrics.landmarks import closure_recall, closures, correlation, lip_gain, mouth_distance_iod
+from encoders.geometry import aperture, correlation, mouth_distance
+from metrics.landmarks import closure_recall, closures, lip_gain, mouth_distance_iod
 from metrics.rows import delayed
 
 

@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from encoders.align import CROP_SIZE
+from encoders.geometry import correlation
 from metrics.image import psnr, ssim
 from metrics.kid import kid
-from metrics.landmarks import LAGS, best_lag, correlation
+from metrics.landmarks import LAGS, best_lag
 from metrics.legacy import lmd_mean, lmd_sum, psnr_uint8, ssim_96
 from metrics.motion import Flicker, blink_rate, blinks, head_pose, head_spread
 from metrics.sequence import SEQUENCE, sequence_figures

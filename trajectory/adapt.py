@@ -29,12 +29,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from encoders.geometry import correlation
 from stylegan2.weights import read_weights
 from trajectory.augment import AugmentConfig, augment
 from trajectory.calibrate import LARGEST_GAIN, agreement
 from trajectory.dataset import windows_of
 from trajectory.displacement import TrajectoryError
-from trajectory.lesson import Lesson, OwnSpeech, correlation, enough_speech, flat
+from trajectory.lesson import Lesson, OwnSpeech, enough_speech, flat
 from trajectory.losses import LossConfig, stage1_losses
 from trajectory.models import TrajectoryNet
 from trajectory.predict import TrajectoryPredictor, load_trajectory, save_trajectory

@@ -92,13 +92,6 @@ class Lesson:
         return cross_validated(x_TX, o_T[:, None])[0]
 
 
-def correlation(one_V: np.ndarray, other_V: np.ndarray) -> float:
-    """Pearson's r, 0 where a curve is constant."""
-    a, b = one_V - one_V.mean(), other_V - other_V.mean()
-    size = float(np.sqrt((a @ a) * (b @ b)))
-    return float(a @ b) / size if size > 1e-9 else 0.0
-
-
 def flat(x_TKM: np.ndarray) -> np.ndarray:
     """Windows as vectors, (T, X) float64."""
     return x_TKM.reshape(len(x_TKM), -1).astype(np.float64)
