@@ -113,10 +113,9 @@ class FeatureConfig:
 
 @dataclass(frozen=True)
 class AudioFeatures:
-    """values: float32 (T, K, M), one window of K rows per video frame; fps: video frames per second."""
+    """values: float32 (T, K, M), one window of K rows per video frame."""
 
     values: np.ndarray
-    fps: int = FPS
 
 
 def extract_features(

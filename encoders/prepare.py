@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from audio.timing import FPS, samples_of_frames
 from audio.waveform import Waveform
@@ -18,6 +18,7 @@ from encoders.align import CROP_SIZE, crop, ffhq_quad, interpolate_missing, smoo
 from encoders.clips import FrameClip, JpegFrames
 from encoders.faces import Face, FaceDetector, FaceError, face_in_crop, has_rival, single_face
 from encoders.video import VideoError, iter_frames, probe, read_audio
+from stylegan2.images import upright_rgb
 from stylegan2.weights import file_hash
 
 
@@ -221,7 +222,7 @@ def read_photo(path: str | Path) -> np.ndarray:
         raise VideoError(f"photo {path} does not exist; check the path")
     try:
         with Image.open(path) as picture:
-            return np.array(ImageOps.exif_transpose(picture).convert("RGB"))
+            return np.array(upright_rgb(picture))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise VideoError(
             f"{path} is not a picture that can be read ({error}); give a JPEG or PNG file"

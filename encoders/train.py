@@ -83,6 +83,8 @@ class EncoderTrainConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.group_share <= 1 or self.image_batch > self.batch:
             raise ValueError("group_share lies in [0, 1] and image_batch is at most batch")
+        if self.validation < 1:
+            raise ValueError(f"encoder_train.validation is {self.validation}; it must be 1 or more.")
         if self.source == "photos" and not self.images:
             raise ValueError("encoder_train.source=photos needs encoder_train.images=FOLDER.")
         if self.source in ("photos", "samples") and not (self.pixel_weight or self.perceptual_weight):
@@ -205,15 +207,14 @@ class EncoderTrainer:
             pile["lr"] = self.learning_rate()
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        if config.clip is not None:
-            torch.nn.utils.clip_grad_norm_(self.encoder.parameters(), config.clip)
+        size = torch.nn.utils.clip_grad_norm_(self.encoder.parameters(), config.clip or math.inf)
         self.optimiser.step()
         if self.adversary is not None and judges is not None:
             real = judges.sample_w(len(found), self.random)
             terms |= self.adversary.train_step(real, found[:, :rows], self.step, self.random)
         self.step += 1
         update_mean(self.ema, self.encoder, min(config.ema, self.step / (self.step + 10)))
-        return {key: value.item() for key, value in terms.items()}
+        return {key: value.item() for key, value in (terms | {"gradient": size}).items()}
 
 
 def train_encoder(

@@ -67,6 +67,11 @@ class PairBatches:
         rng: np.random.Generator,
         device: torch.device | str = "cpu",
     ):
+        if len(singles) <= held:
+            raise ValueError(
+                f"There are {len(singles)} images with codes, of which encoder_train.validation={held} would be held "
+                "back: make more (pairs.count) or hold back fewer."
+            )
         self.singles, self.groups, self.group, self.batch = singles, groups, group, batch
         self.held, self.side, self.rng, self.device = held, side, rng, device
         self.n_groups = whole_groups(batch, share, group) if groups else 0

@@ -161,10 +161,10 @@ class SyncTrainer:
             group["lr"] = self.learning_rate()
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
+        size = nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
         self.optimiser.step()
         self.step += 1
-        return {"contrastive": loss.item()}
+        return {"contrastive": loss.item(), "gradient": size.item()}
 
 
 def augmented_mouths(mouths_CW5SS: Tensor, random: torch.Generator) -> Tensor:

@@ -36,6 +36,9 @@ _CODECS = ("libx264", "libopenh264", "mpeg4")  # PyAV's own wheels have the firs
 X = TypeVar("X")
 
 
+LONGEST_GAP = 600  # seconds without a picture or sound: beyond, a time stamp is broken
+
+
 class VideoError(ValueError):
     """A video that cannot be read or written; the message names the file and what to do."""
 
@@ -93,9 +96,14 @@ def _opened(path: str | Path) -> Iterator[Any]:
         raise VideoError(f"video file {path} does not exist; check the path")
     if path.is_dir():
         raise VideoError(f"{path} is a folder; give one video file")
-    if path.stat().st_size == 0:
-        raise VideoError(f"video file {path} is empty (0 bytes); copy or record it again")
-    _check_boxes(path)
+    try:
+        if path.stat().st_size == 0:
+            raise VideoError(f"video file {path} is empty (0 bytes); copy or record it again")
+        _check_boxes(path)
+    except OSError as error:
+        raise VideoError(
+            f"{path} cannot be read ({error.strerror}); check its permissions and its disk"
+        ) from error
     advice = "give an mp4, mov, mkv, avi or mpg file that a player can open"
     try:
         # An absolute path has no protocol prefix, and playlists must not reach for the network.
@@ -164,6 +172,11 @@ def _timed_pictures(container: Any, path: str | Path) -> Iterator[tuple[Fraction
         )
         if before is not None and stamp <= before:
             continue  # shown at a moment that has passed: a repeated or broken time stamp
+        if before is not None and stamp - before > LONGEST_GAP:
+            raise VideoError(
+                f"{path} shows no picture for {float(stamp - before):.0f} s after the first {float(before):.0f} s; cut or "
+                "convert it first"
+            )
         time = stamp
         length = (frame.duration or 0) * base or usual
         end = time + length
@@ -294,7 +307,7 @@ def read_audio(path: str | Path) -> Waveform:
             gap = round((stamp - start) * rate) - length if stamp is not None else 0
             # Coarse time bases round by a millisecond; only a real gap or overlap, or the very start, is followed.
             if not blocks or abs(gap) > 0.04 * rate:
-                if gap > 600 * rate:
+                if gap > LONGEST_GAP * rate:
                     raise VideoError(
                         f"the audio track of {path} has a gap of {gap // rate} s; convert it first"
                     )

@@ -60,12 +60,12 @@ def score_clip(
     every: int = 1,
     skip: Collection[int] = (),
     split: str | None = None,
-    features: Features | None = None,
+    features: Iterable[Features] = (),
 ) -> ClipScore:
     """Compares the predicted frames, one uint8 (H, W, 3) for each frame of the clip, with the truth.
 
     truth: of this clip and these judges. every: perceptual and identity look at every k-th scored frame.
-    skip: frames that are not scored, such as those used for tuning. features: gathers Inception features.
+    skip: frames that are not scored, such as those used for tuning. features: gather Inception features, all the same.
 
     A frame without a detected face takes the landmarks of the static row (the judge's, on the identity frame) and
     closes no lips. Frames whose truth has no landmarks count for the images only, in all rows alike.
@@ -90,8 +90,10 @@ def score_clip(
         seen.compare([frame], [true])
         if t in sampled:
             _sample(t, frame, true, truth, seen)
-        if features is not None and judges.inception is not None:
-            features.update(judges.inception(to_tensor(frame, judges.device)), clip.name, t)
+        if judges.inception is not None:
+            found = judges.inception(to_tensor(frame, judges.device))
+            for gathered in features:
+                gathered.update(found, clip.name, t)
     if count != len(clip.frames):
         raise ValueError(f"row {row} has {count} frames for {clip.name}, the clip has {len(clip.frames)}")
     known = np.asarray(clip.detected, dtype=bool)[scored]
@@ -146,13 +148,16 @@ class Evaluation:
         every: int = 1,
         skip: Collection[int] = (),
         split: str | None = None,
+        also: str | None = None,
     ) -> ClipScore:
         """Scores one clip of one row (see score_clip) and keeps the figures; the rows of a clip one after another.
 
-        ref_index: the true identity frame. split: "tuned" or the clip's own."""
-        features = None
+        ref_index: the true identity frame. split: "tuned" or the clip's own. also: another split whose Fréchet
+        distances its frames count for."""
+        features = []
         if self.judges.inception is not None:
-            features = self.features.setdefault((row, split or clip.split), Features())
+            splits = {split or clip.split, also or split or clip.split}
+            features = [self.features.setdefault((row, name), Features()) for name in splits]
         if self.last is None or self.last[0] is not clip or self.last[1] != ref_index:
             self.last = clip, ref_index, Truth.of(clip, ref_index, self.judges)
         score = score_clip(row, clip, frames, self.judges, self.last[2], every, skip, split, features)

@@ -30,6 +30,7 @@ LAGS = {
     "mouth_lag": ("mouth_corr_best", 0.4),
     "width_lag": ("width_corr_best", 0.4),
     "sync_offset": ("sync_confidence", LEAST_CONFIDENCE["sync_confidence"]),
+    "lse_offset": ("lse_c", 0.0),  # how sure is sure enough is not known
 }
 
 

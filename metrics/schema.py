@@ -41,7 +41,7 @@ def check_report(report: Any, where: str = "report") -> int:
         if row["n_clips"] < 1:
             raise ReportError(f"{place}.n_clips is {row['n_clips']}, expected at least 1")
         for key, span in [*row.get("interval", {}).items(), *row.get("interval_speakers", {}).items()]:
-            if len(span) != 2 or not span[0] <= span[1]:
+            if len(span) != 2 or None in span or not span[0] <= span[1]:
                 raise ReportError(f"{place}: the interval of {key} is {span}, expected [low, high]")
     if new:
         _clips(report, where)

@@ -101,8 +101,8 @@ def score_case(case: Case, tools: Tools) -> tuple[list[ClipScore], Kept | None]:
         whole = chain(
             repeat(np.zeros((8, 8, 3), np.uint8), case.start), frames
         )  # what is not scored is not looked at
-        skip = range(case.start)
-        return tools.evaluation.add(row, clip, whole, case.ref_index, tools.every, skip, split)
+        skip, also = range(case.start), "tuned" if case.full else None
+        return tools.evaluation.add(row, clip, whole, case.ref_index, tools.every, skip, split, also)
 
     def shown(w_TLD: np.ndarray, generator: Any = tools.generator) -> Iterator[np.ndarray]:
         return render(generator, w_TLD)

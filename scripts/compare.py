@@ -49,8 +49,8 @@ def compare(config: Config, run: Run) -> Path:
     predictions, references = (Path(p).expanduser() for p in (config.predictions, config.references))
     pairs = matched(predictions, references)
     output = Path(config.output).expanduser() if config.output else run.results / "compare"
-    method, other = method_name(predictions), the_other(config)
     judges = the_judges(config, run.device, two_folders=True)
+    method, other = method_name(predictions), the_other(config, judges)
     scores: list[ClipScore] = []
     features: dict[str, Features] = {}
     with run.timed("compare"):
@@ -126,7 +126,7 @@ def _gathered(
         yield record, result
 
 
-def the_other(config: Config) -> dict[str, Any] | None:
+def the_other(config: Config, judges: Judges) -> dict[str, Any] | None:
     """The report of another method (against=), if it can be compared with. Raises RunError or ReportError."""
     if config.against is None:
         return None
@@ -136,6 +136,14 @@ def the_other(config: Config) -> dict[str, Any] | None:
         raise RunError(
             f"against={path} must be a report of predictions= and references= with metrics.crop="
             f"{config.metrics.crop}, it has {other.get('crop') or 'no crop'}."
+        )
+    ours = {"landmark_judge": judges.detector.name, "perceptual_size": judges.perceptual_size}
+    ours |= judge_hashes(config, judges)
+    theirs = {**other, **other["weights"]}
+    if differ := [name for name in ours if name in theirs and theirs[name] != ours[name]]:
+        raise RunError(
+            f"against={path} was judged by another {differ[0]} than this run has: score both alike, the differences are of "
+            "the judges else."
         )
     return other
 

@@ -331,7 +331,8 @@ def _controls(cases: list[Case], config: Config, run: Run) -> Controls | None:
 
 
 def _table(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """Rows in a fixed order; the clips of the tuned face are listed once more, beside `full`."""
+    """Rows in a fixed order; the clips of the tuned face are listed once more, beside `full` (as Evaluation.add's `also`
+    counted their frames)."""
     scores = evaluation.scores
     face = {score.clip for score in scores if score.row == "full"}
     again = [replace(s, split="tuned") for s in scores if s.clip in face and s.split != "tuned"]

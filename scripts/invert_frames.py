@@ -24,7 +24,15 @@ from encoders.geometry import aperture, width
 from encoders.landmark_net import load_landmark_net
 from scripts.prepare_data import prepare_data
 from scripts.runtime import Run, launch, shown, threads
-from scripts.stages import encoder_path, generator_path, keyed, the_encoder, the_generator, the_teacher
+from scripts.stages import (
+    encoder_path,
+    generator_path,
+    inversion_judges,
+    keyed,
+    the_encoder,
+    the_generator,
+    the_teacher,
+)
 from stylegan2.weights import WeightsError, file_hash
 from trajectory.displacement import DisplacementConfig
 
@@ -38,7 +46,7 @@ def invert_frames(config: Config, run: Run) -> Path:
 def _inverted(config: Config, run: Run) -> Path:
     prepared = prepare_data(config, run)
     hashes = {"generator": file_hash(generator_path(config)), "encoder": file_hash(encoder_path(config))}
-    made_by = (config.encoder.inversion, config.teacher, config.target.share)
+    made_by = (config.encoder.inversion, config.teacher, config.target.share, inversion_judges(config))
     folder = keyed(run, "latents", prepared.name, hashes, *made_by)
     if (folder / "manifest.json").is_file():
         run.say(f"inverted: {len(read_manifest(folder).ok())} clips in {shown(folder)}")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from av.error import FFmpegError
 
 from audio.timing import FPS
 from audio.waveform import AudioError
@@ -74,7 +75,7 @@ class Prediction:
                 for last in iter_frames(self.path):
                     self.read += 1
                     yield last
-        except VideoError as error:
+        except (VideoError, FFmpegError) as error:
             self.error, last = str(error), None
         while True:
             self.held += 1

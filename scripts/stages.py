@@ -7,10 +7,10 @@ from typing import Any
 import torch
 
 from configs.schema import Config, DataConfig
-from encoders import e4e
+from encoders import e4e, landmark_net
 from encoders.clips import content_hash
 from encoders.faces import DlibDetector, FaceAlignmentDetector, FaceDetector
-from encoders.perceptual import Perceptual, load_perceptual
+from encoders.perceptual import Perceptual, load_perceptual, trunk_path
 from scripts.runtime import Run, shown
 from stylegan2 import weights as generators
 from stylegan2.openvino_ir import write_uncut
@@ -44,6 +44,16 @@ def renderer_path(config: Config, run: Run) -> Path:
         write_uncut(path)
         run.say(f"uncut generator: {shown(path)}")
     return path
+
+
+def inversion_judges(config: Config) -> list[str]:
+    """sha256 of what refinement looks with, as far as it lies in files that may be replaced; no steps, none."""
+    settings = config.encoder.inversion
+    if not settings.steps and not settings.person_steps:
+        return []
+    files = [landmark_net.EMBEDDED] if settings.landmark_weight else []
+    files += [trunk_path(config.teacher.net)] if config.teacher.family == "lpips" else []
+    return [file_hash(path) for path in files if path.is_file()]
 
 
 def weight_hashes(config: Config, **more: Path) -> dict[str, str]:

@@ -152,7 +152,7 @@ def _train(
             raise
         run.say("no face was found in the training frames: TensorBoard will have no pictures")
     if illustrated and lip_axis is not None:
-        illustrator = Illustrator(generator, validation, config.audio, lip_axis)
+        illustrator = Illustrator(generator, validation, config.audio)
     if config.train.select == "lmd_mouth" and validation:
         landmarks = load_landmark_net().to(run.device)
         judge = MouthJudge(generator, landmarks, validation, config.audio, config.train.val_frames)
@@ -189,7 +189,7 @@ def _lip_axis(clips: list[TrajectoryClip], space: DisplacementSpace, config: Con
 def _recipe(config: Config, latents: Path) -> dict[str, Any]:
     """Everything that decides what stage 1 learns, as plain values."""
     recipe = {name: keyed_fields(getattr(config, name)) for name in RECIPE}
-    return json.loads(json.dumps(recipe | {"data": latents.name, "bf16": config.bf16}))
+    return json.loads(json.dumps(recipe | {"data": latents.name, "precision": config.precision}))
 
 
 def taught_on(weights: Path) -> str | None:
@@ -227,13 +227,14 @@ def _finished(folder: Path, recipe: dict[str, Any]) -> bool:
 
 
 def _with_defaults(recipe: dict[str, Any]) -> dict[str, Any]:
-    """A recipe written before some setting existed: it was made as that setting's default makes it."""
-    defaults = {name: keyed_fields(getattr(Config(), name)) for name in RECIPE}
-    return (
-        {"bf16": False}
-        | recipe
-        | {name: default | recipe.get(name, {}) for name, default in defaults.items()}
-    )
+    """A recipe written before some setting existed, or while another still counted: it was made as the setting's default
+    makes it."""
+    found = {"data": recipe["data"]}
+    found["precision"] = recipe.get("precision", "bf16-mixed" if recipe.get("bf16") else "32-true")
+    for name in RECIPE:
+        default = keyed_fields(getattr(Config(), name))
+        found[name] = {key: recipe.get(name, {}).get(key, value) for key, value in default.items()}
+    return found
 
 
 if __name__ == "__main__":

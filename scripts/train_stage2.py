@@ -37,6 +37,7 @@ from scripts.runtime import Run, RunError, launch, shown
 from scripts.stages import (
     encoder_path,
     generator_path,
+    inversion_judges,
     renderer_path,
     the_detector,
     the_renderer,
@@ -121,9 +122,9 @@ def tuned_on(face: Face, config: Config, run: Run) -> Path:
 def tuned_path(face: Face, config: Config, run: Run) -> Path:
     """Keyed by the frames and by all that decides what they become."""
     made_of = [file_hash(renderer_path(config, run)), file_hash(encoder_path(config)), config.target.share]
-    made_of += [config.teacher, file_hash(generator_path(config)), config.bf16]
-    if config.tuning.response_weight:
-        made_of.append(_moved(config, run).name)
+    made_of += [config.teacher, file_hash(generator_path(config)), config.bf16, inversion_judges(config)]
+    if config.tuning.response_weight:  # _displacements
+        made_of += [_moved(config, run).name, config.stage1.weights is not None]
     key = content_hash(face.frames, config.tuning, config.encoder.inversion, made_of)[:8]
     results = run.results.parent / config.stage2.name if config.stage2.name else run.results
     return results / "stage2" / f"{face.name.replace('/', '_')}-{key}" / "tuned.safetensors"

@@ -6,7 +6,16 @@ On disk and in records: uint8, HWC, RGB, numpy. In networks: float32, NCHW, [-1,
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image, ImageOps
 from torch import Tensor
+
+
+def upright_rgb(picture: Image.Image) -> Image.Image:
+    """An opened picture, 8 bits a channel, turned as its EXIF tag says; 16-bit grey keeps its range (v / 257)."""
+    picture = ImageOps.exif_transpose(picture)
+    if picture.mode.startswith("I"):  # Pillow by itself takes all above 255 for white
+        picture = Image.fromarray((np.asarray(picture).clip(0, 65535) // 257).astype(np.uint8))
+    return picture.convert("RGB")
 
 
 def to_tensor(frames: np.ndarray | Tensor, device: torch.device | str = "cpu") -> Tensor:

@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from stylegan2.generator import StyleGAN2
-from stylegan2.images import resize, to_tensor
+from stylegan2.images import resize, to_tensor, upright_rgb
 from stylegan2.layers import Linear, Mapping
 from stylegan2.mobile import MobileStyleGAN
 from stylegan2.pairs import draw_codes, extend_rows
@@ -76,7 +76,7 @@ class ImageFolder:
     def _read(self, path: Path, flip: bool) -> np.ndarray:
         try:
             with Image.open(path) as file:
-                upright = ImageOps.exif_transpose(file).convert("RGB")
+                upright = upright_rgb(file)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise OSError(f"{path} cannot be read as an image ({error}): remove or repair it.") from error
         size = (self.resolution, self.resolution)

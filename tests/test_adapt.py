@@ -1,5 +1,6 @@
 """Stage 1 adapted to one person: it learns from the frames it may use, and from no other."""
 
+import copy
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -70,6 +71,17 @@ def test_it_learns_the_person_and_leaves_the_base(base):
     assert all(torch.equal(value, before[key]) for key, value in base.state_dict().items())
     assert adapted.predictor.shortcut is not None and adapted.after["gain"] >= 1
     assert not any(p.requires_grad for p in adapted.predictor.parameters())
+
+
+def test_what_it_was_before_is_what_the_base_says(base):
+    base = copy.deepcopy(base)
+    base.state_dict()["net.decoder.5.bias"].add_(1)  # the untrained one does not move
+    before = adapt(base, talk(), QUICK).before["latent"]
+    base.gain.mul_(2)
+    assert adapt(base, talk(), QUICK).before["latent"] > before
+    adapted = adapt(base, talk(), QUICK).predictor
+    with pytest.raises(TrajectoryError, match="adapted to somebody already"):
+        adapt(adapted, talk(), QUICK)
 
 
 def test_frames_without_a_face_teach_nothing(base):
@@ -200,9 +212,7 @@ def _clip(folder: Path, tail: int) -> FrameClip:
         samples[640 * USED :] = 0.3 * rng.standard_normal(640 * (FRAMES - USED))
         w[USED:] = 5 * rng.standard_normal(w[USED:].shape)
         opening[USED:] = rng.random(FRAMES - USED)
-    points = np.tile(
-        rng.standard_normal((68, 2)) if False else np.arange(136.0).reshape(68, 2), (FRAMES, 1, 1)
-    )
+    points = np.tile(np.arange(136.0).reshape(68, 2), (FRAMES, 1, 1))
     points[:, 62], points[:, 66] = [128, 180], np.stack([np.full(FRAMES, 128), 180 + 80 * opening], axis=1)
     frames = np.zeros((FRAMES, 16, 16, 3), np.uint8)
     if tail:

@@ -169,6 +169,28 @@ def test_a_paired_difference_from_another_method(two, tmp_path):
     assert run(tmp_path / "good", two[1], tmp_path / "o3", *more) == 1  # another crop
 
 
+def test_methods_that_were_judged_by_others_are_not_compared(two, tmp_path, capsys):
+    assert run(*two) == 0
+    for name, judge in (("landmark_judge", "another"), ("weights", {"landmarks": "0"})):
+        path = tmp_path / f"{name}.json"
+        path.write_text(json.dumps(report_of(two[2]) | {name: judge}))
+        assert run(*two[:2], tmp_path / "o", f"against={path}") == 1
+        assert (
+            f"was judged by another {'landmarks' if name == 'weights' else name}" in capsys.readouterr().err
+        )
+
+
+def test_a_prediction_that_may_not_be_read_is_black_and_listed(two, monkeypatch):
+    def refuse(path: Path) -> None:
+        if path.parent.parent == two[0] and path.name == "a.mp4":
+            raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("encoders.video._check_boxes", refuse)
+    assert run(*two) == 1
+    found = {f["name"]: f for f in report_of(two[2])["files"]}["s1/a"]
+    assert found["status"] == "unreadable" and "cannot be read (Permission denied)" in found["reason"]
+
+
 def test_hostile_folders_are_listed_file_by_file(tmp_path, capsys):
     truth, made, output = tmp_path / "truth", tmp_path / "made", tmp_path / "out"
     for name in ("fine", "missing", "truncated", "silent", "empty", "fast", "grey", "white", "short", "long"):

@@ -103,6 +103,13 @@ def test_offsets_are_spread_over_all_clips(tmp_path):
     assert len(few) == 6 and set(np.round(few[:, 0, 0]).astype(int)) == {0, 1, 2}
 
 
+def test_a_cut_file_of_codes_is_named_by_whoever_reads_it_first(tmp_path):
+    made = clips(tmp_path)
+    made[1].latents.write_bytes(made[1].latents.read_bytes()[:200])
+    with pytest.raises(TrajectoryError, match=f"cannot read clip {made[1].name}"):
+        offsets_of(made, 100)
+
+
 def test_broken_inputs_are_named(tmp_path):
     with pytest.raises(TrajectoryError, match="no clip"):
         WindowSampler([], FEATURES, STILL)

@@ -17,6 +17,7 @@ from metrics.gather import ClipScore, Judges
 from metrics.report import ROW_KEYS, markdown
 from metrics.rows import delayed, static_frames
 from metrics.sync import OURS
+from scripts.evaluate import _table
 
 NOTHING = 250  # a frame of this brightness shows no face
 LEVELS = (20 + 15 * np.sin(np.arange(24) * 1.3) * np.cos(np.arange(24) * 0.4)).round().astype(int)
@@ -230,19 +231,38 @@ def test_rows_are_means_over_clips_with_lip_gain():
         evaluation.rows()
 
 
-def test_fid_compares_with_the_ground_truth_row(clip):
-    def inception(x):
-        out = np.zeros((len(x), 4))
-        out[:, 0] = x.mean(dim=(1, 2, 3)).numpy() * 127.5
-        return out
+def brightness(x):
+    """Features as Inception's, of which FID sees the mean grey level."""
+    out = np.zeros((len(x), 4))
+    out[:, 0] = x.mean(dim=(1, 2, 3)).numpy() * 127.5
+    return out
 
-    evaluation = Evaluation(Judges(Reader(), inception=inception, no_inception=None))
+
+def test_fid_compares_with_the_ground_truth_row(clip):
+    evaluation = Evaluation(Judges(Reader(), inception=brightness, no_inception=None))
     short = clip_of(LEVELS[:3])
     evaluation.add("ground_truth", short, frames_of(LEVELS[:3]), 0)
     evaluation.add("full", short, frames_of(LEVELS[:3] + 2), 0)
     truth, full = evaluation.rows()
     assert truth["fid"] == pytest.approx(0, abs=1e-6) and full["fid"] == pytest.approx(4, rel=1e-4)
     assert full["fid_reason"] is None
+
+
+def test_the_tuned_face_has_a_fid_though_its_clips_are_listed_by_split_too(clip):
+    """As scripts/cases.py scores them: `full` as tuned, the rows beside it under the clip's own split."""
+    evaluation = Evaluation(Judges(Reader(), inception=brightness, no_inception=None))
+    for number, mine in enumerate((True, False)):
+        short = clip_of(LEVELS[:3], name=f"clip {number}", split="unseen")
+        also = "tuned" if mine else None
+        evaluation.add("ground_truth", short, frames_of(LEVELS[:3]), 0, also=also)
+        evaluation.add("stage1_only", short, frames_of(LEVELS[:3] + 2 + 2 * number), 0, also=also)
+        if mine:
+            evaluation.add("full", short, frames_of(LEVELS[:3] + 1), 0, split="tuned", also=also)
+    fid = {(row["name"], row["split"]): row["fid"] for row in _table(evaluation)}
+    assert fid["full", "tuned"] == pytest.approx(1, rel=1e-4)
+    assert fid["stage1_only", "tuned"] == pytest.approx(4, rel=1e-4)
+    assert fid["ground_truth", "tuned"] == pytest.approx(0, abs=1e-6)
+    assert fid["stage1_only", "unseen"] > 8  # of both clips
 
 
 def test_psnr_says_over_how_many_clips_it_is_a_mean():

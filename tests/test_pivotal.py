@@ -93,6 +93,8 @@ def test_only_the_named_layers_change(scene):
     assert {name for name in old if not torch.equal(new[name], old[name])} == {"head.weight", "head.bias"}
     with pytest.raises(TuningError, match="no_such"):
         run(scene, train=["no_such.*"])
+    with pytest.raises(TuningError, match=r"\['map.\*'\] names nothing that the images depend on"):
+        run(scene, train=["map.*"])
 
 
 def test_repeatable_at_a_seed(scene):
@@ -163,6 +165,23 @@ def test_locality_samples_lie_at_distance_alpha(scene):
     generator, pivots, _ = scene
     near = nearby(generator, pivots, 3.0, torch.Generator().manual_seed(0))
     torch.testing.assert_close((near - pivots).flatten(1).norm(dim=1), torch.full((5,), 3.0))
+    z = torch.randn(5, D, generator=torch.Generator().manual_seed(0))
+    towards = generator.mapping(z)[:, None].expand(-1, L, -1) - pivots
+    torch.testing.assert_close(
+        torch.cosine_similarity(*(x.flatten(1) for x in (near - pivots, towards))), torch.ones(5)
+    )
+
+
+def test_locality_keeps_the_generator_elsewhere(scene):
+    generator, pivots, _ = scene
+    near = nearby(generator, pivots, 3.0, torch.Generator().manual_seed(9))
+
+    def drift(result):
+        return l2(result.generator.synthesis(near), generator.synthesis(near)).mean()
+
+    kept = run(scene, locality_weight=10.0, locality_alpha=3.0)
+    assert drift(kept) < 0.5 * drift(run(scene))
+    assert kept.after["l2"] < kept.before["l2"] and "locality" in kept.steps[0]
 
 
 def test_the_response_term_keeps_what_displacements_do(scene):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from audio.features import AudioFeatures, FeatureConfig
-from stylegan2.weights import save_weights
+from stylegan2.weights import WeightsError, read_weights, save_weights
 from trajectory.displacement import DisplacementConfig, TrajectoryError, fit_space
 from trajectory.models import TrajectoryConfig, TrajectoryNet
 from trajectory.predict import TrajectoryPredictor, load_trajectory, predict, save_trajectory, stream
@@ -68,7 +68,7 @@ def test_streaming_is_the_whole_frame_by_frame(cell):
 
 
 def test_what_cannot_stream_says_so():
-    for model in (predictor(), predictor("clip", bidirectional=False)):
+    for model in (predictor(), *(predictor(kind, bidirectional=False) for kind in ("clip", "none"))):
         with pytest.raises(TrajectoryError, match="needs the whole clip"):
             next(stream(model, speech(model).values, W_REF))
 
@@ -82,3 +82,21 @@ def test_other_features_latents_or_files_are_refused(tmp_path):
     save_weights({"a": torch.zeros(1)}, tmp_path / "other.safetensors", "encoder", {})
     with pytest.raises(TrajectoryError, match="expected a stage-1 trajectory"):
         load_trajectory(tmp_path / "other.safetensors")
+
+
+@pytest.mark.parametrize("cell", ["gru", "transformer"])
+def test_damaged_files_are_one_sentence_with_their_name(tmp_path, cell):
+    path = tmp_path / "damaged.safetensors"
+    save_trajectory(predictor(cell=cell), path)
+    file = read_weights(path)
+    short = {key: value for key, value in file.state.items() if key != "gain"}
+    net = file.config["net"]
+    for state, config in (
+        (file.state, {}),
+        (short, file.config),
+        (file.state, file.config | {"net": net | {"unknown": 1}}),
+        (file.state, file.config | {"net": net | {"hidden": 10**7}}),  # it would take 10 PB
+    ):
+        save_weights(state, path, "trajectory", config)
+        with pytest.raises(WeightsError, match=r"damaged\.safetensors .* train it again"):
+            load_trajectory(path)

@@ -229,6 +229,12 @@ def test_a_photo(tmp_path, dlib_detector):
     np.testing.assert_allclose(again, [[0, 0], [0, 255], [255, 255], [255, 0]], atol=12)
 
 
+def test_a_photo_of_16_bits_keeps_its_range(tmp_path):
+    grey = np.array([[0, 257, 20000, 65535]], np.uint16)
+    Image.fromarray(grey).save(tmp_path / "deep.png")
+    assert read_photo(tmp_path / "deep.png")[0, :, 0].tolist() == [0, 1, 77, 255]
+
+
 def test_photos_that_cannot_be_used(tmp_path, dlib_detector):
     (tmp_path / "text.jpg").write_text("no picture")
     with pytest.raises(VideoError, match=r"text\.jpg is not a picture"):

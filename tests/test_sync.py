@@ -1,5 +1,6 @@
 """Sound against lips: distances over offsets, our network and its trainer, the public architecture, and the columns."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -349,6 +350,12 @@ def test_a_sync_measure_that_does_not_see_the_shift_is_broken():
     # What is usually printed, LSE-C and LSE-D without the offset, does not move.
     assert verdict(5, measure="sync_confidence") == verdict(5, measure="sync_distance") == "broken"
     assert sync_check([score("ours", 0.0), score("shift_5", 5.0)], "ours", measures=["lse_offset"]) == []
+    for late, expected in ((-1.0, "broken"), (4.0, "moves")):  # lips that are a little early to begin with
+        pair = [
+            replace(score(row, None), figures={"lse_c": 5.0, "lse_offset": offset})
+            for row, offset in (("ours", -1.0), ("shift_5", late))
+        ]
+        assert sync_check(pair, "ours", measures=["lse_offset"])[0]["verdict"] == expected
 
 
 def test_clips_out_of_sync_are_named():

@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 import torch
 from lightning_fabric import Fabric
+from matplotlib.figure import Figure
 from safetensors.numpy import save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from audio.features import AudioFeatures, FeatureConfig
+from encoders.clips import keyed_fields
 from stylegan2.generator import StyleGAN2
 from stylegan2.render import render
 from trajectory.augment import AugmentConfig
@@ -27,7 +29,7 @@ from trajectory.displacement import DisplacementConfig, TrajectoryError, fit_spa
 from trajectory.losses import LossConfig
 from trajectory.models import TrajectoryConfig, TrajectoryNet
 from trajectory.mouth_judge import MouthJudge
-from trajectory.pictures import Illustrator
+from trajectory.pictures import Illustrator, Pictures
 from trajectory.predict import load_trajectory, predict
 from trajectory.rendered import RenderedTerms
 from trajectory.train import TrainConfig, learning_rate, train
@@ -224,6 +226,41 @@ def test_a_resumed_run_ends_as_early(tmp_path):
     assert torch.load(folder / "state.pt", weights_only=True)["step"] == 10
 
 
+def test_a_gradient_that_is_not_finite_is_one_sentence(tmp_path):
+    pieces = parts(tmp_path)
+    train(**pieces, folder=tmp_path / "run", stop_at=5)
+    pieces = parts(tmp_path)
+    next(iter(pieces["net"].parameters())).register_hook(lambda gradient: gradient * float("nan"))
+    with pytest.raises(TrajectoryError, match=r"diverged at step 6: lower train\.lr"):
+        train(**pieces, folder=tmp_path / "run")
+    assert torch.load(tmp_path / "run" / "state.pt", weights_only=True)["step"] == 5
+
+
+def test_the_lip_axis_goes_with_the_space_that_it_was_fitted_in(tmp_path):
+    pieces, axes = parts(tmp_path), [np.array([1.0, 2.0], np.float32), np.array([-3.0, 5.0], np.float32)]
+    train(**pieces, folder=tmp_path / "run", lip_axis=axes[0], stop_at=5)
+    seen = []
+
+    def look(net, space, axis):
+        seen.append(axis.tolist())
+        return Pictures(np.zeros((2, 2, 3), np.uint8), Figure())
+
+    pieces = parts(tmp_path, pictures_every=1)
+    train(**pieces, folder=tmp_path / "run", lip_axis=axes[1], illustrator=cast(Any, look), stop_at=6)
+    assert seen == [[1.0, 2.0]]
+
+
+def test_validation_points_survive_a_resumed_run(tmp_path):
+    for stop in (10, 20):
+        train(**parts(tmp_path), folder=tmp_path / "run", stop_at=stop)
+    logged = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    assert [event.step for event in logged.Scalars("val/score")] == [5, 10, 15, 20]
+
+
+def test_how_often_is_written_is_no_part_of_the_recipe():
+    assert keyed_fields(TrainConfig()) == keyed_fields(TrainConfig(log_every=3, save_every=7))
+
+
 def test_what_chose_the_best_weights_so_far_may_not_change(tmp_path):
     train(**parts(tmp_path, steps=5), folder=tmp_path / "run")
     with pytest.raises(TrajectoryError, match="select was correlation, is lmd_mouth"):
@@ -310,13 +347,13 @@ def test_pictures_of_a_validation_clip_go_to_tensorboard(tmp_path):
     generator = StyleGAN2(8, z_dim=DIM, w_dim=DIM, channels={4: 8, 8: 8}, mapping_layers=1).eval()
     pieces = parts(tmp_path, pictures_every=10)
     clip, axis = pieces["validation"][0], np.array([1.0, -1.0], np.float32)
-    illustrator = Illustrator(generator, pieces["validation"], FEATURES, axis)
-    train(**pieces, folder=tmp_path / "run", illustrator=illustrator)
+    illustrator = Illustrator(generator, pieces["validation"], FEATURES)
+    train(**pieces, folder=tmp_path / "run", lip_axis=axis, illustrator=illustrator)
     logged = EventAccumulator(str(tmp_path / "run" / "tensorboard"), size_guidance={"images": 0}).Reload()
     assert [event.step for event in logged.Images("pictures/strip")] == [10, 20]
     assert [event.step for event in logged.Images("pictures/opening")] == [10, 20]
 
-    pictures = illustrator(pieces["net"], pieces["space"])
+    pictures = illustrator(pieces["net"], pieces["space"], torch.from_numpy(axis))
     assert pictures.strip.shape == (2 * 8, 8 * 6, 3)
     batch = read_clip(clip, FEATURES)
     last = next(iter(render(generator, batch.w_ref[0][None] + batch.d[0, -1:])))

@@ -114,7 +114,8 @@ def test_one_step_has_the_terms_of_the_paper(generator: StyleGAN2, judges: Image
     trainer = new_trainer()
     images = Teacher(generator, generator, 3, 0)(0)[0]
     losses = trainer.train_step(Batch(images), judges)
-    assert set(losses) == {"delta", "pixel", "perceptual", "identity", "adversarial", "discriminator", "r1"}
+    terms = {"delta", "pixel", "perceptual", "identity", "adversarial", "discriminator", "r1"}
+    assert set(losses) == terms | {"gradient"}
     assert losses["delta"] == 0 and all(np.isfinite(list(losses.values())))
     assert "r1" not in trainer.train_step(Batch(images), judges)
     assert isinstance(trainer.encoder, FullEncoder)
@@ -187,6 +188,13 @@ def test_divergence_is_reported(generator: StyleGAN2, judges: ImageJudges, tmp_p
     broken = dataclasses.replace(judges, perceptual=lambda x, y: x.sum((1, 2, 3)) * float("nan"))
     with pytest.raises(WeightsError, match="diverged at step 1"):
         run(new_trainer(), generator, broken, tmp_path)
+    assert not (tmp_path / "checkpoint.pt").exists()
+
+
+def test_a_finite_loss_with_a_broken_gradient_is_not_saved(generator, judges, tmp_path) -> None:
+    steep = dataclasses.replace(judges, perceptual=lambda x, y: (x - x).abs().sum((1, 2, 3)).sqrt())
+    with pytest.raises(WeightsError, match="diverged at step 1"):
+        run(new_trainer(dataclasses.replace(TRAIN, save_every=1)), generator, steep, tmp_path)
     assert not (tmp_path / "checkpoint.pt").exists()
 
 

@@ -91,9 +91,8 @@ def test_thirty_pictures_a_second_become_25(tmp_path):
     assert max(abs(level - k * 30 / 25) for k, level in enumerate(seen)) <= 0.5
 
 
-def test_variable_time_stamps_in_a_file(tmp_path):
-    path = tmp_path / "x.mkv"
-    times_ms = [0, 40, 80, 400, 440, 480]
+def at_times(path, *times_ms):
+    """A video whose k-th picture, of grey level 40 k, is shown from the k-th of these times on."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=25, options={"bf": "0"})
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
@@ -103,7 +102,18 @@ def test_variable_time_stamps_in_a_file(tmp_path):
             frame.pts, frame.time_base = time, Fraction(1, 1000)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
+    return path
+
+
+def test_variable_time_stamps_in_a_file(tmp_path):
+    path = at_times(tmp_path / "x.mkv", 0, 40, 80, 400, 440, 480)
     assert brightness(path, 40) == [0, 1, 2, 2, 2, 2, 2, 3, 3, 3, 3, 4, 5]
+
+
+def test_a_broken_time_stamp_does_not_become_millions_of_pictures(tmp_path):
+    path = at_times(tmp_path / "x.mkv", 0, 40, 1_000_000_000)
+    with pytest.raises(VideoError, match=r"x\.mkv shows no picture for 1000000 s after the first 0 s"):
+        list(iter_frames(path))
 
 
 # ---------------------------------------------------------------------------------------------- write, read

@@ -94,8 +94,12 @@ class Adapted:
 def adapt(base: TrajectoryPredictor, own: OwnSpeech, config: AdaptConfig) -> Adapted:
     """A model that speaks like this person, on the base's device; the base is left as it is.
 
-    Raises TrajectoryError if `enough_speech` does.
+    Raises TrajectoryError if `enough_speech` does, and for a base that was adapted before.
     """
+    if base.shortcut is not None:
+        raise TrajectoryError(
+            "This stage 1 was adapted to somebody already: give the one that it was made from."
+        )
     enough_speech(own)
     with torch.random.fork_rng():  # dropout's numbers are this function's own business
         return _adapt(base, own, config)
@@ -110,7 +114,8 @@ def _adapt(base: TrajectoryPredictor, own: OwnSpeech, config: AdaptConfig) -> Ad
     true_VC, held_out_V = whole.c[cut:][seen_V], held_out_V[seen_V]
     gain = 1.0 if config.calibration == "none" else lip_gain(held_out_V, true_VC @ part.axis)
     predictor = _mixture(base, whole, config, steps, gain)
-    before = _measures(_predicted(base, whole)[cut:][seen_V], part, true_VC, base)
+    spoken_UC = base.gain.double().cpu().numpy() * _predicted(base, whole)
+    before = _measures(spoken_UC[cut:][seen_V], part, true_VC, base)
     after = _measures(part.moved(held_out_V, gain), part, true_VC, base) | {"gain": gain}
     return Adapted(predictor.eval().requires_grad_(False), before, after, steps, config)
 

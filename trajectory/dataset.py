@@ -6,7 +6,8 @@ L rows of W+, D = 512.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -77,21 +78,27 @@ def windows_of(rows_NJM: np.ndarray, config: FeatureConfig) -> np.ndarray:
     return np.ascontiguousarray(sliding_NXMK[:, :: config.rows_per_frame].transpose(0, 1, 3, 2), np.float32)
 
 
+@contextlib.contextmanager
+def _reading(clip: TrajectoryClip) -> Iterator[None]:
+    try:
+        yield
+    except (SafetensorError, OSError) as error:
+        raise TrajectoryError(
+            f"cannot read clip {clip.name} ({error}); delete its cache and prepare it again"
+        ) from error
+
+
 def read_window(
     clip: TrajectoryClip, config: FeatureConfig, start: int, length: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Frames [start, start + length) of one clip, nothing else read: rows (J, M), w (T, L, D), w_ref (L, D)."""
     step = config.rows_per_frame
     stop = min(start + length, clip.num_frames)
-    try:
+    with _reading(clip):
         with safe_open(clip.features, framework="np") as file:
             rows = file.get_slice("rows")[start * step : stop * step + config.rows - step]
         with safe_open(clip.latents, framework="np") as file:
             w, w_ref = file.get_slice("w")[start:stop], file.get_tensor("w_ref")
-    except (SafetensorError, OSError) as error:
-        raise TrajectoryError(
-            f"cannot read clip {clip.name} ({error}); delete its cache and prepare it again"
-        ) from error
     expected = ((stop - start) * step + config.rows - step, config.width)
     if rows.shape != expected or len(w) != stop - start:
         raise TrajectoryError(
@@ -117,7 +124,7 @@ def offsets_of(clips: Sequence[TrajectoryClip], max_samples: int) -> np.ndarray:
         inside = chosen[(chosen >= first) & (chosen < first + clip.num_frames)] - first
         first += clip.num_frames
         if len(inside):
-            with safe_open(clip.latents, framework="np") as file:
+            with _reading(clip), safe_open(clip.latents, framework="np") as file:
                 w = file.get_tensor("w")[inside].astype(np.float32)
                 offsets.append(w - file.get_tensor("w_ref").astype(np.float32))
     return np.concatenate(offsets)

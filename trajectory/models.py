@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from trajectory.displacement import TrajectoryError
 from trajectory.temporal import State, TemporalConvolution, Transformer
 
 
@@ -215,8 +216,9 @@ def _flat_size(layers: nn.Module, window: tuple[int, int]) -> int:
         with torch.no_grad():
             return layers.eval()(torch.zeros(1, 1, *window)).numel()
     except RuntimeError as error:
-        raise ValueError(
-            f"a window of {window[0]} rows x {window[1]} bins is too small for this frontend"
+        raise TrajectoryError(
+            f"a window of {window[0]} rows x {window[1]} bins is too small for this trajectory.frontend: raise "
+            "audio.context_ms"
         ) from error
     finally:
         layers.train()

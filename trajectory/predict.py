@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from audio.features import AudioFeatures, FeatureConfig
-from stylegan2.weights import read_weights, save_weights
+from stylegan2.weights import WeightsError, first_difference, read_weights, save_weights
 from trajectory.displacement import DisplacementSpace, TrajectoryError
 from trajectory.models import State, TrajectoryConfig, TrajectoryNet
 
@@ -83,9 +83,12 @@ def stream(
     """Feature windows (K, M) one by one -> w (L, D) one by one, equal to `predict` on the whole.
 
     The delay is half a window's context. Raises TrajectoryError for a model that needs the future
-    (bidirectional) or the whole clip (per-clip normalised features, a speech encoder).
+    (bidirectional) or the whole clip (a speech encoder, features that are normalised by the clip, or log-mel features
+    that are not normalised, whose floor is the clip's).
     """
-    whole = model.features.normalise == "clip" or model.features.kind == "encoder"
+    features = model.features
+    whole = features.kind == "encoder" or features.normalise == "clip"
+    whole = whole or (features.kind, features.normalise) == ("logmel", "none")
     if model.net.config.bidirectional or whole:
         raise TrajectoryError(
             "this stage-1 model needs the whole clip; to stream, train one with "
@@ -122,13 +125,29 @@ def load_trajectory(path: str | Path, device: str | torch.device = "cpu") -> Tra
         raise TrajectoryError(
             f"{path} holds a {file.kind!r}, expected a stage-1 trajectory (scripts/train_stage1.py)"
         )
-    features = FeatureConfig(**file.config["features"])
-    space = DisplacementSpace.from_layout(file.config["space"])
-    config = TrajectoryConfig(**file.config["net"])
-    net = TrajectoryNet(config, (features.rows, features.width), space.identity_dims, space.num_coefficients)
-    model = TrajectoryPredictor(net, space, features, file.config.get("shortcut", False))
+    try:
+        with torch.device("meta"):  # a config that lies about the tensors cannot make it take memory
+            difference = first_difference(_built(file.config).state_dict(), file.state)
+    except (TypeError, AttributeError, LookupError, ValueError, ArithmeticError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise WeightsError(
+            f"{path} holds a config that does not build a stage-1 model ({reason}): it was made by another version or is "
+            "damaged, train it again."
+        ) from error
+    if difference is not None:
+        raise WeightsError(f"{path} does not fit its own config: {difference}; train it again.")
+    model = _built(file.config)
     model.load_state_dict(file.state)
     return model.to(device).eval()
+
+
+def _built(config: Mapping[str, Any]) -> TrajectoryPredictor:
+    features = FeatureConfig(**config["features"])
+    space = DisplacementSpace.from_layout(config["space"])
+    net = TrajectoryConfig(**config["net"])
+    window = (features.rows, features.width)
+    model = TrajectoryNet(net, window, space.identity_dims, space.num_coefficients)
+    return TrajectoryPredictor(model, space, features, config.get("shortcut", False))
 
 
 def _check(model: TrajectoryPredictor, window: tuple[int, ...], latent: tuple[int, ...]) -> None:

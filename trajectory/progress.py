@@ -21,8 +21,8 @@ class TrainingLog:
         self.enabled, self.every, self.step = enabled, every, start
         if not enabled:
             return
-        # purge_step: what a killed run logged past its last checkpoint is hidden when the steps are made again.
-        self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=start)
+        # purge_step: what a killed run logged past its last checkpoint, of step `start`, is hidden: it is made again.
+        self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)
         columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]:.1f} it/s"))
         text = TextColumn("[bold]stage 1[/bold] loss {task.fields[loss]:.3f} val {task.fields[val]:.3f}")
         self.progress = Progress(text, *columns, TimeRemainingColumn())

@@ -143,7 +143,6 @@ class SentenceSource:
         train, val = round(0.6 * len(order)), round(0.75 * len(order))
         pools = {"train": order[:train], "val": order[train:val], "test": order[val:]}
         self._free: dict[str, Iterator[int]] = {name: cycle(pool.tolist()) for name, pool in pools.items()}
-        self.free_pool_sizes = {name: len(pool) for name, pool in pools.items()}
 
     def draw(self, split: Split, kind: Kind) -> Sentence:
         if kind == "free":

@@ -34,7 +34,7 @@ class TrainState:
     if a clip was added since. ema: its running average, the one that is validated and exported.
     signature: plain numbers (model, window, space) that must be the same in a checkpoint to resume from it.
     best: EMA weights at the best validation so far, best_score: its score (higher is better), waited: validations since.
-    carried: the net's state at the end of the last windows, where they walk through clips.
+    carried: the net's state at the end of the last windows, where they walk through clips. lip_axis: (C,), of this space.
     precision: what scales gradients in float16, if anything does (lightning's plugin: state_dict, load_state_dict).
     """
 
@@ -49,6 +49,7 @@ class TrainState:
     waited: int = 0
     precision: Any = None
     carried: State = None
+    lip_axis: Tensor | None = None
     ema: TrajectoryNet = field(init=False)
     best: dict[str, Tensor] = field(init=False)
 
@@ -100,6 +101,7 @@ class TrainState:
             "optimiser": self.optimiser.state_dict(),
             "sampler": self.sampler.state_dict(),
             "carried": self.carried,
+            "lip_axis": self.lip_axis,
             "torch_rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
             "numpy_rng": json.dumps(self.rng.bit_generator.state),
@@ -129,6 +131,8 @@ class TrainState:
             )
         self.step, self.best_score = content["step"], content["best_score"]
         self.waited, self.carried = content.get("waited", 0), content.get("carried")
+        if content.get("lip_axis") is not None and self.lip_axis is not None:
+            self.lip_axis = content["lip_axis"].to(self.lip_axis)
         if self.precision is not None and content.get("scaler"):
             self.precision.load_state_dict(content["scaler"])
         self.net.load_state_dict(content["net"])

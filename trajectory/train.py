@@ -19,7 +19,7 @@ from lightning_fabric import Fabric
 from encoders.clips import keyed_fields
 from trajectory.calibrate import Calibration, gain_of, validate
 from trajectory.dataset import TrajectoryClip, WindowSampler
-from trajectory.displacement import DisplacementSpace
+from trajectory.displacement import DisplacementSpace, TrajectoryError
 from trajectory.losses import LossConfig, stage1_losses
 from trajectory.models import TrajectoryNet
 from trajectory.mouth_judge import MouthJudge
@@ -28,7 +28,7 @@ from trajectory.predict import TrajectoryPredictor, save_trajectory
 from trajectory.progress import TrainingLog
 from trajectory.rendered import RenderedTerms
 from trajectory.state import TrainState
-from trajectory.walk import ClipWalk, begun, handed_on
+from trajectory.walk import ClipWalk, begun, handed_on, walks_on
 
 
 @dataclass
@@ -51,8 +51,8 @@ class TrainConfig:
     grad_clip: float = 1.0
     ema: float = 0.99
     val_every: int = 100
-    save_every: int = 100
-    log_every: int = 10
+    save_every: int = field(default=100, metadata={"keyed": False})
+    log_every: int = field(default=10, metadata={"keyed": False})
     pictures_every: int = field(default=500, metadata={"keyed": False})
     select: Literal["correlation", "lmd_mouth"] = "correlation"
     val_frames: int = 24
@@ -103,7 +103,10 @@ def train(
     lip_axis (C,) None: no L_lip. mouth_judge: for select="lmd_mouth". illustrator: for pictures_every.
     resume: "auto" continues folder/state.pt if it is there, a path that file, None starts anew.
     stop_at: leaves after that step with the state saved, as a queue's time limit would (nothing is exported before
-    the end). Raises TrajectoryError for a checkpoint of another configuration.
+    the end). Raises TrajectoryError for a checkpoint of another configuration, and where a gradient is no longer finite
+    (with float16, whose scaler skips such a step, it goes on).
+    Resuming is exact, except that of several processes only the first goes on with its own random numbers, and that
+    windows which walk through clips (ClipWalk) begin anew then.
 
     Over several processes each takes its share of one global batch, so that without dropout (whose numbers are each
     process's own), without batch norm (the paper's front end has it; its statistics are each process's own too) and where
@@ -122,6 +125,8 @@ def train(
     model, optimiser = fabric.setup(net, optimiser)
     space = space.to(fabric.device)
     lip_axis_C = None if lip_axis is None else torch.from_numpy(lip_axis).to(fabric.device)
+    precision = fabric.strategy.precision
+    scaled = getattr(precision, "scaler", None) is not None
     signature = {
         "net": asdict(net.config),
         "space": space.layout(),
@@ -130,13 +135,16 @@ def train(
     signature |= {"select": config.select, "carry": isinstance(sampler, ClipWalk)}
     rng = np.random.default_rng([config.seed, fabric.global_rank])
     sampler.rank, sampler.world = fabric.global_rank, fabric.world_size
-    state = TrainState(net, space, optimiser, sampler, signature, rng, precision=fabric.strategy.precision)
+    state = TrainState(
+        net, space, optimiser, sampler, signature, rng, precision=precision, lip_axis=lip_axis_C
+    )
     source = checkpoint if resume == "auto" else resume
     if source is not None and (resume != "auto" or checkpoint.is_file()):
         state.restore(source)
-        if fabric.global_rank:  # the file holds the first process's random numbers and its carried state
+        if fabric.global_rank:  # the file holds the first process's random numbers
             state.reseed([config.seed, fabric.global_rank, state.step])
-            state.carried = None
+        if isinstance(sampler, ClipWalk) and not walks_on(state.carried, sampler):
+            state.carried, sampler.lanes = None, None
     last = min(config.steps, stop_at or config.steps)
 
     with TrainingLog(folder, state.step, config.steps, config.log_every, fabric.is_global_zero) as log:
@@ -152,14 +160,21 @@ def train(
             carried = begun(state.carried, batch.fresh, fabric.device)
             coefficients, carried = model(values, space.identity(w_ref), carried)
             state.carried = None if batch.fresh is None else handed_on(carried)
-            terms = stage1_losses(coefficients, d, mask, space, losses, lip_axis_C)
+            terms = stage1_losses(coefficients, d, mask, space, losses, state.lip_axis)
             if rendered and losses.wants_frames(state.step):
                 terms |= rendered(coefficients, d, w_ref, mask, space, rng, batch.places)
             loss = torch.stack([getattr(losses, name) * term for name, term in terms.items()]).sum()
 
             optimiser.zero_grad()
             fabric.backward(loss)
-            norm = fabric.clip_gradients(model, optimiser, max_norm=config.grad_clip)
+            norm = fabric.clip_gradients(
+                model, optimiser, max_norm=config.grad_clip, error_if_nonfinite=False
+            )
+            if norm is not None and not scaled and not torch.isfinite(norm):
+                raise TrajectoryError(
+                    f"Training diverged at step {state.step + 1}: lower train.lr (it is {config.lr:g}); the last "
+                    "checkpoint is intact."
+                )
             optimiser.step()
             state.step += 1
             state.update_ema(config.ema)
@@ -173,8 +188,9 @@ def train(
                 score = -figures["lmd_mouth"] if config.select == "lmd_mouth" else report.score
                 state.keep_best(fabric.broadcast(score))  # all processes stop together
                 log.validation(state.step, figures)
-            if illustrator and config.pictures_every and state.step % config.pictures_every == 0:
-                log.pictures(state.step, illustrator(state.ema, space))
+            draws = config.pictures_every and state.step % config.pictures_every == 0
+            if draws and illustrator and state.lip_axis is not None:
+                log.pictures(state.step, illustrator(state.ema, space, state.lip_axis))
             if state.step % config.save_every == 0 or state.step == last or state.gave_up(config.patience):
                 fabric.barrier()
                 if fabric.is_global_zero:

@@ -69,6 +69,12 @@ class ClipWalk(WindowSampler):
         self.lanes = None if state["lanes"] is None else [(turn, start) for turn, start in state["lanes"]]
 
 
+def walks_on(carried: State, walk: ClipWalk) -> bool:
+    """Whether a checkpoint's state is that of all the windows of a resumed walk: it holds one process's own."""
+    part = carried[0] if isinstance(carried, tuple) else carried
+    return walk.world == 1 and (part is None or part.shape[1] == walk.batch)
+
+
 def handed_on(state: State) -> State:
     """The same numbers without their gradient: back-propagation ends where the window begins."""
     if isinstance(state, Tensor):

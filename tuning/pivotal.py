@@ -142,6 +142,8 @@ def tune(
                 d = offsets[torch.randint(len(offsets), (len(w),), generator=random).to(device)]
                 terms["response"] = displacement_response(tuned, base, w, d, image).mean()
                 loss = loss + config.response_weight * terms["response"]
+            if not loss.requires_grad:
+                raise TuningError(f"tuning.train={config.train} names nothing that the images depend on.")
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             if not _finite(loss, parameters):
