@@ -55,6 +55,8 @@ class DataConfig:
     def __post_init__(self) -> None:
         if self.kind == "folder" and not self.root:
             raise ValueError("data=folder needs data.root=FOLDER, the folder that holds the videos.")
+        if self.kind == "embedded" and self.root:
+            raise ValueError(f"data.root={self.root} is not looked at with data=embedded: add data=folder.")
         if (
             min(self.validation, self.seen, self.unseen) < 0
             or max(self.validation + self.seen, self.unseen) >= 1
@@ -298,7 +300,7 @@ class Config:
     wav, photo, clip, input, output, predictions, references: files of one call. against: a report.json of another method.
     network: which of a weight file's networks convert_weights.py takes; layout: whose names it gives exported tensors.
     entry: which file of the catalogue of public weights download_weights.py fetches.
-    tuned: "auto" (the generator that stage 2 tuned on this face, if there is one), a file, or "none".
+    tuned: for generate.py; "auto" (the generator that stage 2 tuned on this face, if there is one), a file, or "none".
     adapted: the same of the stage 1 that was adapted to this person; "auto" looks for it only if adapt is on.
     what: the part that benchmark.py measures.
     """
@@ -371,6 +373,8 @@ class Config:
             )
         if min(self.devices, self.nodes) < 1:
             raise ValueError("devices and nodes must be at least 1.")
+        if self.seed < 0:
+            raise ValueError(f"seed is {self.seed}; it must be 0 or more.")
 
     @property
     def bf16(self) -> bool:

@@ -36,6 +36,8 @@ def twin(cls: type) -> type:
 def build(cls: type[Record], values: Any, path: str = "") -> Record:
     """The real dataclass from composed plain values; ValueError names the field that cannot be."""
     hints = typing.get_type_hints(cls)
+    if unknown := sorted(set(values) - set(hints)):
+        raise ValueError(f"{path}{unknown[0]} is no setting.")
     made = {name: _value(hints[name], value, f"{path}{name}") for name, value in values.items()}
     return cls(**made)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,26 +22,53 @@ class Part(Protocol):
     def load_state_dict(self, state_dict: Any, /) -> Any: ...
 
 
+# What a resumed run may change: how long it goes on, how often it writes, what it is looked at with.
+FREE = {"steps", "save_every", "validation", "bf16", "folders", "held", "images", "identity"}
+
+
+def settings_of(config: Any, **more: Any) -> dict[str, Any]:
+    """A config's values that a checkpoint must share with the run that goes on from it, as JSON knows them."""
+    values = {key: value for key, value in dataclasses.asdict(config).items() if key not in FREE}
+    return json.loads(json.dumps(values | more))
+
+
 def save_checkpoint(
-    path: Path, parts: Mapping[str, Part], random: torch.Generator, rng: np.random.Generator, step: int
+    path: Path,
+    parts: Mapping[str, Part],
+    random: torch.Generator,
+    rng: np.random.Generator,
+    step: int,
+    settings: Mapping[str, Any],
 ) -> None:
     state = {name: part.state_dict() for name, part in parts.items()}
     state |= {"random": random.get_state(), "rng": rng.bit_generator.state, "step": step}
+    state |= {"settings": json.dumps(settings)}
     with atomic_path(path) as temporary:
         torch.save(state, temporary)
 
 
 def load_checkpoint(
-    path: Path, parts: Mapping[str, Part], random: torch.Generator, rng: np.random.Generator, what: str
+    path: Path,
+    parts: Mapping[str, Part],
+    random: torch.Generator,
+    rng: np.random.Generator,
+    settings: Mapping[str, Any],
+    what: str,
 ) -> int:
-    """Puts every part back and returns the step. WeightsError if the file is missing, damaged or holds other parts."""
+    """Puts every part back and returns the step. WeightsError if the file is missing or damaged, holds other parts, or was
+    made with other settings."""
     if not path.is_file():
         raise WeightsError(f"There is no checkpoint {path}: check resume=, or start anew with resume=none.")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        held = {name for name, value in state.items() if value is not None} - {"random", "rng", "step"}
-        if differing := sorted(held ^ parts.keys()):
+        held = {name for name, value in state.items() if value is not None}
+        if differing := sorted(held - {"random", "rng", "step", "settings"} ^ parts.keys()):
             raise ValueError(f"with or without {', '.join(differing)}")
+        saved = json.loads(state.get("settings", "{}"))
+        if changed := [
+            f"{key} was {saved[key]}, is {now}" for key, now in settings.items() if saved.get(key, now) != now
+        ]:
+            raise ValueError(", ".join(changed))
         for name, part in parts.items():
             part.load_state_dict(state[name])
         random.set_state(state["random"])
@@ -56,5 +85,5 @@ def load_checkpoint(
     ) as error:
         reason = " ".join(str(error).split())[:120]
         raise WeightsError(
-            f"{path} is no checkpoint of this {what} ({reason}): start anew with resume=none."
+            f"{path} is no checkpoint of this {what} ({reason}): start anew with resume=none, or under another name."
         ) from error

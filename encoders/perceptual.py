@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from stylegan2.catalogue import path_of
 from stylegan2.weights import WeightsError
 
+Family = Literal["st-lpips", "lpips"]
 Net = Literal["alex", "vgg"]
 TRUNKS = {"alex": "lpips_alex", "vgg": "lpips_vgg"}  # their names in stylegan2/catalogue.py
 
@@ -56,7 +57,16 @@ def trunk_path(net: str) -> Path:
     return path_of(TRUNKS[net])
 
 
-def load_perceptual(net: Net = "alex", family: Literal["st-lpips", "lpips"] = "st-lpips") -> Perceptual:
+def demand_trunk(net: Net, family: Family) -> None:
+    """Raises WeightsError where the distance's weights are not on this machine."""
+    if family == "lpips" and not (trunk := trunk_path(net)).is_file():
+        raise WeightsError(
+            f"lpips needs {trunk}: python scripts/download_weights.py entry={TRUNKS[net]}, or choose st-lpips, "
+            "whose weights are installed (teacher.family, metrics.perceptual, encoder_train.perceptual)."
+        )
+
+
+def load_perceptual(net: Net = "alex", family: Family = "st-lpips") -> Perceptual:
     """The named distance; WeightsError when its weights are not on this machine (nothing is downloaded)."""
     quiet = contextlib.redirect_stdout(io.StringIO())  # both packages print while they load
     with quiet, warnings.catch_warnings():
@@ -67,13 +77,8 @@ def load_perceptual(net: Net = "alex", family: Literal["st-lpips", "lpips"] = "s
             return Perceptual(
                 f"st-lpips-{net}", stlpips.LPIPS(net=net, variant="shift_tolerant", verbose=False)
             )
-        trunk = trunk_path(net)
-        if not trunk.is_file():
-            raise WeightsError(
-                f"lpips needs {trunk}: python scripts/download_weights.py entry={TRUNKS[net]}, or choose st-lpips, "
-                "whose weights are installed (teacher.family, metrics.perceptual, encoder_train.perceptual)."
-            )
-        return Perceptual(f"lpips-{net}", _lpips(net, trunk))
+        demand_trunk(net, family)
+        return Perceptual(f"lpips-{net}", _lpips(net, trunk_path(net)))
 
 
 def _lpips(net: Net, trunk: Path) -> nn.Module:

@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from encoders.checkpoint import Part, load_checkpoint, save_checkpoint
+from encoders.checkpoint import Part, load_checkpoint, save_checkpoint, settings_of
 from encoders.e4e import CompactE4E
 from encoders.e4e_full import FullEncoder
 from encoders.latent_discriminator import Adversary, AdversaryConfig
@@ -151,6 +151,7 @@ class EncoderTrainer:
             self.adversary = Adversary(encoder.w_avg.shape[-1], config.adversary, encoder.w_avg.device)
         self.random = torch.Generator("cpu").manual_seed(seed)
         self.rng = np.random.default_rng(seed)
+        self.settings = settings_of(config, seed=seed)
         self.step = 0
 
     @property
@@ -161,11 +162,11 @@ class EncoderTrainer:
         return parts
 
     def save(self, path: Path) -> None:
-        save_checkpoint(path, self.parts, self.random, self.rng, self.step)
+        save_checkpoint(path, self.parts, self.random, self.rng, self.step, self.settings)
 
     def load(self, path: Path) -> None:
         """Goes on from a checkpoint of the same networks; WeightsError for another one."""
-        self.step = load_checkpoint(path, self.parts, self.random, self.rng, "encoder")
+        self.step = load_checkpoint(path, self.parts, self.random, self.rng, self.settings, "encoder")
         self.set_stage()
 
     def learning_rate(self) -> float:

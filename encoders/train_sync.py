@@ -27,7 +27,7 @@ from audio.sync import (
     sync_figures,
 )
 from audio.waveform import Waveform
-from encoders.checkpoint import Part, load_checkpoint, save_checkpoint
+from encoders.checkpoint import Part, load_checkpoint, save_checkpoint, settings_of
 from encoders.clips import FrameClip
 from encoders.sync import mouth_picture
 from encoders.training import training
@@ -125,11 +125,13 @@ class SyncTrainer:
         return {"net": self.net, "temperature": self.temperature, "optimiser": self.optimiser}
 
     def save(self, path: Path) -> None:
-        save_checkpoint(path, self.parts, self.random, self.rng, self.step)
+        save_checkpoint(path, self.parts, self.random, self.rng, self.step, settings_of(self.config))
 
     def load(self, path: Path) -> None:
         """Goes on from a checkpoint of the same network; WeightsError for another one."""
-        self.step = load_checkpoint(path, self.parts, self.random, self.rng, "sync network")
+        self.step = load_checkpoint(
+            path, self.parts, self.random, self.rng, settings_of(self.config), "sync network"
+        )
 
     def learning_rate(self) -> float:
         """A warm-up over 50 steps and a cosine to a fiftieth."""

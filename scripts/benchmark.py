@@ -36,7 +36,7 @@ ALLOCATORS = {
 
 def benchmark(config: Config, run: Run) -> Path:
     """The JSON file: machine, versions, peak, and one list of rows for each part."""
-    output = Path(config.output).expanduser() if config.output else run.results / "benchmark.json"
+    output = Path(config.output) if config.output else run.results / "benchmark.json"
     if output.suffix.lower() != ".json":
         raise RunError(f"output={output} must end in .json.")
     parts: dict[str, Callable[[Config, Run], Any]] = {

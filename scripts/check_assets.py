@@ -61,7 +61,7 @@ FACE_BARS = {
 
 def check_assets(config: Config, run: Run) -> Path:
     """The JSON file of the figures."""
-    path = Path(config.output).expanduser() if config.output else run.results / "assets.json"
+    path = Path(config.output) if config.output else run.results / "assets.json"
     figures: dict[str, Any] = (
         json.loads(path.read_text(encoding="utf-8"))["figures"] if path.is_file() else {}
     )

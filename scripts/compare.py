@@ -46,11 +46,11 @@ def compare(config: Config, run: Run) -> Path:
     """report.json of the method in config.predictions; raises RunError after writing it if something was not scored."""
     if config.predictions is None or config.references is None:
         raise RunError("predictions= and references= belong together: give both folders.")
-    predictions, references = (Path(p).expanduser() for p in (config.predictions, config.references))
+    predictions, references = (Path(p) for p in (config.predictions, config.references))
     pairs = matched(predictions, references)
-    output = Path(config.output).expanduser() if config.output else run.results / "compare"
     judges = the_judges(config, run.device, two_folders=True)
     method, other = method_name(predictions), the_other(config, judges)
+    output = Path(config.output) if config.output else run.results / "compare" / method
     scores: list[ClipScore] = []
     features: dict[str, Features] = {}
     with run.timed("compare"):
@@ -130,7 +130,7 @@ def the_other(config: Config, judges: Judges) -> dict[str, Any] | None:
     """The report of another method (against=), if it can be compared with. Raises RunError or ReportError."""
     if config.against is None:
         return None
-    path = Path(config.against).expanduser()
+    path = Path(config.against)
     other = read_report(path)
     if "method" not in other or other.get("crop") != config.metrics.crop:
         raise RunError(

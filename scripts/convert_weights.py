@@ -49,7 +49,7 @@ RESTYLE: dict[str, Kind] = {"ProgressiveBackboneEncoder": "e4e", "BackboneEncode
 def convert_weights(config: Config, run: Run) -> Path:
     if config.input is None or config.output is None:
         raise RunError("Give input=FILE and output=FILE.")
-    source, target = Path(config.input).expanduser(), Path(config.output).expanduser()
+    source, target = Path(config.input), Path(config.output)
     exporting = source.suffix == ".safetensors"
     if exporting:
         _expect(target, (".pt", ".pth"), "our .safetensors are exported to a PyTorch file")

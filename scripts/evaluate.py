@@ -54,6 +54,8 @@ def evaluate(config: Config, run: Run) -> Path:
     """report.json of this run's test clips, or of two folders of videos."""
     if config.predictions or config.references:
         return compare(config, run)
+    if config.against:
+        raise RunError("against= compares two methods' videos: give predictions= and references= too.")
     latents = invert_frames(config, run)
     chosen = chosen_clips(latents, config)  # says now, not after training, that none is left to test
     checkpoint = train_stage1(config, run)
@@ -114,6 +116,8 @@ def chosen_clips(latents: Path, config: Config) -> list[tuple[ClipEntry, str]]:
     Left out: what stage 1 has learnt, and the clip that shows who a speaker is (stage 2 and the person's offset are
     fitted to it), unless it is the speaker's only one.
     """
+    if config.tuned != "auto":
+        raise RunError("tuned= is for generate.py: what is scored is the generator that this run tunes.")
     entries = read_manifest(latents).ok()
     clip, only = tuning_clip(entries, config)
     speaker = clip.speaker

@@ -53,7 +53,7 @@ def evaluate_clips(config: Config, run: Run) -> Path:
     manifest = read_manifest(latents)
     files = {"renderer": renderer_path(config, run), "trajectory": checkpoint}
     if config.adapted not in ("auto", "none"):
-        files["adapted"] = Path(config.adapted).expanduser()
+        files["adapted"] = Path(config.adapted)
     judges = judge_hashes(config, the_judges(config, run.device))
     made_with = weight_hashes(config, **files) | judges | {"latents": latents.name}
     speakers = list(dict.fromkeys(entry.speaker for entry in manifest.ok()))

@@ -35,7 +35,7 @@ def generate(config: Config, run: Run) -> Path:
     # Inputs are read first: a mistake shows before anything is inverted or trained.
     waveform = the_speech(config)
     for named in (config.stage1.weights, config.tuned, config.adapted):
-        if named not in (None, "auto", "none") and not Path(named).expanduser().is_file():
+        if named not in (None, "auto", "none") and not Path(named).is_file():
             raise WeightsError(f"There is no weight file at {named}: check the path.")
     face = the_face(config, run) if config.photo or config.clip else None
     checkpoint = train_stage1(config, run)
@@ -67,7 +67,7 @@ def the_speech(config: Config) -> Waveform | None:
     """wav=, which may be a video with sound; None if it is not given."""
     if config.wav is None:
         return None
-    path = Path(config.wav).expanduser()
+    path = Path(config.wav)
     return read_audio(path) if path.suffix.lower() in VIDEOS else read_waveform(path)
 
 
@@ -82,9 +82,9 @@ def a_sentence() -> Waveform:
 
 def output_path(config: Config, run: Run) -> Path:
     if config.output is None:
-        name = Path(config.wav).stem if config.wav else "video"
-        return run.results / "generate" / f"{name}.mp4"
-    path = Path(config.output).expanduser()
+        named = [Path(file).resolve().stem for file in (config.photo or config.clip, config.wav) if file]
+        return run.results / "generate" / f"{'-'.join(named) or 'video'}.mp4"
+    path = Path(config.output)
     if path.suffix.lower() not in (".mp4", ".mov", ".mkv"):
         raise RunError(f"output={path} must end in .mp4, .mov or .mkv.")
     return path

@@ -63,7 +63,7 @@ def adapted_path(own: OwnSpeech, folder: Path, checkpoint: Path, config: Config)
 def found_adapted(own: OwnSpeech | None, folder: Path, checkpoint: Path, config: Config) -> Path | None:
     """The adapted stage 1 that adapted=auto|none|FILE names, if there is one."""
     if config.adapted not in ("auto", "none"):
-        return Path(config.adapted).expanduser()
+        return Path(config.adapted)
     if config.adapted == "none" or not config.adapt.enabled or own is None:
         return None
     path = adapted_path(own, folder, checkpoint, config)

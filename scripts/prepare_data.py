@@ -139,7 +139,7 @@ def embedded_sources(config: Config, run: Run) -> list[Source]:
 
 def folder_sources(data: DataConfig) -> list[Source]:
     """Every video under data.root, with its speaker (the first sub-folder) and split."""
-    root = Path(str(data.root)).expanduser()
+    root = Path(str(data.root))
     if not root.is_dir():
         raise RunError(f"data.root={root} is not a folder; give the folder that holds the videos.")
     files = sorted(path for path in root.rglob("*") if path.suffix.lower() in VIDEOS and path.is_file())

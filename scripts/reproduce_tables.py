@@ -34,7 +34,7 @@ Line = list[str]
 
 def reproduce_tables(config: Config, run: Run) -> Path:
     """The folder with table1, ablation, embedded and ablation_embedded as .md, .csv and .tex, and ablation.json."""
-    folder = Path(config.output).expanduser() if config.output else run.results.parent / "tables"
+    folder = Path(config.output) if config.output else run.results.parent / "tables"
     reports = {name: found_report(name, getattr(config.tables, name), run) for name in DATASETS}
     tables = {
         "table1": table_1(reports),
@@ -55,7 +55,7 @@ def reproduce_tables(config: Config, run: Run) -> Path:
 
 def found_report(name: str, given: str | None, run: Run) -> dict[str, Any] | None:
     """The report that was given, or results/<name>/report.json, or None. Raises ReportError for a bad file."""
-    path = Path(given).expanduser() if given else run.results.parent / name / "report.json"
+    path = Path(given) if given else run.results.parent / name / "report.json"
     if not given and not path.is_file():
         return None
     return read_report(path)
@@ -86,7 +86,7 @@ def embedded_reports(config: Config, run: Run) -> dict[str, dict[str, Any]]:
 
 def embedded_ablation(config: Config, folder: Path, run: Run) -> dict[str, Any] | None:
     """The ablation's runs gathered in folder/ablation.json, or else the committed report, or None."""
-    earlier = Path(config.tables.ablation).expanduser() if config.tables.ablation else None
+    earlier = Path(config.tables.ablation) if config.tables.ablation else None
     if runs := ablation_runs(run.results.parent, earlier):
         return gather(runs, folder / "ablation.json", command=sys.argv)
     committed = ROOT / "docs" / "results" / "ablation.json"
@@ -155,6 +155,11 @@ def table_1(reports: Mapping[str, Mapping[str, Any] | None]) -> Table:
         )
     notes = [f"{DATASETS[name]}: {NOT_REPRODUCED}" for name, report in reports.items() if report is None]
     notes += [note for name, report in reports.items() if (note := split_note(name, report))]
+    notes += [
+        f"{DATASETS[name]}: this code's generator is the embedded one, of 256 px, and not FFHQ's StyleGAN2"
+        for name, report in reports.items()
+        if report and report.get("config", {}).get("generator", {}).get("weights") == "embedded"
+    ]
     notes.append(
         "Published: Alghamdi et al. 2022, Table 1; its LMD and its split are not defined there. LMD here: mean "
         "distance of 68 points in px at 256."

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,11 +29,13 @@ import hydra
 import numpy as np
 import torch
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from lightning_fabric import Fabric
 from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 from lightning_fabric.strategies import DDPStrategy
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from audio.waveform import AudioError
 from configs.schema import Config, register
@@ -41,7 +44,7 @@ from encoders.clips import ClipError
 from encoders.faces import FaceError
 from encoders.video import VideoError
 from metrics.schema import ReportError
-from scripts.arguments import quote_paths
+from scripts.arguments import PATHS, quote_paths
 from scripts.provenance import ROOT
 from stylegan2.weights import WeightsError
 from trajectory.displacement import TrajectoryError
@@ -119,6 +122,14 @@ def launch(stage: Stage) -> None:
     """Runs a script: composes the config from the command line, then `stage`; exit code 1 after a user's error."""
     register()
     sys.argv[1:] = quote_paths(sys.argv[1:])
+    if not any(
+        word.startswith("-") for word in sys.argv[1:]
+    ):  # with flags, as for sweeps, Hydra itself explains
+        try:
+            compose(sys.argv[1:])
+        except (HydraException, OmegaConfBaseException) as error:
+            print(f"Error: {_misread(error, sys.argv[1:])}", file=sys.stderr)
+            sys.exit(1)
 
     @hydra.main(version_base="1.3", config_path=str(ROOT / "configs"), config_name="config")
     def task(raw: DictConfig) -> None:
@@ -134,6 +145,29 @@ def compose(overrides: Sequence[str] = ()) -> DictConfig:
     register()
     with hydra.initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
         return hydra.compose("config", overrides=quote_paths(overrides))
+
+
+def _misread(error: Exception, words: Sequence[str]) -> str:
+    """What is wrong with a command line, and for a misspelt option the nearest ones that there are."""
+    text = " ".join(
+        str(error).split("Config search path")[0].split("\nTo append")[0].split("full_key:")[0].split()
+    )
+    given = [word.split("=")[0].lstrip("+~") for word in words]
+    known = _options(OmegaConf.to_container(compose()))
+    for name in given:
+        if name not in known and (near := get_close_matches(name, known, 3, 0.75)):
+            return f"{text} Did you mean {' or '.join(near)}?"
+    return text if error.__cause__ is None else f"{text.rstrip('.')}: {str(error.__cause__).splitlines()[0]}"
+
+
+def _options(tree: Any, prefix: str = "") -> list[str]:
+    """Dotted names of a config's values and groups."""
+    if not isinstance(tree, dict):
+        return [prefix]
+    below = [
+        name for key, value in tree.items() for name in _options(value, f"{prefix}.{key}" if prefix else key)
+    ]
+    return [prefix, *below] if prefix else [*below, "experiment"]
 
 
 def attempt(stage: Stage, raw: DictConfig) -> int:
@@ -153,7 +187,12 @@ def attempt(stage: Stage, raw: DictConfig) -> int:
 
 
 def resolve(raw: DictConfig) -> Config:
-    """OmegaConf -> dataclasses, the one time; a value that a dataclass refuses is the user's error."""
+    """OmegaConf -> dataclasses, the one time; a value that a dataclass refuses is the user's error. `~` in file names is
+    the home folder, though no shell expands it behind a dotted option."""
+    raw = raw.copy()
+    for name in PATHS:
+        if str(value := OmegaConf.select(raw, name)).startswith("~"):
+            OmegaConf.update(raw, name, os.path.expanduser(value))
     try:
         return build(Config, OmegaConf.to_container(raw, resolve=True))
     except ValueError as error:

@@ -25,12 +25,12 @@ def keyed(run: Run, stage: str, *parts: Any) -> Path:
 
 def generator_path(config: Config) -> Path:
     chosen = config.generator.weights
-    return generators.EMBEDDED if chosen == "embedded" else Path(chosen).expanduser()
+    return generators.EMBEDDED if chosen == "embedded" else Path(chosen)
 
 
 def encoder_path(config: Config) -> Path:
     chosen = config.encoder.weights
-    return e4e.EMBEDDED if chosen == "embedded" else Path(chosen).expanduser()
+    return e4e.EMBEDDED if chosen == "embedded" else Path(chosen)
 
 
 def renderer_path(config: Config, run: Run) -> Path:
@@ -38,7 +38,7 @@ def renderer_path(config: Config, run: Run) -> Path:
     if config.generator.render is None:
         return generator_path(config)
     if config.generator.render != "mobile_1024":
-        return Path(config.generator.render).expanduser()
+        return Path(config.generator.render)
     path = run.data / "generators" / "mobile_1024.safetensors"
     if not path.is_file():
         write_uncut(path)

@@ -30,7 +30,7 @@ from encoders.train import train_encoder as training
 from encoders.train_data import Draw, LivePairs, PairBatches, held_batches, photo_batches, photographs
 from encoders.train_judges import ImageJudges, fidelity
 from scripts.provenance import save_provenance
-from scripts.runtime import Run, launch, shown
+from scripts.runtime import Run, RunError, launch, shown
 from scripts.stages import generator_path, keyed, the_encoder, the_generator
 from stylegan2.pairs import SHARD, FolderPairs, draw_codes, make_pairs
 from stylegan2.protocol import Generator
@@ -46,6 +46,8 @@ Validate = Callable[[nn.Module], dict[str, float]]
 def train_encoder(config: Config, run: Run) -> Path:
     """The trained encoder's weight file."""
     folder, settings = run.results / "encoder", config.encoder_train
+    if config.resume not in ("auto", "none") and not Path(config.resume).is_file():
+        raise RunError(f"resume={config.resume} does not exist: give a checkpoint.pt, auto or none.")
     generator = the_generator(config, run)
     with run.timed("encoder"):
         torch.manual_seed(config.seed)
@@ -128,7 +130,7 @@ def _data(
         live = LivePairs(generator, directions, GROUP, batch, share, held, side, config.seed)
         return live, live.validate, "people drawn at every step"
     if settings.source == "photos" and settings.images:
-        train, test = photographs(Path(settings.images).expanduser(), side, batch, held, config.seed, device)
+        train, test = photographs(Path(settings.images), side, batch, held, config.seed, device)
         what = f"{len(train.paths)} photographs"
     else:
         train, test = (Teacher(generator, generator, batch, seed) for seed in (config.seed, config.seed + 1))
@@ -145,13 +147,14 @@ def _pairs(config: Config, run: Run, generator: Generator) -> tuple[FolderPairs,
     """Single images and groups, from a folder or made by the generator (data/pairs-<hash>, data/groups-<hash>)."""
     made_by = file_hash(generator_path(config))
     if config.pairs.folder is not None:
-        singles = Path(config.pairs.folder).expanduser()
+        singles = Path(config.pairs.folder)
     else:
         singles = keyed(run, "pairs", made_by, config.pairs.count, config.seed)
         rng = np.random.default_rng([config.seed, 0])
         _make(singles, config.pairs.count, lambda n: draw_codes(generator, n, rng), generator)
+    pairs = FolderPairs(singles)
     if not config.pairs.groups:
-        return FolderPairs(singles), None
+        return pairs, None
     directions = _directions(generator)
     groups = keyed(run, "groups", made_by, file_hash(VISEMES), config.pairs.groups, config.seed)
     rng = np.random.default_rng([config.seed, 1])
@@ -160,7 +163,7 @@ def _pairs(config: Config, run: Run, generator: Generator) -> tuple[FolderPairs,
         return torch.cat(list(draw_expressions(generator, directions, n // GROUP, GROUP, rng)))
 
     _make(groups, config.pairs.groups * GROUP, expressions, generator)
-    return FolderPairs(singles), FolderPairs(groups)
+    return pairs, FolderPairs(groups)
 
 
 def _directions(generator: Generator) -> torch.Tensor:

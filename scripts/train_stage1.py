@@ -21,6 +21,7 @@ from configs.schema import Config, DataConfig, TargetConfig
 from encoders.clips import FrameClip, keyed_fields, read_manifest
 from encoders.geometry import aperture
 from encoders.landmark_net import load_landmark_net
+from encoders.perceptual import demand_trunk
 from encoders.sync import load_sync
 from scripts.invert_frames import invert_frames
 from scripts.provenance import save_provenance, write_json
@@ -54,16 +55,18 @@ LIP_CLIPS = 200  # training clips that the lip axis is fitted on, at most
 def train_stage1(config: Config, run: Run) -> Path:
     """The stage-1 checkpoint of this config, trained if it is not there."""
     if config.stage1.weights is not None:
-        return Path(config.stage1.weights).expanduser()
+        return Path(config.stage1.weights)
     config, run = stage1_run(config, run)
     config = _pinned(config)
     _check_carry(config)
-    if config.resume not in ("auto", "none") and not Path(config.resume).expanduser().is_file():
+    if config.resume not in ("auto", "none") and not Path(config.resume).is_file():
         raise RunError(f"resume={config.resume} does not exist: give a state.pt, auto or none.")
+    if config.losses.image or config.losses.mouth:  # says now, not after the corpus, that weights are missing
+        demand_trunk(config.teacher.net, config.teacher.family)
     folder = run.results / "stage1"
     latents = invert_frames(config, run)
     recipe = _recipe(config, latents)
-    if config.resume == "auto" and _finished(folder, recipe):
+    if config.resume == "auto" and _finished(folder, recipe, config):
         run.say(f"stage 1: {shown(folder / 'trajectory.safetensors')}")
         return folder / "trajectory.safetensors"
     run.say(f"training stage 1 into {shown(folder)} ({config.trajectory.cell}, {config.train.steps} steps)")
@@ -95,7 +98,7 @@ def _pinned(config: Config) -> Config:
         return config
     if config.trajectory.frontend != "dense":
         raise RunError("A speech encoder's numbers are no spectrum: set trajectory.frontend=dense.")
-    folder = Path(config.audio.encoder).expanduser()
+    folder = Path(config.audio.encoder)
     name = str(folder.resolve()) if folder.is_dir() else config.audio.encoder
     audio = replace(config.audio, encoder=name)
     return replace(config, audio=replace(audio, encoder_sha256=checked_encoder(audio).sha256))
@@ -194,7 +197,7 @@ def _recipe(config: Config, latents: Path) -> dict[str, Any]:
 
 def taught_on(weights: Path) -> str | None:
     """Name of the codes that a stage-1 file was trained on, where its recipe lies beside it."""
-    recipe = weights.expanduser().parent / "recipe.json"
+    recipe = weights.parent / "recipe.json"
     return json.loads(recipe.read_text(encoding="utf-8"))["data"] if recipe.is_file() else None
 
 
@@ -204,11 +207,11 @@ def _forget(folder: Path, resume: str) -> None:
         return  # of the same recipe
     for name in ("trajectory.safetensors", "state.pt"):
         file = folder / name
-        if file.resolve() != Path(resume).expanduser().resolve():
+        if file.resolve() != Path(resume).resolve():
             file.unlink(missing_ok=True)
 
 
-def _finished(folder: Path, recipe: dict[str, Any]) -> bool:
+def _finished(folder: Path, recipe: dict[str, Any], config: Config) -> bool:
     """Whether the folder holds a model of this recipe; RunError if it holds one of another."""
     if not (folder / "recipe.json").is_file():
         return False
@@ -219,8 +222,9 @@ def _finished(folder: Path, recipe: dict[str, Any]) -> bool:
     if changed:
         same_settings = saved | {"data": recipe["data"]} == recipe
         why = "on codes that were made anew since" if same_settings else "with other settings"
+        option = "name" if config.stage1.name is None else "stage1.name"
         raise RunError(
-            f"{shown(folder)} was trained {why} ({'; '.join(changed[:4])}): choose another name=NAME, or train it anew "
+            f"{shown(folder)} was trained {why} ({'; '.join(changed[:4])}): choose another {option}=NAME, or train it anew "
             "with train_stage1.py resume=none."
         )
     return (folder / "trajectory.safetensors").is_file()

@@ -135,7 +135,7 @@ def load_tuned_for(face: Face, config: Config, run: Run) -> tuple[Any, Path | No
     base = the_renderer(config, run)
     if config.tuned == "none":
         return base, None
-    path = tuned_path(face, config, run) if config.tuned == "auto" else Path(config.tuned).expanduser()
+    path = tuned_path(face, config, run) if config.tuned == "auto" else Path(config.tuned)
     if config.tuned == "auto" and not path.is_file():
         return base, None
     return load_tuned(path, base, file_hash(renderer_path(config, run))), path
@@ -146,9 +146,9 @@ def the_face(config: Config, run: Run) -> Face:
     if config.photo is not None and config.clip is not None:
         raise RunError("photo= and clip= both name a face: give one of them.")
     if config.photo is not None:
-        return _face_of_photos(Path(config.photo).expanduser(), config, run)
+        return _face_of_photos(Path(config.photo), config, run)
     if config.clip is not None:
-        return _face_of_video(Path(config.clip).expanduser(), config, run)
+        return _face_of_video(Path(config.clip), config, run)
     return _face_of_data(config, run)
 
 

@@ -32,7 +32,7 @@ def train_sync(config: Config, run: Run) -> Path:
     settings, folder = config.sync_train, run.results / "sync"
     own = [] if settings.folders and settings.held else [prepare_data(config, run)]
     folders = [Path(f).expanduser() for f in settings.folders] or own
-    held_folder = Path(settings.held).expanduser() if settings.held else own[0]
+    held_folder = Path(settings.held) if settings.held else own[0]
     with run.timed("clips"):
         train, val = (_clips(folders, split, config) for split in (("train",), ("val",)))
         held = _clips([held_folder], ("seen", "unseen"), config)

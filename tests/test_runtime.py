@@ -51,6 +51,32 @@ def test_any_file_name_survives_the_command_line(name):
     assert through_hydra(name) == name
 
 
+def test_home_is_expanded_wherever_a_file_is_named(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ann")
+    config = runtime.resolve(
+        runtime.compose(["generator.weights=~/g.safetensors", "wav=~/it's.wav", "name=a~b"])
+    )
+    assert (config.generator.weights, config.wav) == ("/home/ann/g.safetensors", "/home/ann/it's.wav")
+    assert config.name == "a~b"
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("phto=me.jpg", "Could not override 'phto'. Did you mean photo?"),
+        ("trajectory.hiden=3", "Did you mean trajectory.hidden"),
+        ("train.steps=abc", "train.steps=abc: Value 'abc' of type 'str' could not be converted to Integer"),
+        ("experiment=nope", "Could not find 'experiment/nope' Available options in 'experiment': demo"),
+    ],
+)
+def test_a_misread_command_line_is_one_line_that_helps(word, said, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["script.py", word])
+    with pytest.raises(SystemExit) as ended:
+        runtime.launch(lambda config, run: None)
+    error = capsys.readouterr().err
+    assert ended.value.code == 1 and said in error and error.count("\n") == 1
+
+
 def test_only_path_arguments_are_quoted():
     untouched = [
         "seed=1",
@@ -138,7 +164,13 @@ def test_bugs_keep_their_traceback(tmp_path):
 
 
 def test_unusable_settings_are_user_errors(tmp_path, capsys):
-    for override, words in [("audio.kind=wavelet", "audio.kind"), ("device=quantum", "device=quantum")]:
+    for override, words in [
+        ("audio.kind=wavelet", "audio.kind"),
+        ("device=quantum", "device=quantum"),
+        ("seed=-1", "seed is -1"),
+        ("+phto=x.jpg", "phto is no setting"),
+        ("data.root=clips", "add data=folder"),
+    ]:
         raw = runtime.compose([f"results_dir={tmp_path}", f"data_dir={tmp_path}", override])
         assert runtime.attempt(lambda config, run: None, raw) == 1
         assert words in capsys.readouterr().err

@@ -90,6 +90,11 @@ def test_target_only_leaves_out_all_others(tmp_path):
     assert _splits(tmp_path, clips, "ann/a", "metrics.target_only=true") == {"c": "seen"}
 
 
+def test_a_tuned_file_is_not_passed_over_in_silence(tmp_path):
+    with pytest.raises(RunError, match="tuned= is for generate"):
+        _splits(tmp_path, {"ann/a": "train", "ann/c": "seen"}, "ann/a", "tuned=x.safetensors")
+
+
 def test_target_only_says_who_has_no_clip_to_test(tmp_path):
     clips = {"ann/a": "train", "ann/b": "train", "bob/d": "seen"}
     with pytest.raises(RunError, match="no test clip shows ann"):

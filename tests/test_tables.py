@@ -142,7 +142,7 @@ def test_our_results_stand_beside_the_published_ones(tmp_path):
     assert tables(tmp_path, f"tables.tcd_timit={tmp_path / 'tcd [1].json'}") == 0
     text = (tmp_path / "tables" / "table1.md").read_text()
     assert "| this code | 23.00 | 0.500 | – | 2.30 | 23.00 | 0.500 | – | 2.30 | TCD-TIMIT 6, GRID 6 |" in text
-    assert NOT_REPRODUCED not in text
+    assert NOT_REPRODUCED not in text and "embedded" not in text
     assert "GRID: 2 of the 10 speakers of the test split" in text
     assert "TCD-TIMIT: 1 of 2 speakers are not of the test split (s2)" in text
     ablation = (tmp_path / "tables" / "ablation.md").read_text()
@@ -150,6 +150,16 @@ def test_our_results_stand_beside_the_published_ones(tmp_path):
     assert "| stage 1 only | 17.55 | 21.00 |" in ablation
     assert f"without L_latent, without L_lpips: {NOT_REPRODUCED}" in ablation
     assert r"\toprule" in (tmp_path / "tables" / "table1.tex").read_text()
+
+
+def test_the_embedded_generator_is_not_taken_for_the_paper_s(tmp_path):
+    path = tmp_path / "results" / "grid" / "report.json"
+    content = report(path) | {"config": {"generator": {"weights": "embedded"}}}
+    path.write_text(json.dumps(content))
+    assert tables(tmp_path) == 0
+    assert (
+        "GRID: this code's generator is the embedded one" in (tmp_path / "tables" / "table1.md").read_text()
+    )
 
 
 def test_a_damaged_result_file_is_an_error(tmp_path, capsys):

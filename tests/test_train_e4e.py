@@ -169,6 +169,12 @@ def test_training_resumes_bit_for_bit(generator: StyleGAN2, judges: ImageJudges,
     plain = new_trainer(dataclasses.replace(TRAIN, adversary=AdversaryConfig()))
     with pytest.raises(WeightsError, match="adversary"):
         plain.load(tmp_path / "parts" / "checkpoint.pt")
+    faster = new_trainer(dataclasses.replace(TRAIN, lr=2 * TRAIN.lr, steps=99))
+    with pytest.raises(WeightsError, match=f"lr was {TRAIN.lr}, is {2 * TRAIN.lr}"):
+        faster.load(tmp_path / "parts" / "checkpoint.pt")
+    longer = new_trainer(dataclasses.replace(TRAIN, steps=99))
+    longer.load(tmp_path / "parts" / "checkpoint.pt")
+    assert longer.step == 6
 
 
 def test_a_step_makes_nothing_on_the_default_device(generator: StyleGAN2, judges: ImageJudges) -> None:
