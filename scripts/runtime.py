@@ -122,9 +122,8 @@ def launch(stage: Stage) -> None:
     """Runs a script: composes the config from the command line, then `stage`; exit code 1 after a user's error."""
     register()
     sys.argv[1:] = quote_paths(sys.argv[1:])
-    if not any(
-        word.startswith("-") for word in sys.argv[1:]
-    ):  # with flags, as for sweeps, Hydra itself explains
+    flagged = any(word.startswith("-") for word in sys.argv[1:])
+    if not flagged:  # with flags, as for sweeps, Hydra itself explains
         try:
             compose(sys.argv[1:])
         except (HydraException, OmegaConfBaseException) as error:
