@@ -31,7 +31,8 @@ class PivotalConfig:
     train: patterns of parameter names (fnmatch); what synthesis does not use (the mapping network) never changes.
     perceptual_size: images are averaged to this size for the perceptual term; None compares at full size.
     locality_*: PTI's regulariser on random latents at distance alpha from the pivot, weighted against G; 0 is off.
-    response_weight: keeps what displacements do to the lips (tuning.losses.displacement_response); 0 is off, 2 costs little likeness (docs/RESULTS.md).
+    response_weight: keeps what displacements do to the lips (tuning.losses.displacement_response); 0 is off, 2 costs
+      little likeness (docs/RESULTS.md).
     activation_checkpointing: a third more computation for a fraction of the memory.
     """
 
