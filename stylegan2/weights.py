@@ -124,25 +124,34 @@ def read_weights(path: str | Path) -> WeightsFile:
 
 
 def fill(build: Callable[[], Network], weights: WeightsFile, path: str | Path) -> Network:
-    """The network that `build` makes of the file's config, holding its tensors. Raises WeightsError.
+    """The network that `build` makes of the file's config, holding its tensors. Raises WeightsError."""
+    network = fitting(build, weights, path)
+    network.to_empty(device="cpu").load_state_dict(weights.state)
+    return network
 
-    It is first built without memory: a config that lies about the tensors cannot make it allocate any.
-    """
+
+def fitting(
+    build: Callable[[], Network],
+    weights: WeightsFile,
+    path: str | Path,
+    again: str = "convert or export it again",
+) -> Network:
+    """The network that `build` makes of the file's config, still without memory: a config that lies about the tensors
+    cannot make it allocate any. Raises WeightsError, which says `again`, where the file's tensors do not fit it."""
+    damaged = f"the file was made by another version or is damaged, {again}."
     try:
         with torch.device("meta"):
             network = build()
     except (TypeError, AttributeError, LookupError, ValueError, ArithmeticError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:160]
         raise WeightsError(
-            f"{path} holds a config that does not build a {weights.kind} network ({reason})."
+            f"{path} holds a config that does not build a {weights.kind} network ({reason}); {damaged}"
         ) from error
     difference = first_difference(network.state_dict(), weights.state)
     if difference is not None:
         raise WeightsError(
-            f"{path} does not fit its own config, a {weights.kind} network: {difference}; "
-            "the file was made by another version or is damaged, convert or export it again."
+            f"{path} does not fit its own config, a {weights.kind} network: {difference}; {damaged}"
         )
-    network.to_empty(device="cpu").load_state_dict(weights.state)
     return network
 
 
