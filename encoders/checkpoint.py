@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import pickle
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,13 +22,10 @@ class Part(Protocol):
     def load_state_dict(self, state_dict: Any, /) -> Any: ...
 
 
-# What a resumed run may change: how long it goes on, how often it writes, what it is looked at with.
-FREE = {"steps", "save_every", "validation", "bf16", "folders", "held", "images", "identity"}
-
-
-def settings_of(config: Any, **more: Any) -> dict[str, Any]:
-    """A config's values that a checkpoint must share with the run that goes on from it, as JSON knows them."""
-    values = {key: value for key, value in dataclasses.asdict(config).items() if key not in FREE}
+def settings_of(config: Any, free: Collection[str], **more: Any) -> dict[str, Any]:
+    """A config's values that a checkpoint must share with the run that goes on from it, as JSON knows them; those named in
+    `free` may change."""
+    values = {key: value for key, value in dataclasses.asdict(config).items() if key not in free}
     return json.loads(json.dumps(values | more))
 
 

@@ -35,6 +35,9 @@ from encoders.train_data import Batch, Draw, augmented
 from encoders.train_judges import ImageJudges
 from encoders.training import training
 
+# What a resumed run may change: how long it goes on, how often it writes, where its files lie, what it is looked at with.
+FREE = {"steps", "save_every", "validation", "bf16", "images", "identity"}
+
 
 @dataclass
 class EncoderTrainConfig:
@@ -151,7 +154,7 @@ class EncoderTrainer:
             self.adversary = Adversary(encoder.w_avg.shape[-1], config.adversary, encoder.w_avg.device)
         self.random = torch.Generator("cpu").manual_seed(seed)
         self.rng = np.random.default_rng(seed)
-        self.settings = settings_of(config, seed=seed)
+        self.settings = settings_of(config, FREE, seed=seed)
         self.step = 0
 
     @property

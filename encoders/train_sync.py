@@ -33,6 +33,9 @@ from encoders.sync import mouth_picture
 from encoders.training import training
 from stylegan2.weights import WeightsError
 
+# What a resumed run may change: how long it goes on, how often it writes, where its clips lie.
+FREE = {"steps", "save_every", "folders", "held"}
+
 
 @dataclass
 class SyncTrainConfig:
@@ -125,12 +128,12 @@ class SyncTrainer:
         return {"net": self.net, "temperature": self.temperature, "optimiser": self.optimiser}
 
     def save(self, path: Path) -> None:
-        save_checkpoint(path, self.parts, self.random, self.rng, self.step, settings_of(self.config))
+        save_checkpoint(path, self.parts, self.random, self.rng, self.step, settings_of(self.config, FREE))
 
     def load(self, path: Path) -> None:
         """Goes on from a checkpoint of the same network; WeightsError for another one."""
         self.step = load_checkpoint(
-            path, self.parts, self.random, self.rng, settings_of(self.config), "sync network"
+            path, self.parts, self.random, self.rng, settings_of(self.config, FREE), "sync network"
         )
 
     def learning_rate(self) -> float:
