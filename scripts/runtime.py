@@ -198,6 +198,12 @@ def resolve(raw: DictConfig) -> Config:
         raise RunError(f"The configuration is not usable: {sentence(error)}") from error
 
 
+def demand_resume(config: Config, kind: str) -> None:
+    """Says now, not after the data are made, that the file of resume= is missing; kind: what it is called."""
+    if config.resume not in ("auto", "none") and not Path(config.resume).is_file():
+        raise RunError(f"resume={config.resume} does not exist: give a {kind}, auto or none.")
+
+
 def start(config: Config, quiet: bool = False) -> Run:
     """Threads, seeds, device and folders of one run."""
     warnings.filterwarnings("ignore", message=".*(weights_only|pretrained|lr_scheduler).*")

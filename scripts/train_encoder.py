@@ -30,7 +30,7 @@ from encoders.train import train_encoder as training
 from encoders.train_data import Draw, LivePairs, PairBatches, held_batches, photo_batches, photographs
 from encoders.train_judges import ImageJudges, fidelity
 from scripts.provenance import save_provenance
-from scripts.runtime import Run, RunError, launch, shown
+from scripts.runtime import Run, demand_resume, launch, shown
 from scripts.stages import generator_path, keyed, the_encoder, the_generator
 from stylegan2.pairs import SHARD, FolderPairs, draw_codes, make_pairs
 from stylegan2.protocol import Generator
@@ -46,8 +46,7 @@ Validate = Callable[[nn.Module], dict[str, float]]
 def train_encoder(config: Config, run: Run) -> Path:
     """The trained encoder's weight file."""
     folder, settings = run.results / "encoder", config.encoder_train
-    if config.resume not in ("auto", "none") and not Path(config.resume).is_file():
-        raise RunError(f"resume={config.resume} does not exist: give a checkpoint.pt, auto or none.")
+    demand_resume(config, "checkpoint.pt")
     generator = the_generator(config, run)
     with run.timed("encoder"):
         torch.manual_seed(config.seed)

@@ -25,7 +25,7 @@ from encoders.perceptual import demand_trunk
 from encoders.sync import load_sync
 from scripts.invert_frames import invert_frames
 from scripts.provenance import save_provenance, write_json
-from scripts.runtime import Run, RunError, launch, shown
+from scripts.runtime import Run, RunError, demand_resume, launch, shown
 from scripts.stages import in_precision, keyed, the_generator, the_teacher, weight_hashes
 from stylegan2.protocol import sample_w
 from trajectory.dataset import (
@@ -59,8 +59,7 @@ def train_stage1(config: Config, run: Run) -> Path:
     config, run = stage1_run(config, run)
     config = _pinned(config)
     _check_carry(config)
-    if config.resume not in ("auto", "none") and not Path(config.resume).is_file():
-        raise RunError(f"resume={config.resume} does not exist: give a state.pt, auto or none.")
+    demand_resume(config, "state.pt")
     if config.losses.image or config.losses.mouth:  # says now, not after the corpus, that weights are missing
         demand_trunk(config.teacher.net, config.teacher.family)
     folder = run.results / "stage1"
