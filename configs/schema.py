@@ -9,25 +9,25 @@ from typing import Literal
 from hydra.core.config_store import ConfigStore
 
 from audio.features import FeatureConfig
-from audio.sync import SyncConfig
+from audio.sync.lip_sync_net import SyncConfig
 from configs.typed import twin
-from encoders.basis_fit import BasisConfig
-from encoders.e4e import CompactE4EConfig
-from encoders.e4e_full import FullEncoderConfig
+from encoders.bases.viseme_fit import BasisConfig
+from encoders.footage.prepare import PrepareConfig
 from encoders.invert import InversionConfig
-from encoders.prepare import PrepareConfig
-from encoders.train import EncoderTrainConfig
-from encoders.train_sync import SyncTrainConfig
-from metrics.sync import Choice
-from stylegan2.cut import HeadConfig
+from encoders.networks.e4e import FullEncoderConfig
+from encoders.networks.e4e_compact import CompactE4EConfig
+from encoders.training.encoder_trainer import EncoderTrainConfig
+from encoders.training.sync_trainer import SyncTrainConfig
+from metrics.measures.sync_distance import Choice
+from stylegan2.embedded.cut_mobile import HeadConfig
 from stylegan2.pretrain import PretrainConfig
-from trajectory.adapt import AdaptConfig
-from trajectory.augment import AugmentConfig
-from trajectory.corpus import CorpusConfig
-from trajectory.displacement import DisplacementConfig
-from trajectory.losses import LossConfig
-from trajectory.models import TrajectoryConfig
-from trajectory.train import TrainConfig
+from trajectory.adapt.personal_adaptation import AdaptConfig
+from trajectory.data.augmentation import AugmentConfig
+from trajectory.losses.stage1_losses import LossConfig
+from trajectory.model.displacement import DisplacementConfig
+from trajectory.model.recurrent_net import TrajectoryConfig
+from trajectory.synthetic_corpus.build_corpus import CorpusConfig
+from trajectory.training.stage1_loop import TrainConfig
 from tuning.pivotal import PivotalConfig
 
 
@@ -82,7 +82,7 @@ class GeneratorConfig:
 
 @dataclass
 class TeacherConfig:
-    """The perceptual distance that inversion, stage 1 and stage 2 minimise (encoders.perceptual).
+    """The perceptual distance that inversion, stage 1 and stage 2 minimise (encoders.features.perceptual).
 
     family: "st-lpips" (its weights come with its package) or "lpips" (the paper's; download_weights.py fetches its
     trunks). net: its trunk. Judge with another one (metrics.perceptual, metrics.net), or it marks its own work.
@@ -110,7 +110,7 @@ class EncoderConfig:
 class PairsConfig:
     """Images with known codes for train_encoder.py: `count` single ones and `groups` people with 6 expressions each.
 
-    folder: faces-NNN.tar beside w-NNN.npz (stylegan2.pairs); None: the generator makes them.
+    folder: faces-NNN.tar beside w-NNN.npz (stylegan2.latent_pairs); None: the generator makes them.
     """
 
     folder: str | None = None
@@ -185,12 +185,12 @@ class MetricsConfig:
     perceptual_frames: about how many frames of each row the perceptual and identity measures look at.
 
     perceptual, net, perceptual_size: the judge; training uses alex, so vgg judges. fid: count Fréchet distances when
-    the Inception weights are there. legacy: old definitions too (metrics/legacy.py).
+    the Inception weights are there. legacy: old definitions too (metrics/measures/legacy_definitions.py).
     sync: the public SyncNet ("syncnet", LSE-C and LSE-D), our network ("own", under its own name), "none", or "auto":
     the public one where its weights are, else ours. sync_weights: of ours, "embedded" or a file of train_sync.py.
-    controls: score all control rows beside the method, or only those that its own figures need (metrics/rows.py).
+    controls: score all control rows beside the method, or only those that its own figures need (metrics/scoring/control_baselines.py).
 
-    Of predictions= and references= only: crop, what the image measures see (metrics/pairs.py); nets, the trunks of
+    Of predictions= and references= only: crop, what the image measures see (metrics/scoring/score_videos.py); nets, the trunks of
     LPIPS, or of ST-LPIPS under its own name where LPIPS's weights are absent; batch, frames that the networks see at
     once. There the controls are ground_truth, static and shift_5, and none is needed.
     """

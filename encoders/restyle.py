@@ -19,8 +19,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from encoders.backbone import BackboneConfig, fill_public, stages, stem
-from encoders.heads import MAX_ROWS, RowHeads, check_kind_and_side, count_rows, mean_of_rows, rows_around
+from encoders.networks.ir_se import BackboneConfig, fill_public, stages, stem
+from encoders.networks.style_heads import (
+    MAX_ROWS,
+    RowHeads,
+    check_kind_and_side,
+    count_rows,
+    mean_of_rows,
+    rows_around,
+)
 from stylegan2.images import resize
 
 

@@ -1,8 +1,8 @@
 """python scripts/fit_visemes.py [pairs.folder=FOLDER] [pairs.count=4000] [basis.axes=[wide,round]] [basis.landmark_steps=0]
 
 Makes the embedded viseme basis: trains the landmark network on dlib's labels of generator samples (0 steps: takes the
-embedded one), finds the head's axes and the lids by regression on them (encoders/basis_regression.py), and fits the
-mouth's axes and the lids through the network (encoders/basis_fit.py). Axes that basis.axes leaves out stay those of the
+embedded one), finds the head's axes and the lids by regression on them (encoders/bases/attribute_regression.py), and fits the
+mouth's axes and the lids through the network (encoders/bases/viseme_fit.py). Axes that basis.axes leaves out stay those of the
 embedded basis; for the mouth's alone no samples are labelled. Samples come from a folder of faces-NNN.tar + w-NNN.npz,
 or, without one, from the generator. Writes
 results/<name>/visemes/{landmark_net,viseme_basis}.safetensors and a sheet of people x axes; check_assets.py measures
@@ -10,115 +10,12 @@ the result. About 30 minutes on two cores.
 """
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # our packages win over installed namesakes
 
-import numpy as np
-import torch
-from PIL import Image
-from rich.progress import track
-
-from configs.schema import Config
-from encoders.basis import AXES, HEAD_AXES, VisemeBasis, load_viseme_basis
-from encoders.basis_fit import FITTED, calibrated, choose_people, fit_basis, in_all_rows, start_directions
-from encoders.basis_regression import HEAD_ROWS, LID_ROWS, covariance_direction, scaled_to_reach
-from encoders.faces import DlibDetector, face_in_crop
-from encoders.landmark_net import LandmarkNet, load_landmark_net, train_landmark_net
-from scripts.provenance import save_provenance
-from scripts.runtime import Run, launch, shown
-from scripts.stages import generator_path, keyed, the_generator
-from stylegan2.images import to_uint8
-from stylegan2.pairs import SHARD, FolderPairs, draw_codes, make_pairs
-from stylegan2.protocol import Generator, sample_w
-from stylegan2.render import render
-from stylegan2.weights import atomic_path, file_hash, save_weights
-
-SHEET_PEOPLE = 6
-REGRESSED = {"blink": LID_ROWS} | dict.fromkeys(HEAD_AXES, HEAD_ROWS)  # axis -> the rows it is looked for in
-NOTES = {
-    "licence": "non-commercial research use only; see docs/WEIGHTS.md",
-    "made_by": "scripts/fit_visemes.py",
-}
-
-
-def fit_visemes(config: Config, run: Run) -> Path:
-    folder, generator, settings = run.results / "visemes", the_generator(config, run), config.basis
-    by_regression = [axis for axis in REGRESSED if axis in settings.axes]
-    samples = labelled(generator, config, run) if by_regression or settings.landmark_steps else None
-    with run.timed("landmark network"):
-        net = LandmarkNet() if settings.landmark_steps else load_landmark_net()
-        if samples and settings.landmark_steps:  # on the CPU: a small network
-            losses = train_landmark_net(net, *samples, settings.landmark_steps, config.seed)
-            for loss in track(losses, "landmark network", settings.landmark_steps):
-                run.fabric.log_dict({"train/loss/landmarks": loss})
-    net.eval().requires_grad_(False)
-    save_weights(net, folder / "landmark_net.safetensors", "landmark_net", {}, NOTES, half=True)
-
-    net.to(run.device)
-    directions = torch.from_numpy(load_viseme_basis().directions).to(run.device)
-    with run.timed("basis"):
-        if samples:
-            pairs, labels = samples
-            codes = pairs.codes(np.arange(len(pairs))).numpy()
-            people = choose_people(generator, net, replace(settings, people=48, seed=settings.seed + 2))[:16]
-            for axis in by_regression:
-                found = covariance_direction(codes, labels, axis, REGRESSED[axis])
-                found = scaled_to_reach(found, axis, generator, net, people)
-                directions[AXES.index(axis)] = torch.from_numpy(found)
-        if any(axis in FITTED for axis in settings.axes):
-            moving = start_directions(directions, settings)
-            for losses in track(fit_basis(generator, net, moving, settings), "basis", settings.steps):
-                run.fabric.log_dict({f"train/loss/{name}": value for name, value in losses.items()})
-            fitted = calibrated(generator, net, in_all_rows(moving, generator, settings), settings)
-            directions[: len(FITTED)] = fitted
-    directions = directions.cpu()
-    basis = VisemeBasis(AXES, directions.numpy())
-    path = folder / "viseme_basis.safetensors"
-    save_weights({"directions": directions}, path, "viseme_basis", {"names": AXES}, NOTES, half=True)
-    sheet(generator, basis, config.seed + 1, folder / "sheet.png")
-    save_provenance(
-        folder, config, weights={"generator": file_hash(generator_path(config))}, seconds=run.seconds
-    )
-    run.say(f"wrote {shown(folder)}")
-    return folder
-
-
-def labelled(generator: Generator, config: Config, run: Run) -> tuple[FolderPairs, np.ndarray]:
-    """Samples and dlib's landmarks of them, float32 [n, 68, 2], nan where it finds no face."""
-    pairs = FolderPairs(config.pairs.folder or sampled(generator, config, run))
-    detector = DlibDetector()
-    labels = np.full((len(pairs), 68, 2), np.nan, np.float32)
-    for i in track(range(len(pairs)), "dlib's landmarks"):
-        face = face_in_crop(detector, to_uint8(pairs.images(np.array([i])))[0])
-        if face is not None:
-            labels[i] = face.landmarks
-    return pairs, labels
-
-
-def sheet(generator: Generator, basis: VisemeBasis, seed: int, path: Path) -> None:
-    """Other people than the fit's: neutral, and full amplitude of each axis."""
-    amplitudes = np.concatenate([np.zeros((1, len(AXES))), np.eye(len(AXES))])
-    rows = [
-        np.concatenate(list(render(generator, w.cpu().numpy() + basis.displacement(amplitudes))), 1)
-        for w in sample_w(generator, SHEET_PEOPLE, seed, 0.7)
-    ]
-    with atomic_path(path) as temporary:
-        Image.fromarray(np.concatenate(rows)).save(temporary)
-
-
-def sampled(generator: Generator, config: Config, run: Run) -> Path:
-    """Samples of the generator itself with their codes."""
-    folder = keyed(run, "pairs", file_hash(generator_path(config)), config.pairs.count, config.seed)
-    rng = np.random.default_rng([config.seed, 0])
-    shards = make_pairs(
-        folder, config.pairs.count, lambda n: draw_codes(generator, n, rng), generator, generator.resolution
-    )
-    for _ in track(shards, "sampling the generator", -(-config.pairs.count // SHARD)):
-        pass
-    return folder
-
+from scripts.assets.fit_visemes import fit_visemes
+from scripts.core.runtime import launch
 
 if __name__ == "__main__":
     launch(fit_visemes)

@@ -16,11 +16,11 @@ from typing import Any
 import torch
 
 from configs.schema import Config
-from scripts.provenance import save_provenance
-from scripts.runtime import Run, launch, shown
-from scripts.stages import the_teacher
+from scripts.core.networks import the_teacher
+from scripts.core.provenance import save_provenance
+from scripts.core.runtime import Run, launch, shown
+from stylegan2.image_sources import ImageFolder, Source, Teacher
 from stylegan2.pretrain import Log, Perceptual, PretrainConfig, build_networks, pretrain
-from stylegan2.sources import ImageFolder, Source, Teacher
 from stylegan2.weights import EMBEDDED, file_hash, load_generator, read_weights
 
 

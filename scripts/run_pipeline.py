@@ -6,33 +6,12 @@ resume=none makes stage 1 and stage 2 anew.
 """
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # our packages win over installed namesakes
 
-from configs.schema import Config
-from scripts.evaluate import chosen_clips, evaluate
-from scripts.generate import generate
-from scripts.invert_frames import invert_frames
-from scripts.runtime import Run, launch
-from scripts.train_stage1 import train_stage1
-from scripts.train_stage2 import train_stage2
-
-
-def run_pipeline(config: Config, run: Run) -> Path:
-    """report.json of the run. Stages that are done are found, not repeated."""
-    latents = invert_frames(config, run)
-    chosen_clips(latents, config)  # says now, not after training, that none is left to test
-    train_stage1(config, run)
-    train_stage2(config, run)
-    made = replace(config, resume="auto")
-    generate(made, run)
-    report = evaluate(made, run)
-    spent = ", ".join(f"{stage} {seconds:.0f}" for stage, seconds in run.seconds.items())
-    run.say(f"seconds: {spent}; together {sum(run.seconds.values()):.0f}")
-    return report
-
+from scripts.core.runtime import launch
+from scripts.stages.run_pipeline import run_pipeline
 
 if __name__ == "__main__":
     launch(run_pipeline)

@@ -6,88 +6,12 @@ prepared first when absent. metrics.sync_weights= takes the file.
 """
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # our packages win over installed namesakes
 
-import torch
-from rich.progress import track
-
-from audio.sync import LipSyncNet
-from configs.schema import Config
-from encoders.clips import FrameClip, read_manifest
-from encoders.sync import save_sync
-from encoders.train_sync import SyncClip, SyncTrainer, accuracy
-from encoders.train_sync import train_sync as training
-from metrics.rows import SHIFT
-from scripts.prepare_data import prepare_data
-from scripts.provenance import save_provenance, write_json
-from scripts.runtime import Run, RunError, launch, shown
-from stylegan2.weights import file_hash
-
-
-def train_sync(config: Config, run: Run) -> Path:
-    """The trained network's weight file."""
-    settings, folder = config.sync_train, run.results / "sync"
-    own = [] if settings.folders and settings.held else [prepare_data(config, run)]
-    folders = [Path(f).expanduser() for f in settings.folders] or own
-    held_folder = Path(settings.held) if settings.held else own[0]
-    with run.timed("clips"):
-        train, val = (_clips(folders, split, config) for split in (("train",), ("val",)))
-        held = _clips([held_folder], ("seen", "unseen"), config)
-    if not train or not held:
-        raise RunError(
-            f"There are {len(train)} clips to train on and {len(held)} held out, both are needed: check "
-            "sync_train.folders and sync_train.held."
-        )
-    with run.timed("sync"):
-        torch.manual_seed(settings.seed)
-        net = LipSyncNet(config.sync_net).to(run.device)
-        trainer = SyncTrainer(net, train, settings)
-        checkpoint = folder / "checkpoint.pt" if config.resume == "auto" else Path(config.resume)
-        if config.resume != "none" and (config.resume != "auto" or checkpoint.is_file()):
-            trainer.load(checkpoint)
-        run.say(f"training the sync network into {shown(folder)} on {len(trainer.clips)} clips")
-        steps = training(trainer, val, folder)
-        for step, losses in track(steps, "sync", settings.steps - trainer.step, transient=True):
-            if any(name.startswith("val/") for name in losses):
-                run.say(f"step {step}: " + ", ".join(f"{name} {value:.3f}" for name, value in losses.items()))
-    net.eval()
-    result = {
-        "held_out_clips": len(held),
-        "in_sync": accuracy(net, held),
-        "late": {str(k): accuracy(net, held, k) for k in (SHIFT, -SHIFT)},
-    }
-    path = folder / "sync.safetensors"
-    notes = {
-        "licence": "as the clips'; of the embedded corpus: non-commercial research",
-        "trained_on": [f.name for f in folders],
-    }
-    save_sync(net, path, notes | {"clips": len(trainer.clips), "steps": trainer.step, **result})
-    write_json(folder / "accuracy.json", result)
-    save_provenance(
-        folder, config, data=[f.name for f in folders], weights={"sync": file_hash(path)}, seconds=run.seconds
-    )
-    found = ", ".join(
-        f"{r['found']:.2f} {words}"
-        for r, words in (
-            (result["in_sync"], "in sync"),
-            *((result["late"][str(k)], f"{k:+d} frames late") for k in (SHIFT, -SHIFT)),
-        )
-    )
-    run.say(f"wrote {shown(path)}; offset found within one frame on {len(held)} held-out clips: {found}")
-    return path
-
-
-def _clips(folders: Sequence[Path], splits: tuple[str, ...], config: Config) -> list[SyncClip]:
-    """The clips of these splits, as mouths and sounds: 2.3 kB a frame."""
-    entries = [(folder, entry) for folder in folders for entry in read_manifest(folder).ok(*splits)]
-    return [
-        SyncClip.of(FrameClip.load(folder / entry.file), config.sync_net)
-        for folder, entry in track(entries, " and ".join(splits), transient=True)
-    ]
-
+from scripts.core.runtime import launch
+from scripts.stages.train_sync import train_sync
 
 if __name__ == "__main__":
     launch(train_sync)

@@ -1,6 +1,6 @@
 """Training of a StyleGAN2: adversarially on images, or by distillation from a teacher with the same W.
 
-Both are one loop. Real images come from a source (`stylegan2.sources`); where it also gives the latents that made
+Both are one loop. Real images come from a source (`stylegan2.image_sources`); where it also gives the latents that made
 them, the generator is asked for the same image (pixel and perceptual distance), with the adversarial term optional.
 All randomness of a step is drawn from the seed (seed, step), so a resumed run repeats an uninterrupted one.
 
@@ -16,8 +16,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from stylegan2.discriminator import Discriminator
-from stylegan2.generator import StyleGAN2, channel_table
+from stylegan2.image_sources import Source, copy_mapping
+from stylegan2.networks.discriminator import Discriminator
+from stylegan2.networks.generator import StyleGAN2, channel_table
 from stylegan2.objectives import (
     default_r1_gamma,
     discriminator_loss,
@@ -28,7 +29,6 @@ from stylegan2.objectives import (
 )
 from stylegan2.pretrain_state import PretrainState, progress_bar, save_samples
 from stylegan2.protocol import Generator
-from stylegan2.sources import Source, copy_mapping
 from stylegan2.weights import WeightsError, save_weights
 
 Perceptual = Callable[[Tensor, Tensor], Tensor]

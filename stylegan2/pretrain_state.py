@@ -23,9 +23,9 @@ from rich.progress import (
 from rich.text import Text
 from torch import Tensor
 
-from stylegan2.discriminator import Discriminator
-from stylegan2.generator import StyleGAN2
 from stylegan2.images import to_uint8
+from stylegan2.networks.discriminator import Discriminator
+from stylegan2.networks.generator import StyleGAN2
 from stylegan2.protocol import sample_w
 from stylegan2.weights import WeightsError, atomic_path
 

@@ -198,8 +198,8 @@ def load_generator(path: str | Path = "embedded", device: torch.device | str = "
     path = EMBEDDED if str(path) == "embedded" else Path(path)
     weights = read_weights(path)
     # imported here because the networks' modules import this one
-    from stylegan2.generator import StyleGAN2
-    from stylegan2.mobile import MobileStyleGAN
+    from stylegan2.networks.generator import StyleGAN2
+    from stylegan2.networks.mobile_stylegan import MobileStyleGAN
 
     kinds: dict[str, Callable[..., nn.Module]] = {"stylegan2": StyleGAN2, "mobile": MobileStyleGAN}
     if weights.kind not in kinds:

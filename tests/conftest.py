@@ -10,8 +10,8 @@ import torch
 
 from audio.timing import RATE, SAMPLES_PER_FRAME
 from audio.waveform import Waveform
-from encoders.video import write_video
-from scripts.runtime import keep_freed_memory
+from encoders.footage.video import write_video
+from scripts.core.runtime import keep_freed_memory
 from stylegan2.protocol import sample_w
 from stylegan2.render import render
 from stylegan2.weights import load_generator

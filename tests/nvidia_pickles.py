@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from torch import nn
 
-from stylegan2.nvidia import to_nvidia
+from stylegan2.public.nvidia import to_nvidia
 
 TREE = {"synthesis": "SynthesisNetwork", "mapping": "MappingNetwork", "affine": "FullyConnectedLayer"}
 

@@ -1,7 +1,7 @@
 """The formulation of StyleGAN2's synthesis that the public repositories share: slow, and read off the equations.
 
 Every sample gets its own kernel, applied by one grouped convolution; resampling is zero insertion, padding and a
-dense filter; everything stays NCHW. The oracle for the parity of `stylegan2.generator`, and what
+dense filter; everything stays NCHW. The oracle for the parity of `stylegan2.networks.generator`, and what
 `scripts/benchmark.py` compares with. It takes the parameters of a `StyleGAN2`, so both run on the same network.
 
 Shapes: N images, I and O channels, D latent width, L rows of W+.
@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stylegan2.generator import StyleGAN2
-from stylegan2.layers import SynthesisLayer, ToRGB
+from stylegan2.networks.generator import StyleGAN2
+from stylegan2.networks.layers import SynthesisLayer, ToRGB
 
 
 def upfirdn2d(x_NCHW: Tensor, up: int, pad: tuple[int, int], gain: float) -> Tensor:

@@ -58,7 +58,9 @@ def python_with_fake_metrics(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "bin" / "python"
 
 
-@pytest.mark.parametrize("how", [["scripts/doctor.py"], ["-m", "scripts.doctor"]], ids=["script", "module"])
+@pytest.mark.parametrize(
+    "how", [["scripts/doctor.py"], ["-m", "scripts.stages.doctor"]], ids=["script", "module"]
+)
 def test_our_packages_win_over_installed_namesakes(python_with_fake_metrics, how):
     done = subprocess.run(
         [python_with_fake_metrics, *how],

@@ -1,7 +1,7 @@
 """lmd_mouth of validation frames while training: a stand-in for the judge of the report that needs no detector.
 
 Both faces are rendered, of the predicted and of the true code, and read by the landmark network that steers fits
-(encoders.landmark_net). The report's judge is dlib, on rendered frames against the camera's: figures are not the same.
+(encoders.features.landmark_net). The report's judge is dlib, on rendered frames against the camera's: figures are not the same.
 Shapes: F frames of all clips, T frames of one, L rows of W+, D = 512.
 """
 
@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from audio.features import FeatureConfig
 from stylegan2.protocol import Generator
-from trajectory.calibrate import on_clip
-from trajectory.dataset import TrajectoryClip
-from trajectory.displacement import DisplacementSpace
-from trajectory.rendered import lip_distance
+from trajectory.data.windows import TrajectoryClip
+from trajectory.losses.rendered_losses import lip_distance
+from trajectory.model.displacement import DisplacementSpace
+from trajectory.training.amplitude_calibration import on_clip
 
 CHUNK = 4  # frames rendered at once
 

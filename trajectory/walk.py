@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trajectory.augment import augment
-from trajectory.dataset import Batch, Place, TrajectoryClip, WindowSampler
+from trajectory.data.augmentation import augment
+from trajectory.data.windows import Batch, Place, TrajectoryClip, WindowSampler
 from trajectory.temporal import State
 
 

@@ -15,7 +15,7 @@ from rich.progress import Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
 from stylegan2.images import resize, to_tensor
-from tuning.losses import displacement_response, l2, nearby, perceptual_at
+from tuning.pivotal_losses import displacement_response, l2, nearby, perceptual_at
 
 
 class TuningError(ValueError):
@@ -31,7 +31,7 @@ class PivotalConfig:
     train: patterns of parameter names (fnmatch); what synthesis does not use (the mapping network) never changes.
     perceptual_size: images are averaged to this size for the perceptual term; None compares at full size.
     locality_*: PTI's regulariser on random latents at distance alpha from the pivot, weighted against G; 0 is off.
-    response_weight: keeps what displacements do to the lips (tuning.losses.displacement_response); 0 is off, 2 costs
+    response_weight: keeps what displacements do to the lips (tuning.pivotal_losses.displacement_response); 0 is off, 2 costs
       little likeness (docs/RESULTS.md).
     activation_checkpointing: a third more computation for a fraction of the memory.
     """

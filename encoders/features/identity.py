@@ -1,0 +1,104 @@
+"""Identity embeddings: how alike two faces are, by dlib's ResNet (128-d) or by ArcFace (IR-SE50, 512-d).
+
+dlib: the same person lies at a Euclidean distance of about 0.3-0.4, different people at 0.7-0.85 (King 2017). ArcFace
+(Deng et al. 2019) compares by cosine: it is the identity measure (CSIM, "ID") of most papers, and its weights are
+the user's to fetch. Numbers of the two are not comparable.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from encoders.footage.faces import FaceError, dlib_model_path
+from encoders.networks.ir_se import IdentityNet, identity_from_public
+from stylegan2.images import to_tensor
+from stylegan2.public.catalogue import demanded, path_of
+from stylegan2.public.checkpoints import read_foreign
+from stylegan2.weights import WeightsError
+
+MODEL = "dlib_face_recognition_resnet_model_v1.dat"
+
+
+class DlibIdentity:
+    """Embeds a face whose 68 landmarks are known."""
+
+    name = "dlib-resnet-v1"
+
+    def __init__(self) -> None:
+        try:
+            import dlib
+        except ImportError:
+            raise FaceError("dlib is not installed; run: pip install dlib-bin") from None
+        self._dlib: Any = dlib
+        self._net = self._dlib.face_recognition_model_v1(str(dlib_model_path(MODEL)))
+
+    def embed(self, image: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+        """Image uint8 (H, W, 3), landmarks (68, 2) in its px -> embedding float32 (128,)."""
+        points = np.asarray(landmarks)
+        if points.shape != (68, 2) or not np.isfinite(points).all():
+            raise ValueError(f"an embedding needs 68 finite landmarks, got shape {points.shape}")
+        low, high = points.min(0), points.max(0)
+        box = self._dlib.rectangle(*(int(v) for v in (*low, *high)))
+        shape = self._dlib.full_object_detection(
+            box, [self._dlib.point(int(x), int(y)) for x, y in points.round()]
+        )
+        vector = self._net.compute_face_descriptor(np.ascontiguousarray(image), shape)
+        return np.array(vector, dtype=np.float32)
+
+
+class ArcFaceIdentity:
+    """Embeds FFHQ-aligned faces; the cosine of two is their dot product."""
+
+    name = "arcface-ir-se50"
+
+    def __init__(self, net: IdentityNet, chunk: int = 16) -> None:
+        self.net, self.chunk = net.eval(), chunk
+
+    @torch.inference_mode()
+    def embed(self, frames_NHWC: np.ndarray) -> np.ndarray:
+        """uint8 (N, H, W, 3) -> unit vectors float32 (N, 512), of the crop that pSp's identity loss looks at."""
+        device = next(self.net.parameters()).device
+        parts = [
+            self.net(to_tensor(frames_NHWC[first : first + self.chunk], device)).cpu().numpy()
+            for first in range(0, len(frames_NHWC), self.chunk)
+        ]
+        return np.concatenate(parts) if parts else np.zeros((0, self.net.width), np.float32)
+
+
+def arcface_path() -> Path:
+    """Where the public IR-SE50 (model_ir_se50.pth) is, or belongs."""
+    return path_of("ir_se50")
+
+
+def load_arcface(path: str | Path | None = None, device: torch.device | str = "cpu") -> ArcFaceIdentity:
+    """The public IR-SE50, by default where the catalogue finds it; WeightsError if it is not there or is another."""
+    path = demanded("ir_se50", "ArcFace", path)
+    try:
+        net = identity_from_public(read_foreign(path).encoder)
+    except WeightsError as error:
+        raise error if str(path) in str(error) else WeightsError(f"{path}: {error}") from error
+    return ArcFaceIdentity(net.to(device))
+
+
+def arcface_or_none(
+    path: str | Path | None = None, device: torch.device | str = "cpu"
+) -> tuple[ArcFaceIdentity | None, str | None]:
+    """(ArcFace, None), or (None, why not) where its weights are missing or damaged. Downloads nothing."""
+    try:
+        return load_arcface(path, device), None
+    except WeightsError as error:
+        return None, str(error)
+
+
+def identity_distance(a: np.ndarray, b: np.ndarray) -> float:
+    """Euclidean distance of two embeddings, in [0, 2]."""
+    return float(np.linalg.norm(a - b))
+
+
+def identity_cosine(a: np.ndarray, b: np.ndarray) -> float:
+    """Cosine of two embeddings, in [-1, 1]: CSIM. With dlib's network different people still reach 0.8."""
+    return float(a @ b / max(float(np.linalg.norm(a) * np.linalg.norm(b)), 1e-12))

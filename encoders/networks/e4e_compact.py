@@ -1,0 +1,177 @@
+"""A compact e4e encoder (Tov et al. 2021, arXiv 2102.02766): image -> w plus one small delta per W+ row.
+
+Shapes: N images, L rows, D = 512, C channels. Images are FFHQ-aligned, 256 px, [-1, 1].
+
+The full e4e has 267 M parameters, 236 M of them in its 18 heads. This one keeps the idea and drops the size: an
+IR-SE backbone (improved residual blocks with squeeze and excitation, Deng et al. 2019) on the image averaged to
+128 px, a coarse-to-fine pyramid, and heads whose first layers are shared by the rows of one level.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from encoders.networks.e4e import COARSE_ROWS, MIDDLE_ROWS, FullEncoder, FullEncoderConfig
+from encoders.restyle import ReStyle, ReStyleConfig
+from stylegan2.images import resize
+from stylegan2.weights import WeightsError, fill, read_weights, save_weights
+
+EMBEDDED = Path(__file__).parents[1] / "assets" / "encoder_256.safetensors"
+SIDE = 128  # px that the backbone looks at
+
+
+@dataclass
+class CompactE4EConfig:
+    """widths: channels at 64, 32, 16, 8 and 4 px (of a 128 px input); depths: blocks per level; hidden: units between
+    the 4 px features and w; rank: of the deltas."""
+
+    num_rows: int = 14
+    w_dim: int = 512
+    widths: tuple[int, ...] = (32, 64, 128, 256, 320)
+    depths: tuple[int, ...] = (1, 2, 3, 3, 1)
+    hidden: int = 512
+    rank: int = 128
+
+    def __post_init__(self) -> None:
+        if len(self.widths) != 5 or len(self.depths) != 5:
+            raise ValueError("widths and depths need five entries each, for 64, 32, 16, 8 and 4 px")
+        if max(self.depths) > 100:
+            raise ValueError(f"a level has up to 100 blocks, got {max(self.depths)}")
+
+
+class SqueezeExcite(nn.Module):
+    """x * sigmoid(W2 relu(W1 mean(x)))."""
+
+    def __init__(self, channels: int, reduction: int = 8):
+        super().__init__()
+        self.down = nn.Conv2d(channels, channels // reduction, 1)
+        self.up = nn.Conv2d(channels // reduction, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(self.up(F.relu(self.down(x.mean((2, 3), keepdim=True)))))
+
+
+class ImprovedResidual(nn.Module):
+    """norm -> 3x3 -> PReLU -> 3x3 (stride) -> norm -> SE, plus the shortcut.
+
+    Group norm instead of batch norm: frames of one video are no random batch, and tuning sees single images.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int):
+        super().__init__()
+        self.residual = nn.Sequential(
+            nn.GroupNorm(8, in_channels),
+            nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False),
+            nn.PReLU(out_channels),
+            nn.Conv2d(out_channels, out_channels, 3, stride, 1, bias=False),
+            nn.GroupNorm(8, out_channels),
+            SqueezeExcite(out_channels),
+        )
+        self.shortcut = (
+            nn.Identity()
+            if in_channels == out_channels and stride == 1
+            else nn.Sequential(nn.AvgPool2d(stride), nn.Conv2d(in_channels, out_channels, 1, bias=False))
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.shortcut(x) + self.residual(x)
+
+
+class RowHead(nn.Module):
+    """Feature map pooled to 4x4 -> one vector per row of a level, through a shared bottleneck."""
+
+    def __init__(self, channels: int, rows: int, rank: int, w_dim: int):
+        super().__init__()
+        self.rows = rows
+        self.reduce = nn.Conv2d(channels, rank, 1)
+        self.shared = nn.Linear(rank * 16, 2 * rank)
+        self.out = nn.Linear(2 * rank, rows * w_dim)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.adaptive_avg_pool2d(F.leaky_relu(self.reduce(x), 0.01), 4).flatten(1)
+        return self.out(F.leaky_relu(self.shared(x), 0.01)).unflatten(1, (self.rows, -1))
+
+
+class CompactE4E(nn.Module):
+    """images [N, 3, 256, 256] in [-1, 1] -> W+ [N, L, D] = w_avg + w + delta_row."""
+
+    kind, side = "compact_e4e", SIDE
+
+    def __init__(self, config: CompactE4EConfig, w_avg: Tensor | None = None):
+        super().__init__()
+        self.config, self.num_rows = config, config.num_rows
+        self.w_avg: Tensor
+        self.register_buffer("w_avg", torch.zeros(config.w_dim) if w_avg is None else w_avg.clone())
+        widths, levels = config.widths, []
+        self.stem = nn.Conv2d(3, widths[0], 3, 2, 1)
+        for i, (width, depth) in enumerate(zip(widths, config.depths, strict=True)):
+            first = ImprovedResidual(widths[max(i - 1, 0)], width, 1 if i == 0 else 2)
+            levels.append(
+                nn.Sequential(first, *(ImprovedResidual(width, width, 1) for _ in range(depth - 1)))
+            )
+        self.levels = nn.ModuleList(levels)
+        self.base = nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(widths[4] * 16, config.hidden),
+            nn.PReLU(config.hidden),
+            nn.Linear(config.hidden, config.w_dim),
+        )
+        self.lateral = nn.ModuleList(nn.Conv2d(width, widths[4], 1) for width in widths[2:4])
+        rows = (COARSE_ROWS, MIDDLE_ROWS - COARSE_ROWS, config.num_rows - MIDDLE_ROWS)
+        self.heads = nn.ModuleList(RowHead(widths[4], n, config.rank, config.w_dim) for n in rows)
+
+    def split(self, images_N3HW: Tensor) -> tuple[Tensor, Tensor]:
+        """Images -> (w - w_avg [N, D], deltas [N, L, D]); the delta regulariser reads the second."""
+        x = self.stem(resize(images_N3HW, SIDE))
+        features = []
+        for level in self.levels:
+            x = level(x)
+            features.append(x)
+        pyramid = [features[4]]  # 4 px, then 8 and 16 px with what is above added
+        for lateral, feature in zip(reversed(self.lateral), reversed(features[2:4]), strict=True):
+            above = F.interpolate(pyramid[-1], size=feature.shape[-2:], mode="bilinear", align_corners=False)
+            pyramid.append(lateral(feature) + above)
+        deltas = torch.cat([head(feature) for head, feature in zip(self.heads, pyramid, strict=True)], dim=1)
+        return self.base(features[4]), deltas
+
+    def forward(self, images_N3HW: Tensor) -> Tensor:
+        base, deltas = self.split(images_N3HW)
+        return self.w_avg + base[:, None] + deltas
+
+    def file_config(self) -> dict[str, Any]:
+        """What the weight file stores to rebuild the network."""
+        return asdict(self.config)
+
+
+Encoder = CompactE4E | FullEncoder | ReStyle
+
+
+def save_encoder(encoder: Encoder, path: str | Path, notes: dict[str, Any], half: bool = True) -> None:
+    """Writes the file that `load_encoder` reads; half: floats as float16."""
+    save_weights(encoder, path, encoder.kind, encoder.file_config(), notes, half)
+
+
+def load_encoder(path: str | Path = "embedded", device: torch.device | str = "cpu") -> Encoder:
+    """The encoder in a weight file, of any kind, frozen and in eval mode; WeightsError for any other file."""
+    path = EMBEDDED if str(path) == "embedded" else Path(path)
+    weights = read_weights(path)
+    builders: dict[str, Callable[..., Encoder]] = {
+        CompactE4E.kind: lambda **sizes: CompactE4E(CompactE4EConfig(**sizes)),
+        FullEncoder.kind: lambda **sizes: FullEncoder(FullEncoderConfig(**sizes)),
+        ReStyle.kind: lambda **sizes: ReStyle(ReStyleConfig(**sizes)),
+    }
+    if weights.kind not in builders:
+        raise WeightsError(
+            f"{path} holds a {weights.kind!r} network, not an encoder ({', '.join(builders)})."
+        )
+    encoder = fill(lambda: builders[weights.kind](**weights.config), weights, path)
+    return encoder.to(device).eval().requires_grad_(False)

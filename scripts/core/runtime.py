@@ -1,0 +1,287 @@
+"""What every script shares: Hydra entry, device, precision, seed, run folders, and errors as one sentence.
+
+A script is a function `stage(config, run) -> Path` and, at its end, `launch(stage)`:
+
+    import sys
+    from pathlib import Path
+
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # our packages win over installed namesakes
+
+    from scripts.core.runtime import Run, launch
+"""
+
+import ctypes
+import os
+import random
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, TypeVar
+
+import hydra
+import numpy as np
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from lightning_fabric import Fabric
+from lightning_fabric.loggers.tensorboard import TensorBoardLogger
+from lightning_fabric.strategies import DDPStrategy
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from audio.waveform import AudioError
+from configs.schema import Config, register
+from configs.typed import build
+from encoders.footage.faces import FaceError
+from encoders.footage.video import VideoError
+from encoders.records import ClipError
+from metrics.report.report_schema import ReportError
+from scripts.core.arguments import PATHS, quote_paths
+from scripts.core.provenance import ROOT
+from stylegan2.weights import WeightsError
+from trajectory.model.displacement import TrajectoryError
+from tuning.pivotal import TuningError
+
+Item = TypeVar("Item")
+PATIENCE = timedelta(days=2)  # processes that prepare or invert a corpus are not done at the same moment
+
+
+class RunError(ValueError):
+    """A request that cannot be carried out; the message says why and what to do."""
+
+
+USER_ERRORS = (
+    RunError,
+    WeightsError,
+    AudioError,
+    VideoError,
+    FaceError,
+    ClipError,
+    ReportError,
+    TrajectoryError,
+    TuningError,
+    OSError,
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a stage gets besides its config: where to write, on what to compute, and the seconds of each stage."""
+
+    results: Path  # results/<name>
+    data: Path  # caches, keyed by content
+    fabric: Fabric
+    seconds: dict[str, float] = field(default_factory=dict)
+    said: set[str] = field(default_factory=set)
+
+    @property
+    def device(self) -> torch.device:
+        return self.fabric.device
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes what all of them share."""
+        return self.fabric.is_global_zero
+
+    def mine(self, items: Sequence[Item]) -> list[Item]:
+        """This process's share of the work: one of every world_size items."""
+        return list(items[self.fabric.global_rank :: self.fabric.world_size])
+
+    def meet(self) -> None:
+        """Waits for the other processes."""
+        self.fabric.barrier()
+
+    def say(self, text: str) -> None:
+        """One line for the person who waits; the same one is not repeated."""
+        if text not in self.said:
+            self.said.add(text)
+            self.fabric.print(text, flush=True)
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Counts the wall-clock seconds of one stage, without those of the stages that it calls."""
+        before, started = sum(self.seconds.values()), time.perf_counter()
+        yield
+        inner = sum(self.seconds.values()) - before
+        spent = time.perf_counter() - started - inner
+        self.seconds[stage] = round(self.seconds.get(stage, 0.0) + spent, 2)
+
+
+Stage = Callable[[Config, Run], Any]
+
+
+def launch(stage: Stage) -> None:
+    """Runs a script: composes the config from the command line, then `stage`; exit code 1 after a user's error."""
+    register()
+    sys.argv[1:] = quote_paths(sys.argv[1:])
+    flagged = any(word.startswith("-") for word in sys.argv[1:])
+    if not flagged:  # with flags, as for sweeps, Hydra itself explains
+        try:
+            compose(sys.argv[1:])
+        except (HydraException, OmegaConfBaseException) as error:
+            print(f"Error: {_misread(error, sys.argv[1:])}", file=sys.stderr)
+            sys.exit(1)
+
+    @hydra.main(version_base="1.3", config_path=str(ROOT / "configs"), config_name="config")
+    def task(raw: DictConfig) -> None:
+        code = attempt(stage, raw)
+        if code:
+            sys.exit(code)
+
+    task()
+
+
+def compose(overrides: Sequence[str] = ()) -> DictConfig:
+    """The config of a command line, in this process (tests and notebooks)."""
+    register()
+    with hydra.initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+        return hydra.compose("config", overrides=quote_paths(overrides))
+
+
+def _misread(error: Exception, words: Sequence[str]) -> str:
+    """What is wrong with a command line, and for a misspelt option the nearest ones that there are."""
+    text = " ".join(
+        str(error).split("Config search path")[0].split("\nTo append")[0].split("full_key:")[0].split()
+    )
+    given = [word.split("=")[0].lstrip("+~") for word in words]
+    known = _options(OmegaConf.to_container(compose()))
+    for name in given:
+        if name not in known and (near := get_close_matches(name, known, 3, 0.75)):
+            return f"{text} Did you mean {' or '.join(near)}?"
+    return text if error.__cause__ is None else f"{text.rstrip('.')}: {str(error.__cause__).splitlines()[0]}"
+
+
+def _options(tree: Any, prefix: str = "") -> list[str]:
+    """Dotted names of a config's values and groups."""
+    if not isinstance(tree, dict):
+        return [prefix]
+    below = [
+        name for key, value in tree.items() for name in _options(value, f"{prefix}.{key}" if prefix else key)
+    ]
+    return [prefix, *below] if prefix else [*below, "experiment"]
+
+
+def attempt(stage: Stage, raw: DictConfig) -> int:
+    """Runs one stage and returns the exit code: 0, 1 (a user's error: one sentence on stderr), 130 (Ctrl-C)."""
+    try:
+        config = resolve(raw)
+        stage(config, start(config))
+    except USER_ERRORS as error:
+        if raw.get("debug"):
+            traceback.print_exc()
+        print(f"Error: {sentence(error)}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("Stopped. What was finished is kept: the same command goes on from there.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def resolve(raw: DictConfig) -> Config:
+    """OmegaConf -> dataclasses, the one time; a value that a dataclass refuses is the user's error. `~` in file names is
+    the home folder, though no shell expands it behind a dotted option."""
+    raw = raw.copy()
+    for name in PATHS:
+        if str(value := OmegaConf.select(raw, name)).startswith("~"):
+            OmegaConf.update(raw, name, os.path.expanduser(value))
+    try:
+        return build(Config, OmegaConf.to_container(raw, resolve=True))
+    except ValueError as error:
+        raise RunError(f"The configuration is not usable: {sentence(error)}") from error
+
+
+def demand_resume(config: Config, kind: str) -> None:
+    """Says now, not after the data are made, that the file of resume= is missing; kind: what it is called."""
+    if config.resume not in ("auto", "none") and not Path(config.resume).is_file():
+        raise RunError(f"resume={config.resume} does not exist: give a {kind}, auto or none.")
+
+
+def start(config: Config, quiet: bool = False) -> Run:
+    """Threads, seeds, device and folders of one run."""
+    warnings.filterwarnings("ignore", message=".*(weights_only|pretrained|lr_scheduler).*")
+    keep_freed_memory()
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    random.seed(config.seed)
+    np.random.seed(config.seed)
+    torch.manual_seed(config.seed)
+
+    results = ROOT / config.results_dir / _run_name(config)
+    try:
+        fabric = Fabric(
+            accelerator=config.device,
+            devices=config.devices,
+            num_nodes=config.nodes,
+            strategy=DDPStrategy(timeout=PATIENCE) if config.devices * config.nodes > 1 else "auto",
+            precision=config.precision,  # type: ignore[arg-type]
+            loggers=TensorBoardLogger(results, name="tensorboard", version=""),
+        )
+    except (RuntimeError, ValueError) as error:
+        raise RunError(
+            f"device={config.device} precision={config.precision} cannot be used here ({sentence(error)}); "
+            "device=auto takes what there is."
+        ) from error
+    fabric.launch()
+    run = Run(results, ROOT / config.data_dir, fabric)
+    if not quiet:
+        run.say(
+            f"device {fabric.device}, precision {config.precision}, seed {config.seed}, results in {shown(results)}"
+        )
+    return run
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """torch computes with `count` threads, and afterwards with as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def keep_freed_memory() -> None:
+    """Tells glibc to reuse large freed blocks instead of giving them back to the kernel after every layer.
+
+    Mapping and clearing them again took half of the time of a frame (256 px, one thread: 0.35 -> 0.17 s). One arena
+    for all threads, because the others trim themselves whatever they are told (two threads: 0.21 -> 0.075 s). The
+    price is that a process keeps the most it ever used. Other C libraries have no mallopt, or ignore it.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        trim_threshold, top_pad, mmap_max, arena_max = -1, -2, -4, -8  # malloc.h
+        mallopt(arena_max, 1)
+        mallopt(mmap_max, 0)
+        mallopt(trim_threshold, 2**31 - 1)
+        mallopt(top_pad, 64 * 2**20)
+
+
+def _run_name(config: Config) -> str:
+    """`name`, and in a sweep the job's number: its runs must not overwrite one another."""
+    name = config.name
+    if config.numbered and HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+        name = f"{name}-{HydraConfig.get().job.num}"
+    return name
+
+
+def sentence(error: BaseException) -> str:
+    """An exception as one line."""
+    if isinstance(error, OSError) and error.strerror:
+        name = f"{error.filename}: " if error.filename else ""
+        return f"{name}{error.strerror[0].lower()}{error.strerror[1:]}."
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def shown(path: Path) -> str:
+    """A path as people would type it from where they are."""
+    relative = os.path.relpath(path)
+    return relative if len(relative) < len(str(path)) else str(path)

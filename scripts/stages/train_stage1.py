@@ -1,0 +1,235 @@
+"""Latents + speech -> results/<name>/stage1/trajectory.safetensors: speech and an identity latent to a motion in W+.
+Clips are prepared and inverted first when they are absent; a run that was stopped goes on from its last state.
+"""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from audio.features import checked_encoder, extract_features
+from audio.waveform import Waveform
+from configs.schema import Config, DataConfig, TargetConfig
+from encoders.features.landmark_net import load_landmark_net
+from encoders.features.mouth_crop import load_sync
+from encoders.features.perceptual import demand_trunk
+from encoders.geometry import aperture
+from encoders.records import FrameClip, keyed_fields, read_manifest
+from scripts.core.networks import in_precision, keyed, the_generator, the_teacher, weight_hashes
+from scripts.core.provenance import save_provenance, write_json
+from scripts.core.runtime import Run, RunError, demand_resume, shown
+from scripts.stages.invert_frames import invert_frames
+from stylegan2.protocol import sample_w
+from trajectory.data.windows import (
+    TrajectoryClip,
+    WindowSampler,
+    offsets_of,
+    read_clip,
+    split_of,
+    store_features,
+)
+from trajectory.losses.lip_loss import fit_lip_axis
+from trajectory.losses.rendered_losses import RenderedTerms
+from trajectory.model.displacement import DisplacementSpace, TrajectoryError, fit_space
+from trajectory.model.recurrent_net import TrajectoryNet
+from trajectory.mouth_judge import MouthJudge
+from trajectory.training.preview import Illustrator
+from trajectory.training.stage1_loop import train
+from trajectory.training.train_state import changed_keys
+from trajectory.walk import ClipWalk
+
+IDENTITIES = 1000  # samples of W that the projection of the identity latent is fitted on
+# The parts of a config that decide what stage 1 learns.
+RECIPE = ("audio", "trajectory", "displacement", "losses", "teacher", "augment", "windows", "train")
+LIP_CLIPS = 200  # training clips that the lip axis is fitted on, at most
+
+
+def train_stage1(config: Config, run: Run) -> Path:
+    """The stage-1 checkpoint of this config, trained if it is not there."""
+    if config.stage1.weights is not None:
+        return Path(config.stage1.weights)
+    config, run = stage1_run(config, run)
+    config = _pinned(config)
+    _check_carry(config)
+    demand_resume(config, "state.pt")
+    if config.losses.image or config.losses.mouth:  # says now, not after the corpus, that weights are missing
+        demand_trunk(config.teacher.net, config.teacher.family)
+    folder = run.results / "stage1"
+    latents = invert_frames(config, run)
+    recipe = _recipe(config, latents)
+    if config.resume == "auto" and _finished(folder, recipe, config):
+        run.say(f"stage 1: {shown(folder / 'trajectory.safetensors')}")
+        return folder / "trajectory.safetensors"
+    run.say(f"training stage 1 into {shown(folder)} ({config.trajectory.cell}, {config.train.steps} steps)")
+    with run.timed("stage1"):
+        clips = speech_clips(config, run, latents)
+        folder.mkdir(parents=True, exist_ok=True)
+        _train(config, run, clips, folder, recipe)
+    checkpoint = folder / "trajectory.safetensors"
+    hashes = weight_hashes(config, trajectory=checkpoint)
+    if run.first:
+        save_provenance(folder, config, data=latents.name, weights=hashes, seconds=run.seconds)
+    run.say(f"wrote {shown(checkpoint)}")
+    return checkpoint
+
+
+def stage1_run(config: Config, run: Run) -> tuple[Config, Run]:
+    """Config and run of the stage-1 model: another run's, where config.stage1 says so."""
+    if config.stage1.source == "embedded":
+        config = replace(config, data=DataConfig(), target=TargetConfig())
+    if (name := config.stage1.name) is not None:
+        config = replace(config, name=name)
+        run = replace(run, results=run.results.parent / name)
+    return config, run
+
+
+def _pinned(config: Config) -> Config:
+    """With the hash of the speech encoder's weights, where there is one, which the checkpoint then asks for."""
+    if config.audio.kind != "encoder":
+        return config
+    if config.trajectory.frontend != "dense":
+        raise RunError("A speech encoder's numbers are no spectrum: set trajectory.frontend=dense.")
+    folder = Path(config.audio.encoder)
+    name = str(folder.resolve()) if folder.is_dir() else config.audio.encoder
+    audio = replace(config.audio, encoder=name)
+    return replace(config, audio=replace(audio, encoder_sha256=checked_encoder(audio).sha256))
+
+
+def _check_carry(config: Config) -> None:
+    net = config.trajectory
+    if config.windows.carry and (net.bidirectional or net.cell not in ("gru", "lstm")):
+        raise RunError(
+            "windows.carry=true needs a net that hands on its state: trajectory.cell=gru or lstm and bidirectional=false."
+        )
+
+
+def speech_clips(config: Config, run: Run, latents: Path) -> list[TrajectoryClip]:
+    """Every inverted clip with its speech features, which are cached in data/features-<hash>."""
+    manifest = read_manifest(latents)
+    prepared = run.data / manifest.notes["prepared"]
+    folder = keyed(run, "features", prepared.name, config.audio)
+    for entry in run.mine(manifest.ok()):
+        if not (folder / entry.file).is_file():
+            clip = FrameClip.load(prepared / entry.file)
+            features = extract_features(Waveform(clip.waveform), config.audio, len(clip), run.device)
+            store_features(features, config.audio, folder / entry.file)
+    run.meet()
+    clips = []
+    for entry in manifest.ok():
+        paths = (latents / entry.file, folder / entry.file, prepared / entry.file)
+        clips.append(TrajectoryClip(entry.name, entry.speaker, entry.split, entry.n_frames, *paths))
+    return clips
+
+
+def _train(
+    config: Config, run: Run, clips: list[TrajectoryClip], folder: Path, recipe: dict[str, Any]
+) -> None:
+    training, validation = split_of(clips, "train"), split_of(clips, "val")
+    sampler = (ClipWalk if config.windows.carry else WindowSampler)(
+        training, config.audio, config.augment, config.windows.batch, config.windows.length, config.train.seed
+    )
+    generator = in_precision(the_generator(config, run), config)
+    identities_NLD = sample_w(generator, IDENTITIES, config.train.seed).cpu().numpy()
+    space = fit_space(
+        offsets_of(training, config.displacement.max_samples), identities_NLD, config.displacement
+    )
+    torch.manual_seed(config.train.seed)  # the net's first weights do not depend on which stages ran before
+    window = (config.audio.rows, config.audio.width)
+    net = TrajectoryNet(config.trajectory, window, space.identity_dims, space.num_coefficients)
+    rendered = _rendered_terms(generator, config, run) if config.losses.renders else None
+    illustrated = run.first and config.train.pictures_every > 0 and len(validation) > 0
+    lip_axis = illustrator = judge = None
+    try:
+        lip_axis = _lip_axis(training, space, config) if config.losses.lip > 0 or illustrated else None
+    except TrajectoryError:
+        if config.losses.lip > 0:
+            raise
+        run.say("no face was found in the training frames: TensorBoard will have no pictures")
+    if illustrated and lip_axis is not None:
+        illustrator = Illustrator(generator, validation, config.audio)
+    if config.train.select == "lmd_mouth" and validation:
+        landmarks = load_landmark_net().to(run.device)
+        judge = MouthJudge(generator, landmarks, validation, config.audio, config.train.val_frames)
+    if run.first:  # all that can be missing is there
+        _forget(folder, config.resume)
+        write_json(folder / "recipe.json", recipe)
+    run.meet()
+    resume = None if config.resume == "none" else config.resume
+    parts = (net, space, sampler, validation)
+    judges = (rendered, lip_axis, judge, illustrator)
+    train(*parts, config.train, config.losses, folder, run.fabric, *judges, resume)
+
+
+def _rendered_terms(generator: Any, config: Config, run: Run) -> RenderedTerms:
+    """Only the networks that some weight asks for are loaded."""
+    losses = config.losses
+    perceptual = the_teacher(config, run) if losses.image or losses.mouth else None
+    landmarks = load_landmark_net().to(run.device) if losses.landmark else None
+    sync = load_sync(device=run.device) if losses.sync else None
+    return RenderedTerms(generator, losses, perceptual, landmarks, sync)
+
+
+def _lip_axis(clips: list[TrajectoryClip], space: DisplacementSpace, config: Config) -> np.ndarray:
+    """Which coefficients open the lips, from the landmarks of up to LIP_CLIPS training clips."""
+    pairs = []
+    for i in np.unique(np.linspace(0, len(clips) - 1, min(len(clips), LIP_CLIPS)).round().astype(int)):
+        frames = FrameClip.load(str(clips[i].frames))
+        d_TLD = torch.from_numpy(read_clip(clips[i], config.audio).d[0])
+        coefficients_TC = space.encode(d_TLD).numpy()
+        pairs.append((coefficients_TC[frames.detected], aperture(frames.landmarks[frames.detected])))
+    return fit_lip_axis(pairs)
+
+
+def _recipe(config: Config, latents: Path) -> dict[str, Any]:
+    """Everything that decides what stage 1 learns, as plain values."""
+    recipe = {name: keyed_fields(getattr(config, name)) for name in RECIPE}
+    return json.loads(json.dumps(recipe | {"data": latents.name, "precision": config.precision}))
+
+
+def taught_on(weights: Path) -> str | None:
+    """Name of the codes that a stage-1 file was trained on, where its recipe lies beside it."""
+    recipe = weights.parent / "recipe.json"
+    return json.loads(recipe.read_text(encoding="utf-8"))["data"] if recipe.is_file() else None
+
+
+def _forget(folder: Path, resume: str) -> None:
+    """Removes what an earlier training left: were this one stopped, its files would pass for this one's."""
+    if resume == "auto":
+        return  # of the same recipe
+    for name in ("trajectory.safetensors", "state.pt"):
+        file = folder / name
+        if file.resolve() != Path(resume).resolve():
+            file.unlink(missing_ok=True)
+
+
+def _finished(folder: Path, recipe: dict[str, Any], config: Config) -> bool:
+    """Whether the folder holds a model of this recipe; RunError if it holds one of another."""
+    if not (folder / "recipe.json").is_file():
+        return False
+    if not any((folder / name).is_file() for name in ("state.pt", "trajectory.safetensors")):
+        return False
+    saved = _with_defaults(json.loads((folder / "recipe.json").read_text(encoding="utf-8")))
+    changed = changed_keys(saved, recipe)
+    if changed:
+        same_settings = saved | {"data": recipe["data"]} == recipe
+        why = "on codes that were made anew since" if same_settings else "with other settings"
+        option = "name" if config.stage1.name is None else "stage1.name"
+        raise RunError(
+            f"{shown(folder)} was trained {why} ({'; '.join(changed[:4])}): choose another {option}=NAME, or train it anew "
+            "with train_stage1.py resume=none."
+        )
+    return (folder / "trajectory.safetensors").is_file()
+
+
+def _with_defaults(recipe: dict[str, Any]) -> dict[str, Any]:
+    """A recipe written before some setting existed, or while another still counted: it was made as the setting's default
+    makes it."""
+    found = {"data": recipe["data"]}
+    found["precision"] = recipe.get("precision", "bf16-mixed" if recipe.get("bf16") else "32-true")
+    for name in RECIPE:
+        default = keyed_fields(getattr(Config(), name))
+        found[name] = {key: recipe.get(name, {}).get(key, value) for key, value in default.items()}
+    return found

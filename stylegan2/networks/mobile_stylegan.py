@@ -1,0 +1,268 @@
+"""MobileStyleGAN: StyleGAN2 distilled into wavelet blocks (Belousov 2021, arXiv 2104.04767).
+
+Shapes: N batch, L rows of W+, D = 512 latent width, C channels, H = W pixels of a side. Features are NHWC inside:
+the 1x1 convolutions, where nearly all the time goes, are then plain matrix products.
+
+The networks differ from StyleGAN2 in three ways: features grow by an inverse Haar transform of modulated
+channels, 3x3 convolutions are depthwise-separable, and demodulation is baked into the weights. The image is
+made once, at the end: by the whole student as the 12 Haar coefficients of an RGB picture of twice the feature size.
+
+`MobileStyleGAN(resolution=1024)` is the whole student of the public 1024 px FFHQ model; a smaller resolution
+stops at features of that size and carries an RGB head of its own, so that its rows are those of a StyleGAN2 of
+that resolution.
+"""
+
+from __future__ import annotations
+
+from math import log2, sqrt
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stylegan2.networks.layers import MAX_LAYERS
+from stylegan2.networks.ops import full_precision, half_precision, run_block
+from stylegan2.protocol import NoiseMode, Start
+
+FULL_RESOLUTION = 1024
+FEATURES = {4: 512, 8: 512, 16: 512, 32: 512, 64: 512, 128: 256, 256: 128, 512: 64}
+
+
+def inverse_haar(x_NHWC: Tensor) -> Tensor:
+    """Orthonormal inverse Haar transform: (N, H, W, 4C) -> (N, 2H, 2W, C).
+
+    Channels are C averages, then for each of the C channels its vertical, horizontal and diagonal detail.
+    """
+    n, h, w, channels = x_NHWC.shape
+    low, detail = (x_NHWC * 0.5).split([channels // 4, channels - channels // 4], dim=3)
+    vertical, horizontal, diagonal = detail.unflatten(3, (-1, 3)).unbind(4)
+    top, bottom = low + vertical, low - vertical
+    left, right = horizontal + diagonal, horizontal - diagonal
+    upper = torch.stack([top + left, top - left], dim=3)
+    lower = torch.stack([bottom + right, bottom - right], dim=3)
+    return torch.stack([upper, lower], dim=2).view(n, 2 * h, 2 * w, channels // 4)
+
+
+def pointwise(x_NHWC: Tensor, weight_OI: Tensor, style_NI: Tensor) -> Tensor:
+    """A 1x1 convolution of modulated channels, with the style folded into each sample's kernel: (N, H, W, O)."""
+    return _Pointwise.apply(x_NHWC, weight_OI, style_NI)  # type: ignore[return-value]
+
+
+class _Pointwise(torch.autograd.Function):
+    """y_npo = sum_i x_npi s_ni w_oi. With h = g w, its gradients are h s (x), sum_p x h (s) and sum_np g x s (w).
+
+    Autograd would go through the folded kernel, whose gradient is one more product of the size of the convolution.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x_NHWI: Tensor, weight_OI: Tensor, style_NI: Tensor) -> Tensor:
+        ctx.save_for_backward(x_NHWI, weight_OI, style_NI)
+        # Not a view: autograd would copy the gradients of what is then changed in place.
+        y_NHWO = x_NHWI.new_empty(*x_NHWI.shape[:3], len(weight_OI))
+        kernel_NIO = (weight_OI.T * style_NI[:, :, None]).to(x_NHWI.dtype)
+        torch.bmm(x_NHWI.flatten(1, 2), kernel_NIO, out=y_NHWO.flatten(1, 2))
+        return y_NHWO
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        (x_NHWI, *parameters), (grad_NHWO,) = ctx.saved_tensors, grads
+        weight_OI, style_NI = (parameter.to(grad_NHWO.dtype) for parameter in parameters)
+        wanted, x_NPI, grad_NPO = ctx.needs_input_grad, x_NHWI.flatten(1, 2), grad_NHWO.flatten(1, 2)
+        h_NPI = grad_NPO @ weight_OI
+        style = (x_NPI * h_NPI).sum(1) if wanted[2] else None
+        weight = None
+        if wanted[1]:
+            weight = (torch.bmm(grad_NPO.transpose(1, 2), x_NPI) * style_NI[:, None]).sum(0)
+        x = (h_NPI * style_NI[:, None]).view(x_NHWI.shape) if wanted[0] else None
+        return x, weight, style
+
+
+class ModulatedConv(nn.Module):
+    """style -> scale channels -> depthwise 3x3 and 1x1 (or one dense 3x3) -> + noise + bias -> leaky ReLU.
+
+    The style scales the channels between the two convolutions: a depthwise one does not mix channels.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, size: int, w_dim: int, separable: bool = True):
+        super().__init__()
+        self.affine = nn.Linear(w_dim, in_channels)
+        if separable:
+            self.conv = nn.Sequential(
+                nn.Conv2d(in_channels, in_channels, 3, padding=1, groups=in_channels, bias=False),
+                nn.Conv2d(in_channels, out_channels, 1, bias=False),
+            )
+        else:
+            self.conv = nn.Sequential(nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False))
+        self.bias = nn.Parameter(torch.zeros(out_channels, 1, 1))
+        self.noise: Tensor
+        self.register_buffer("noise", torch.zeros(1, 1, size, size))
+
+    def forward(self, x_NHWC: Tensor, w_ND: Tensor, noise: NoiseMode) -> Tensor:
+        with full_precision(x_NHWC):
+            style_NI = self.affine(w_ND)
+        if len(self.conv) == 2:
+            depthwise, mix = (cast(nn.Conv2d, part) for part in self.conv)
+            x = pointwise(_nhwc(depthwise(_nchw(x_NHWC))), mix.weight[:, :, 0, 0], style_NI)
+        else:
+            x = _nhwc(self.conv(_nchw(x_NHWC * style_NI.to(x_NHWC.dtype)[:, None, None])))
+        # In place: no gradient needs what was there. In one type: sums of two are slow.
+        x = x.add_(self.bias.flatten().to(x.dtype))
+        if noise == "const":
+            x.add_(self.noise[0, 0, :, :, None].to(x.dtype))
+        elif noise == "random":  # the student learned one fixed pattern: keep its strength, redraw it
+            x.add_(self.noise.std() * torch.randn_like(x[..., :1]))
+        return F.leaky_relu_(x, 0.2)
+
+
+class WaveletBlock(nn.Module):
+    """Modulate -> inverse Haar to twice the size -> two modulated separable convolutions."""
+
+    def __init__(self, in_channels: int, out_channels: int, size: int, w_dim: int):
+        super().__init__()
+        self.up = nn.Linear(w_dim, in_channels)
+        self.conv1 = ModulatedConv(in_channels // 4, out_channels, size, w_dim)
+        self.conv2 = ModulatedConv(out_channels, out_channels, size, w_dim)
+
+    def forward(self, x_NHWC: Tensor, w1_ND: Tensor, w2_ND: Tensor, noise: NoiseMode) -> Tensor:
+        with full_precision(x_NHWC):
+            style_NI = self.up(w1_ND)
+        x = inverse_haar(x_NHWC * style_NI.to(x_NHWC.dtype)[:, None, None])
+        return self.conv2(self.conv1(x, w1_ND, noise), w2_ND, noise)
+
+
+class ImageHead(nn.Module):
+    """Features -> channels of the image by one modulated 1x1 convolution with bias; (N, H, W, O)."""
+
+    def __init__(self, in_channels: int, out_channels: int, w_dim: int):
+        super().__init__()
+        self.affine = nn.Linear(w_dim, in_channels)
+        self.conv = nn.Conv2d(in_channels, out_channels, 1)
+
+    def forward(self, x_NHWC: Tensor, w_ND: Tensor) -> Tensor:
+        with full_precision(x_NHWC):
+            x = pointwise(x_NHWC.to(w_ND.dtype), self.conv.weight[:, :, 0, 0], self.affine(w_ND))
+            return x + cast(Tensor, self.conv.bias)
+
+
+class MappingNetwork(nn.Module):
+    """z (N, D) -> w (N, D): pixel norm, then fully connected layers with leaky ReLU and gain sqrt 2."""
+
+    def __init__(self, layers: int, w_dim: int):
+        super().__init__()
+        if not 1 <= layers <= MAX_LAYERS:
+            raise ValueError(f"a mapping network has 1 to {MAX_LAYERS} layers, got {layers}")
+        self.layers = nn.ModuleList(nn.Linear(w_dim, w_dim) for _ in range(layers))
+
+    def forward(self, z_ND: Tensor) -> Tensor:
+        x = z_ND * (z_ND.square().mean(1, keepdim=True) + 1e-8).rsqrt()
+        for layer in self.layers:
+            x = F.leaky_relu(layer(x), 0.2) * sqrt(2)
+        return x
+
+
+class MobileStyleGAN(nn.Module):
+    """Behind `protocol.Generator`; see the module's docstring.
+
+    Args:
+        resolution: side of the image in px, a power of two from 64 to 512, or 1024 for the whole student.
+        mapping_layers, w_dim: of the mapping network.
+        num_rows: rows L of its latents (None: 2 log2(resolution) - 2). With fewer, the rows that are not there take
+            the last one: latents of a 256 px generator, 14 rows, are shown at 1024 px.
+    """
+
+    def __init__(
+        self,
+        resolution: int = FULL_RESOLUTION,
+        mapping_layers: int = 8,
+        w_dim: int = 512,
+        num_rows: int | None = None,
+    ):
+        super().__init__()
+        if resolution not in (64, 128, 256, 512, 1024):
+            raise ValueError(f"resolution must be a power of two from 64 to 1024, got {resolution}")
+        own_rows = 2 * int(log2(resolution)) - 2
+        self.num_rows = own_rows if num_rows is None else num_rows
+        if not 1 <= self.num_rows <= own_rows:
+            raise ValueError(f"num_rows must be from 1 to {own_rows} at {resolution} px, got {num_rows}")
+        self.resolution, self.w_dim, self.mapping_layers = resolution, w_dim, mapping_layers
+        self.half: torch.dtype | None = None
+        self.recompute = False
+        sizes = [size for size in FEATURES if size <= resolution]
+        self.map = MappingNetwork(mapping_layers, w_dim)
+        self.w_avg: Tensor
+        self.register_buffer("w_avg", torch.zeros(w_dim))
+        self.const = nn.Parameter(torch.randn(1, FEATURES[4], 4, 4))
+        self.first = ModulatedConv(FEATURES[4], FEATURES[4], 4, w_dim, separable=False)
+        self.blocks = nn.ModuleList(
+            WaveletBlock(FEATURES[size // 2], FEATURES[size], size, w_dim) for size in sizes[1:]
+        )
+        # The whole student has features up to half its resolution, and a picture of Haar coefficients.
+        self.wavelet_head = resolution == FULL_RESOLUTION
+        self.head = ImageHead(FEATURES[sizes[-1]], 12 if self.wavelet_head else 3, w_dim)
+
+    @property
+    def config(self) -> dict[str, int]:
+        return {
+            "resolution": self.resolution,
+            "mapping_layers": self.mapping_layers,
+            "w_dim": self.w_dim,
+            "num_rows": self.num_rows,
+        }
+
+    def mapping(self, z_ND: Tensor) -> Tensor:
+        return self.map(z_ND)
+
+    def compute_in(self, half: torch.dtype | None) -> None:
+        """Synthesis in half precision, with float32 weights and images; None: in the weights' own."""
+        self.half = half
+
+    def checkpoint_activations(self, on: bool) -> None:
+        """Gradients that need the memory of one block at a time, and a second forward pass (Chen et al. 2016)."""
+        self.recompute = on
+
+    def features(self, w_NLD: Tensor, noise: NoiseMode = "const", start: Start | None = None) -> Tensor:
+        """W+ -> features (N, H, W, C) that the image head reads."""
+        start = start or Start(0, _nhwc(self.const))
+        x, _ = start.repeated(len(w_NLD))
+        assert x is not None
+        return self._blocks(x, w_NLD, noise, range(start.blocks, 1 + len(self.blocks)))
+
+    @torch.no_grad()
+    def start(self, w_LD: Tensor, rows: int) -> Start:
+        """What all latents with the first `rows` rows of w_LD have in common, with constant noise."""
+        blocks = (rows + 1) // 2 if rows < self.num_rows else 1 + len(self.blocks)
+        with half_precision(w_LD, self.half):
+            return Start(blocks, self._blocks(_nhwc(self.const), w_LD[None], "const", range(blocks)))
+
+    def _blocks(self, x: Tensor, w_NLD: Tensor, noise: NoiseMode, blocks: range) -> Tensor:
+        """Block 0 is the first convolution, with row 0; block i reads rows up to 2 i."""
+        for i in blocks:
+            if i == 0:
+                x = run_block(self.first, self.recompute, x, w_NLD[:, 0], noise)
+            else:
+                rows = self.row(w_NLD, 2 * i - 1), self.row(w_NLD, 2 * i)
+                x = run_block(self.blocks[i - 1], self.recompute, x, *rows, noise)
+        return x
+
+    def row(self, w_NLD: Tensor, index: int) -> Tensor:
+        """Row `index` of a full W+, (N, D): the last one for rows that the latents do not have."""
+        return w_NLD[:, min(index, self.num_rows - 1)]
+
+    def synthesis(self, w_NLD: Tensor, noise: NoiseMode = "const", start: Start | None = None) -> Tensor:
+        """W+ (N, L, D) -> images (N, 3, R, R) in about [-1, 1]. start: what the first blocks make of it, if known."""
+        if w_NLD.ndim != 3 or w_NLD.shape[1:] != (self.num_rows, self.w_dim):
+            raise ValueError(
+                f"expected W+ of shape [N, {self.num_rows}, {self.w_dim}], got {list(w_NLD.shape)}"
+            )
+        with half_precision(w_NLD, self.half):
+            image = self.head(self.features(w_NLD, noise, start), self.row(w_NLD, 2 * len(self.blocks) + 1))
+        return _nchw(inverse_haar(image) if self.wavelet_head else image).contiguous()
+
+
+def _nchw(x_NHWC: Tensor) -> Tensor:
+    return x_NHWC.permute(0, 3, 1, 2)
+
+
+def _nhwc(x_NCHW: Tensor) -> Tensor:
+    return x_NCHW.permute(0, 2, 3, 1)

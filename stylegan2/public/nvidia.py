@@ -1,0 +1,213 @@
+"""NVIDIA's networks <-> ours: the records of a .pkl (stylegan2/public/safe_pickle.py), or a plain state dict of the same names.
+
+Our tensors carry NVIDIA's names already. What tensors do not show (clamp, group size) is read from the attributes of
+the recorded modules; everything that would make the network another one than ours is refused.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from stylegan2.networks.discriminator import Discriminator
+from stylegan2.networks.generator import StyleGAN2
+from stylegan2.networks.ops import fir
+from stylegan2.public.file_limits import Record
+from stylegan2.weights import WeightsError
+
+NAMES = {"G_ema": "g_ema", "G": "g", "D": "d"}
+MAX_MODULES = 2000  # a generator of 1024 px has about 80
+LINEAR = ("affine", "out", "skip", "torgb")  # layers without activation
+
+
+def records(content: Any) -> dict[str, Record]:
+    """{"g_ema", "g", "d"} -> network, of a training snapshot or of a single pickled network. Raises WeightsError."""
+    if isinstance(content, Record):
+        content = {"G_ema" if "synthesis" in _part(content, "_modules") else "D": content}
+    found = {}
+    if isinstance(content, dict):
+        found = {
+            ours: content[theirs] for theirs, ours in NAMES.items() if isinstance(content.get(theirs), Record)
+        }
+    if not found:
+        raise WeightsError("This pickle holds none of the networks G_ema, G and D of a StyleGAN2 snapshot.")
+    return found
+
+
+def generator_from_record(record: Record) -> StyleGAN2:
+    modules, state = dict(_modules(record)), _tensors(record)
+    if any(name.startswith("synthesis.input.") or name == "synthesis.input" for name in modules):
+        raise WeightsError("This is a StyleGAN3 generator: only StyleGAN2 generators can be used here.")
+    _check(record, modules, state, architecture="skip")
+    return StyleGAN2.from_state_dict(state, _conv_clamp(record, modules))
+
+
+def discriminator_from_record(record: Record) -> Discriminator:
+    modules, state = dict(_modules(record)), _tensors(record)
+    _check(record, modules, state, architecture="resnet")
+    deviation = modules.get("b4.mbstd")
+    group = deviation.state.get("group_size", 4) if deviation else 4
+    if type(group) is not int or not 1 <= group <= 1024:
+        raise WeightsError(
+            "This discriminator's minibatch groups have no fixed size: it cannot be used here."
+        )
+    return Discriminator.from_state_dict(state, _conv_clamp(record, modules), group)
+
+
+def has_w_avg(record: Record) -> bool:
+    """Whether the generator recorded its mean of W; otherwise it is estimated."""
+    mapping = _part(record, "_modules").get("mapping")
+    return isinstance(mapping, Record) and isinstance(_part(mapping, "_buffers").get("w_avg"), Tensor)
+
+
+def to_nvidia(network: StyleGAN2 | Discriminator) -> OrderedDict[str, Tensor]:
+    """The state dict that NVIDIA's Generator or Discriminator loads strictly.
+
+    The clamp and the group size travel in the dict's `_metadata`, which load_state_dict passes over.
+    """
+    state = OrderedDict((key, value.detach().cpu().clone()) for key, value in network.state_dict().items())
+    kernel = fir(torch.zeros(1, 1))[0, 0].clone()
+    if isinstance(network, StyleGAN2):
+        blocks = [f"synthesis.b{size}" for size in network.channels]
+        filtered = [*blocks, *(f"{block}.conv{i}" for block in blocks for i in (0, 1))]
+        filtered.remove("synthesis.b4.conv0")
+    else:
+        blocks = [f"b{size}" for size in network.sizes]
+        layers = ("conv0", "conv1", "skip")
+        filtered = [*blocks, *(f"{block}.{layer}" for block in blocks for layer in layers)]
+        filtered += [f"{blocks[0]}.fromrgb", "b4.conv"]
+    state.update((f"{name}.resample_filter", kernel.clone()) for name in filtered)
+    extra = {key: network.config[key] for key in ("conv_clamp", "group") if key in network.config}
+    state._metadata = {"": {"version": 1, **extra}}  # type: ignore[attr-defined]
+    return state
+
+
+def from_nvidia(state: Mapping[str, Tensor]) -> StyleGAN2 | Discriminator:
+    """The network of a plain state dict with NVIDIA's names. Unless `to_nvidia` wrote it, no clamp is assumed."""
+    _check_filters(state)
+    metadata = getattr(state, "_metadata", None)
+    extra = metadata.get("", {}) if isinstance(metadata, dict) else {}
+    clamp = clamp_value(extra.get("conv_clamp"))
+    if "mapping.fc0.weight" in state:
+        return StyleGAN2.from_state_dict(state, clamp)
+    group = extra.get("group", 4)
+    return Discriminator.from_state_dict(state, clamp, group if type(group) is int and group > 0 else 4)
+
+
+def _modules(record: Record) -> Iterator[tuple[str, Record]]:
+    """("", network), ("synthesis", …), ("synthesis.b4", …): every module once; the pickle holds no cycles."""
+    pending, seen = [("", record)], 0
+    while pending:
+        name, module = pending.pop()
+        yield name, module
+        seen += 1
+        for child, value in _part(module, "_modules").items():
+            if isinstance(value, Record):
+                pending.append((f"{name}.{child}".lstrip("."), value))
+        if seen + len(pending) > MAX_MODULES:
+            raise WeightsError(f"This network has more than {MAX_MODULES} modules: it is no StyleGAN2.")
+
+
+def _tensors(record: Record) -> dict[str, Tensor]:
+    """The state dict of a recorded network."""
+    state = {}
+    for name, module in _modules(record):
+        for part in ("_parameters", "_buffers"):
+            for key, value in _part(module, part).items():
+                if isinstance(value, Tensor):
+                    state[f"{name}.{key}".lstrip(".")] = value
+    return state
+
+
+def _part(module: Record, part: str) -> dict[str, Any]:
+    content = module.state.get(part)
+    return content if isinstance(content, dict) else {}
+
+
+def _check(
+    record: Record, modules: Mapping[str, Record], state: Mapping[str, Tensor], architecture: str
+) -> None:
+    """Refuses what our networks do not compute, as far as the attributes show it."""
+
+    def refuse(reason: str) -> None:
+        raise WeightsError(f"This {record.class_name} {reason}: it cannot be used here.")
+
+    if (
+        _setting(record, "c_dim", 0)
+        or "mapping.embed" in modules
+        or ("mapping" in modules and architecture != "skip")
+    ):
+        refuse("is conditional (c_dim > 0)")
+    if _setting(record, "img_channels", 3) != 3:
+        refuse(f"has {_setting(record, 'img_channels', 3)!r:.20} image channels instead of 3")
+    for name, module in modules.items():
+        last = name.rsplit(".", 1)[-1]
+        if module.state.get("architecture", architecture) != architecture:
+            refuse(f"has the architecture {module.state['architecture']!r:.20}, not {architecture!r}")
+        if module.state.get("use_noise", True) is not True:
+            refuse("has layers without noise")
+        expected = "linear" if last in LINEAR else "lrelu"
+        if module.state.get("activation", expected) != expected:
+            refuse(f"has the activation {module.state['activation']!r:.20} in {name}")
+        if name.startswith("mapping.fc") and not _near(module.state.get("bias_gain", 0.01), 0.01):
+            refuse("has a mapping network with another learning rate than 0.01")
+    _check_filters(state)
+
+
+def _check_filters(state: Mapping[str, Tensor]) -> None:
+    kernel = fir(torch.zeros(1, 1))[0, 0]
+    for key, value in state.items():
+        if key.endswith("resample_filter") and (
+            value.shape != kernel.shape or not torch.allclose(value.float(), kernel, atol=1e-4)
+        ):
+            raise WeightsError(
+                f"These tensors use another filter than [1, 3, 3, 1] ({key}): it cannot be used here."
+            )
+
+
+def _conv_clamp(record: Record, modules: Mapping[str, Record]) -> float | None:
+    """From the layers, which know what they ran with; else from the arguments that the network was made with.
+
+    Where neither says so there is none (the repositories' defaults differ).
+    """
+    values: set[Any] = {
+        clamp_value(module.state["conv_clamp"])
+        for name, module in modules.items()
+        if "conv_clamp" in module.state
+        and "weight" in _part(module, "_parameters")
+        and not name.endswith("skip")
+    }
+    if len(values) > 1:
+        raise WeightsError("The layers of this network have different clamps: it cannot be used here.")
+    return values.pop() if values else clamp_value(_setting(record, "conv_clamp", None))
+
+
+def _setting(record: Record, key: str, default: Any) -> Any:
+    """An attribute of the network, or a keyword that it or its synthesis part was made with."""
+    keywords = record.state.get("_init_kwargs")
+    places = [record.state, keywords]
+    if isinstance(keywords, dict):
+        places += [keywords.get("synthesis_kwargs"), keywords.get("block_kwargs")]
+    return next((place[key] for place in places if isinstance(place, dict) and key in place), default)
+
+
+def clamp_value(value: Any) -> float | None:
+    """A clamp as a file gives it; WeightsError unless it is a positive number or None."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e9:
+        raise WeightsError("This network has a clamp that is no positive number: the file is damaged.")
+    return float(value)
+
+
+def _near(value: Any, expected: float) -> bool:
+    return isinstance(value, int | float) and abs(value - expected) < 1e-6 * expected
+
+
+READERS: dict[str, Callable[[Record], nn.Module]] = {
+    "g_ema": generator_from_record,
+    "g": generator_from_record,
+    "d": discriminator_from_record,
+}

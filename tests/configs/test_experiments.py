@@ -1,0 +1,90 @@
+"""configs/: every experiment and every option of every group composes into a valid Config."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from configs.schema import Config
+from scripts.core.runtime import RunError, compose, resolve
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+NEEDS = {
+    "own_clip": ["data.root=somewhere"],
+    "folder": ["data.root=somewhere"],
+    "paper_tcd_timit": ["data.root=somewhere"],
+    "paper_grid": ["data.root=somewhere"],
+    "e4e_ffhq": ["encoder_train.images=somewhere", "encoder_train.identity=something"],
+}
+OPTIONS = [
+    (group.name, file.stem)
+    for group in sorted(CONFIGS.iterdir())
+    if group.is_dir() and group.name not in ("hydra", "__pycache__")
+    for file in sorted(group.glob("*.yaml"))
+]
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_every_option_composes(group, option):
+    config = resolve(compose([f"{group}={option}", *NEEDS.get(option, [])]))
+    assert isinstance(config, Config)
+
+
+def test_default_is_the_demo():
+    assert resolve(compose()) == resolve(compose(["experiment=demo"]))
+
+
+def test_own_clip_speaks_with_the_demos_stage_1():
+    """It finds results/demo/stage1 only if everything that decides stage 1 is the same."""
+    demo, own = resolve(compose()), resolve(compose(["experiment=own_clip", "data.root=x"]))
+    for part in ("audio", "corpus", "displacement", "losses", "augment", "windows", "train", "trajectory"):
+        assert getattr(demo, part) == getattr(own, part), part
+    assert own.stage1.name == demo.name and own.stage1.source == "embedded"
+
+
+def test_paper_lstm_follows_the_paper():
+    config = resolve(compose(["trajectory=paper_lstm"]))
+    assert config.audio.kind == "mfcc" and (config.audio.rows, config.audio.width) == (28, 12)
+    net = config.trajectory
+    assert (net.frontend, net.cell, net.layers, net.hidden) == ("atvgnet", "lstm", 3, 256)
+    assert config.losses.space == "w" and config.train.lr == 1e-4
+
+
+def test_e4e_follows_its_paper_and_has_a_tiny_twin():
+    config = resolve(compose(["experiment=e4e_ffhq", *NEEDS["e4e_ffhq"]]))
+    train = config.encoder_train
+    weights = (train.pixel_weight, train.perceptual_weight, train.identity_weight, train.delta_weight)
+    assert weights == (1.0, 0.8, 0.1, 2e-4) and train.pixel == "l2" and train.perceptual == "lpips"
+    assert (train.progressive_start, train.progressive_every) == (20_000, 2000)
+    adversary = train.adversary
+    assert (adversary.weight, adversary.lr, adversary.r1_every, adversary.pool) == (0.1, 2e-5, 16, 50)
+    assert (train.batch, train.lr, train.image_size, config.encoder_full.side) == (8, 1e-4, 256, 256)
+    twin = resolve(compose(["experiment=e4e_ffhq_smoke"])).encoder_train
+    assert twin.network == "full" and twin.adversary.weight == 0.1 and twin.progressive_start == 1
+
+
+def test_one_seed_rules_all():
+    config = resolve(compose(["seed=7"]))
+    assert config.train.seed == config.tuning.seed == 7
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["data=folder"], "data.root=FOLDER"),
+        (["audio.context_ms=33"], "audio.context_ms"),
+        (["name=a/b"], "name=a/b"),
+        (["target.share=1.5"], "target.share"),
+        (["experiment=e4e_ffhq"], "encoder_train.images=FOLDER"),
+        (["experiment=e4e_ffhq", "encoder_train.images=x"], "encoder_train.identity=FILE"),
+        (["encoder_train.progressive_start=10"], "encoder_train.network=full"),
+        (["encoder_train.source=samples"], "encoder_train.pixel_weight"),
+    ],
+)
+def test_impossible_values_are_refused_with_a_remedy(overrides, words):
+    with pytest.raises(RunError, match=words.replace(".", r"\.")):
+        resolve(compose(overrides))
+
+
+def test_every_field_has_a_default():
+    assert dataclasses.asdict(Config())["name"] == "demo"

@@ -1,0 +1,288 @@
+"""Training of the full e4e: schedule, latent discriminator, one step's terms, resumption, and the tiny twin."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from encoders.networks.e4e import FullEncoder, FullEncoderConfig
+from encoders.networks.e4e_compact import load_encoder
+from encoders.networks.ir_se import BackboneConfig, IdentityNet, load_identity, start_backbone
+from encoders.networks.latent_discriminator import (
+    Adversary,
+    AdversaryConfig,
+    LatentPool,
+    latent_discriminator,
+)
+from encoders.training.encoder_data import Batch, held_batches, photo_batches, photographs
+from encoders.training.encoder_losses import ImageJudges, fidelity
+from encoders.training.encoder_trainer import (
+    EncoderTrainConfig,
+    EncoderTrainer,
+    stage_at,
+    train_encoder,
+    update_mean,
+)
+from scripts.core import runtime
+from scripts.stages.train_encoder import train_encoder as script
+from stylegan2.image_sources import Teacher
+from stylegan2.networks.generator import StyleGAN2
+from stylegan2.weights import WeightsError, save_weights
+
+BODY = {"widths": (8, 8, 8, 16, 16), "depths": (1, 1, 1, 1)}
+NET = FullEncoderConfig(num_rows=10, w_dim=16, head_width=16, side=32, **BODY)
+TRAIN = EncoderTrainConfig(
+    network="full", source="samples", steps=6, batch=3, image_batch=3, lr=1e-3, schedule="constant", clip=None,
+    progressive_start=2, progressive_every=2, pixel="l2", pixel_weight=1.0, perceptual_weight=0.8,
+    identity_weight=0.1, identity="given", adversary=AdversaryConfig(weight=0.1, r1_every=2, pool=4),
+    image_size=32, ema=0.0, augment=False, validation=3, save_every=3,
+)  # fmt: skip
+
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def generator() -> StyleGAN2:
+    torch.manual_seed(0)
+    channels = {size: 8 for size in (4, 8, 16, 32, 64)}
+    made = StyleGAN2(64, w_dim=16, z_dim=16, channels=channels, mapping_layers=2)
+    return made.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def judges(generator: StyleGAN2) -> ImageJudges:
+    torch.manual_seed(1)
+    identity = IdentityNet(BackboneConfig(**BODY), 8).eval().requires_grad_(False)
+    return ImageJudges(generator, lambda x, y: (x - y).square().mean((1, 2, 3)), identity=identity)
+
+
+def new_trainer(config: EncoderTrainConfig = TRAIN) -> EncoderTrainer:
+    torch.manual_seed(2)
+    return EncoderTrainer(FullEncoder(NET, torch.zeros(16)), config, seed=0)
+
+
+def test_deltas_come_one_after_another() -> None:
+    stages = [
+        stage_at(step, 20_000, 2000, 17) for step in (0, 19_999, 20_000, 21_999, 22_000, 52_000, 300_000)
+    ]
+    assert stages == [0, 0, 1, 1, 2, 17, 17]
+    assert stage_at(0, None, 2000, 13) == 13
+
+
+def test_the_running_mean_copies_statistics() -> None:
+    mean, module = torch.nn.BatchNorm1d(2), torch.nn.BatchNorm1d(2)
+    module.weight.data.fill_(3.0)
+    module.running_mean = torch.tensor([1.0, 2.0])
+    update_mean(mean, module, 0.75)
+    assert mean.weight.tolist() == [1.5, 1.5] and mean.running_mean is not None
+    assert mean.running_mean.tolist() == [1.0, 2.0]
+
+
+def test_the_discriminator_is_four_layers() -> None:
+    network = latent_discriminator(512, 4)
+    linear = [part for part in network if isinstance(part, torch.nn.Linear)]
+    assert [part.out_features for part in linear] == [512, 512, 512, 1]
+    slopes = [part.negative_slope for part in network if isinstance(part, torch.nn.LeakyReLU)]
+    assert slopes == [0.2] * 3 and isinstance(network[-1], torch.nn.Linear)
+
+
+def test_a_pool_fills_then_exchanges_half() -> None:
+    pool, random = LatentPool(50), torch.Generator().manual_seed(0)
+    first = torch.arange(50.0)[:, None]
+    assert torch.equal(pool.mix(first, random), first) and len(pool.rows) == 50
+    later = torch.arange(50.0, 450.0)[:, None]
+    given = pool.mix(later, random)
+    old = int((given != later).sum())
+    assert 160 < old < 240  # 200 +- 4 standard deviations
+    everything = torch.cat([given, torch.stack(pool.rows)]).flatten().sort().values
+    assert torch.equal(everything, torch.arange(450.0))  # nothing is lost, nothing shown twice
+
+
+def test_the_discriminator_learns_to_tell_codes_from_samples() -> None:
+    torch.manual_seed(0)
+    adversary = Adversary(4, AdversaryConfig(weight=1.0, lr=1e-2, r1_gamma=0.1, r1_every=4, pool=8))
+    random = torch.Generator().manual_seed(0)
+    losses = []
+    for step in range(60):
+        terms = adversary.train_step(torch.randn(16, 4), torch.randn(16, 3, 4) + 3, step, random)
+        losses.append(terms["discriminator"].item())
+        assert ("r1" in terms) == (step % 4 == 0)
+    assert losses[0] == pytest.approx(2 * np.log(2), abs=0.4) and np.mean(losses[-10:]) < 0.5
+    far, near = (adversary.encoder_loss(torch.randn(16, 3, 4) + shift) for shift in (3.0, 0.0))
+    assert near < far  # codes like samples of W cost less
+    w = torch.zeros(1, 1, 4, requires_grad=True)
+    adversary.encoder_loss(w).backward()
+    assert w.grad is not None and w.grad.any()
+    assert not any(p.requires_grad for p in adversary.network.parameters())
+
+
+def test_one_step_has_the_terms_of_the_paper(generator: StyleGAN2, judges: ImageJudges) -> None:
+    trainer = new_trainer()
+    images = Teacher(generator, generator, 3, 0)(0)[0]
+    losses = trainer.train_step(Batch(images), judges)
+    terms = {"delta", "pixel", "perceptual", "identity", "adversarial", "discriminator", "r1"}
+    assert set(losses) == terms | {"gradient"}
+    assert losses["delta"] == 0 and all(np.isfinite(list(losses.values())))
+    assert "r1" not in trainer.train_step(Batch(images), judges)
+    assert isinstance(trainer.encoder, FullEncoder)
+    heads = trainer.encoder.styles.by_row()
+    before = {row: heads[f"{row}.linear.weight"].clone() for row in (0, 1, 2)}
+    assert trainer.train_step(Batch(images), judges)["delta"] > 0 and trainer.encoder.stage == 1
+    assert not torch.equal(before[0], heads["0.linear.weight"])
+    assert not torch.equal(before[1], heads["1.linear.weight"])
+    assert torch.equal(before[2], heads["2.linear.weight"])  # its turn comes later
+    again = trainer.ema(images)
+    assert torch.equal(again[:, 2:], again[:, :1].expand(-1, 8, -1))
+
+
+def test_image_terms_vanish_on_what_the_generator_makes(generator: StyleGAN2, judges: ImageJudges) -> None:
+    w = generator.w_avg + torch.randn(2, 10, 16)
+    terms = judges(w, generator.synthesis(w), TRAIN)
+    for name in ("pixel", "perceptual", "identity"):
+        assert terms[name].item() == pytest.approx(0, abs=1e-6), name
+    other = judges(w + 1, generator.synthesis(w), TRAIN)
+    difference = (
+        (generator.synthesis(w + 1) - generator.synthesis(w)).unflatten(3, (32, 2)).unflatten(2, (32, 2))
+    )
+    assert other["pixel"].item() == pytest.approx(difference.mean((3, 5)).square().mean().item(), rel=1e-4)
+
+
+def run(
+    trainer: EncoderTrainer, generator: StyleGAN2, judges: ImageJudges, folder: Path, stop: int = 6
+) -> None:
+    draw = photo_batches(Teacher(generator, generator, 3, 0), 32)
+    validate = lambda e: fidelity(e, judges, held_batches(draw, 3, 3), trainer.config)  # noqa: E731
+    for step, losses in train_encoder(trainer, draw, validate, judges, folder):
+        assert ("val/pixel" in losses) == (step % 3 == 0)
+        if step == stop:
+            break
+
+
+def test_training_resumes_bit_for_bit(generator: StyleGAN2, judges: ImageJudges, tmp_path) -> None:
+    whole = new_trainer()
+    run(whole, generator, judges, tmp_path / "whole")
+    run(new_trainer(), generator, judges, tmp_path / "parts", stop=3)
+    parts = new_trainer()
+    parts.load(tmp_path / "parts" / "checkpoint.pt")
+    assert parts.step == 3 and parts.encoder.stage == 1
+    torch.manual_seed(99)  # what happened in between does not matter
+    run(parts, generator, judges, tmp_path / "parts")
+    for a, b in zip(whole.ema.state_dict().values(), parts.ema.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+    assert whole.adversary is not None and parts.adversary is not None
+    for a, b in zip(whole.adversary.pool.rows, parts.adversary.pool.rows, strict=True):
+        assert torch.equal(a, b)
+    plain = new_trainer(dataclasses.replace(TRAIN, adversary=AdversaryConfig()))
+    with pytest.raises(WeightsError, match="adversary"):
+        plain.load(tmp_path / "parts" / "checkpoint.pt")
+    faster = new_trainer(dataclasses.replace(TRAIN, lr=2 * TRAIN.lr, steps=99))
+    with pytest.raises(WeightsError, match=f"lr was {TRAIN.lr}, is {2 * TRAIN.lr}"):
+        faster.load(tmp_path / "parts" / "checkpoint.pt")
+    longer = new_trainer(dataclasses.replace(TRAIN, steps=99))
+    longer.load(tmp_path / "parts" / "checkpoint.pt")
+    assert longer.step == 6
+
+
+def test_a_step_makes_nothing_on_the_default_device(generator: StyleGAN2, judges: ImageJudges) -> None:
+    """With another default device than the networks', a tensor made without naming its device could not meet them."""
+    trainer = new_trainer(dataclasses.replace(TRAIN, augment=True))
+    images = Teacher(generator, generator, 3, 0)(0)[0]
+    trainer.train_step(Batch(images), judges)  # Adam makes its counters in the first step
+    trainer.train_step(Batch(images), judges)
+    codes = torch.randn(3, 10, 16)
+    with torch.device("meta"):
+        trainer.train_step(Batch(images), judges)
+        losses = trainer.train_step(Batch(images, codes, 3, 3), judges)
+    assert all(np.isfinite(list(losses.values()))) and "displacement" in losses
+
+
+def test_divergence_is_reported(generator: StyleGAN2, judges: ImageJudges, tmp_path) -> None:
+    broken = dataclasses.replace(judges, perceptual=lambda x, y: x.sum((1, 2, 3)) * float("nan"))
+    with pytest.raises(WeightsError, match="diverged at step 1"):
+        run(new_trainer(), generator, broken, tmp_path)
+    assert not (tmp_path / "checkpoint.pt").exists()
+
+
+def test_a_finite_loss_with_a_broken_gradient_is_not_saved(generator, judges, tmp_path) -> None:
+    steep = dataclasses.replace(judges, perceptual=lambda x, y: (x - x).abs().sum((1, 2, 3)).sqrt())
+    with pytest.raises(WeightsError, match="diverged at step 1"):
+        run(new_trainer(dataclasses.replace(TRAIN, save_every=1)), generator, steep, tmp_path)
+    assert not (tmp_path / "checkpoint.pt").exists()
+
+
+def test_the_backbone_starts_from_the_recognition_network(judges: ImageJudges, tmp_path) -> None:
+    identity = judges.identity
+    assert identity is not None
+    save_weights(identity, tmp_path / "id.safetensors", IdentityNet.kind, identity.config)
+    loaded = load_identity(tmp_path / "id.safetensors")
+    x = torch.rand(1, 3, 256, 256)
+    assert torch.equal(loaded(x), identity(x))
+    encoder = FullEncoder(NET)
+    start_backbone(encoder, loaded, "id.safetensors")
+    x = torch.rand(1, 3, 32, 32)
+    features = encoder.eval().body(encoder.input_layer(x))
+    assert torch.equal(features, identity.body(identity.input_layer(x)))
+    with pytest.raises(WeightsError, match="other sizes"):
+        start_backbone(FullEncoder(dataclasses.replace(NET, depths=(1, 1, 2, 1))), loaded, "id.safetensors")
+
+
+def pictures(folder: Path, count: int) -> Path:
+    folder.mkdir()
+    for i in range(count):
+        pixels = np.random.default_rng(i).integers(0, 255, (6, 6, 3)).astype(np.uint8)
+        Image.fromarray(pixels).resize((70, 70)).save(folder / f"{i}.png")
+    return folder
+
+
+def test_photographs_are_split(tmp_path) -> None:
+    train, test = photographs(pictures(tmp_path / "faces", 5), 32, 2, 2, 0, "cpu")
+    assert [p.name for p in train.paths] == ["0.png", "1.png", "2.png"]
+    assert [p.name for p in test.paths] == ["3.png", "4.png"]
+    assert train(0)[0].shape == (2, 3, 32, 32)
+    with pytest.raises(FileNotFoundError, match="of which"):
+        photographs(tmp_path / "faces", 32, 2, 5, 0, "cpu")
+
+
+def call_script(tmp_path: Path, *more: str) -> tuple[int, Path]:
+    folders = [f"results_dir={tmp_path / 'results'}", f"data_dir={tmp_path / 'data'}", "name=twin"]
+    code = runtime.attempt(script, runtime.compose(["experiment=e4e_ffhq_smoke", *folders, *more]))
+    return code, tmp_path / "results" / "twin" / "encoder"
+
+
+def test_the_tiny_twin_runs_as_a_script(tmp_path, capsys) -> None:
+    """On samples of the embedded generator."""
+    code, folder = call_script(tmp_path, "encoder_train.steps=2")
+    out, err = capsys.readouterr()
+    assert code == 0, err
+    assert "val/pixel" in out and "adversarial" in out
+    encoder = load_encoder(folder / "encoder.safetensors")
+    assert isinstance(encoder, FullEncoder) and encoder.num_rows == 14
+    assert encoder.stage == 1  # training stopped there, and the file says so
+    assert "encoder" in json.loads((folder / "run.json").read_text())["weights"]
+
+
+@pytest.mark.slow
+def test_the_tiny_twin_learns_photographs_with_the_identity_term(tmp_path, capsys) -> None:
+    identity = IdentityNet(BackboneConfig((8, 8, 8, 16, 16), (1, 1, 2, 1)), 8)
+    save_weights(identity, tmp_path / "id.safetensors", IdentityNet.kind, identity.config)
+    photos = pictures(tmp_path / "my [faces], a=b", 5)
+    more = [
+        "encoder_train.source=photos",
+        f"encoder_train.images={photos}",
+        "encoder_train.identity_weight=0.1",
+    ]
+    code, folder = call_script(tmp_path, *more, f"encoder_train.identity={tmp_path / 'id.safetensors'}")
+    out, err = capsys.readouterr()
+    assert code == 0, err
+    assert "identity" in out and (folder / "encoder.safetensors").is_file()
+
+
+def test_another_kind_of_encoder_is_no_warm_start(tmp_path, capsys) -> None:
+    code, folder = call_script(tmp_path, "encoder_train.warm_start=true")
+    assert code == 1 and "compact_e4e" in capsys.readouterr().err
+    assert not (folder / "encoder.safetensors").exists()

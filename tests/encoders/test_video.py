@@ -1,0 +1,368 @@
+"""Video in and out: time, pictures, sound, and every kind of file that is no video."""
+
+import struct
+import tracemalloc
+from fractions import Fraction
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+import soundfile
+from PIL import Image
+
+from audio.waveform import Waveform
+from encoders.footage.video import (
+    SYNTHETIC,
+    VideoError,
+    iter_frames,
+    nearest_in_time,
+    probe,
+    read_audio,
+    write_video,
+)
+
+HEIGHT, WIDTH = 64, 96
+
+
+def grey(value, height=HEIGHT, width=WIDTH):
+    return np.full((height, width, 3), value, np.uint8)
+
+
+def levels(count, step=4):
+    """Frames whose brightness is their index times step."""
+    return (grey(index * step) for index in range(count))
+
+
+def clicks(samples, *places):
+    wave = np.zeros(samples, np.float32)
+    for place in places:
+        wave[place : place + 200] = 0.6 * np.sin(np.arange(200) * 0.5)
+    return Waveform(wave)
+
+
+def onset(samples):
+    return int(np.flatnonzero(np.abs(samples) > 0.1)[0])
+
+
+def brightness(path, step=4):
+    return [round(float(frame.mean()) / step) for frame in iter_frames(path)]
+
+
+# ------------------------------------------------------------------------------------------------ resampling
+
+
+def timed(times, last):
+    ends = [*times[1:], last]
+    return [
+        (Fraction(t), Fraction(e) - Fraction(t), i) for i, (t, e) in enumerate(zip(times, ends, strict=True))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rate", "count", "expected"),
+    [
+        (25, 4, [0, 1, 2, 3]),
+        (30, 6, [0, 1, 2, 4, 5]),
+        (50, 6, [0, 2, 4]),
+        (12.5, 3, [0, 0, 1, 1, 2, 2]),  # halfway between two pictures the earlier is kept
+        (24, 24, [*range(0, 13), *range(12, 24)]),
+        (100, 1, [0]),
+    ],
+)
+def test_constant_rates(rate, count, expected):
+    times = [Fraction(i) / Fraction(rate) for i in range(count)]
+    assert list(nearest_in_time(timed(times, Fraction(count) / Fraction(rate)))) == expected
+
+
+def test_variable_rate_and_a_late_start():
+    times = ["5", "5.01", "5.1", "5.3", "5.32"]
+    # 0, .04, .08, ... .36 against 0, .01, .1, .3, .32
+    assert list(nearest_in_time(timed(times, "5.4"))) == [0, 1, 2, 2, 2, 2, 3, 3, 4, 4]
+    assert list(nearest_in_time([])) == []
+
+
+def test_thirty_pictures_a_second_become_25(tmp_path):
+    path = tmp_path / "x.mp4"
+    write_video(path, levels(60), fps=30)
+    assert probe(path).fps == 30 and probe(path).frames == 60
+    seen = brightness(path)
+    assert len(seen) == 50
+    assert max(abs(level - k * 30 / 25) for k, level in enumerate(seen)) <= 0.5
+
+
+def at_times(path, *times_ms):
+    """A video whose k-th picture, of grey level 40 k, is shown from the k-th of these times on."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"bf": "0"})
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for index, time in enumerate(times_ms):
+            frame = av.VideoFrame.from_ndarray(grey(40 * index), format="rgb24").reformat(format="yuv420p")
+            frame.pts, frame.time_base = time, Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def test_variable_time_stamps_in_a_file(tmp_path):
+    path = at_times(tmp_path / "x.mkv", 0, 40, 80, 400, 440, 480)
+    assert brightness(path, 40) == [0, 1, 2, 2, 2, 2, 2, 3, 3, 3, 3, 4, 5]
+
+
+def test_a_broken_time_stamp_does_not_become_millions_of_pictures(tmp_path):
+    path = at_times(tmp_path / "x.mkv", 0, 40, 1_000_000_000)
+    with pytest.raises(VideoError, match=r"x\.mkv shows no picture for 1000000 s after the first 0 s"):
+        list(iter_frames(path))
+
+
+# ---------------------------------------------------------------------------------------------- write, read
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
+def test_pictures_and_sound_come_back_in_step(tmp_path, suffix):
+    path = tmp_path / f"a clip [x=1]{suffix}"
+    assert write_video(path, levels(50), clicks(50 * 640, 8000, 20_000)) == 50
+    assert brightness(path) == list(range(50))
+    samples = read_audio(path).samples
+    assert onset(samples) == pytest.approx(8000, abs=16)
+    assert onset(samples[12_000:]) + 12_000 == pytest.approx(20_000, abs=16)
+    if suffix != ".mkv":  # which does not say how long its last block of sound is
+        assert len(samples) == 50 * 640
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_colours_survive(tmp_path):
+    colours = [(200, 30, 40), (20, 160, 60), (30, 60, 220), (240, 200, 170), (128, 128, 128)]
+    image = np.concatenate([np.full((64, 64, 3), c, np.uint8) for c in colours], axis=1)
+    write_video(tmp_path / "x.mp4", [image] * 3)
+    frame = next(iter_frames(tmp_path / "x.mp4"))
+    for index, colour in enumerate(colours):
+        np.testing.assert_allclose(frame[32, 64 * index + 32], colour, atol=4)
+    assert frame.dtype == np.uint8 and frame.flags.c_contiguous
+
+
+@pytest.mark.parametrize("samples", [1000, 20 * 640, 30 * 640])
+def test_the_pictures_decide_how_long_the_sound_is(tmp_path, samples):
+    path = tmp_path / "x.mp4"
+    write_video(path, levels(20), Waveform(np.full(samples, 0.1, np.float32)))
+    info = probe(path)
+    assert info.frames == 20 and info.duration == pytest.approx(0.8) and info.has_audio
+    assert len(read_audio(path).samples) == 20 * 640
+    with av.open(str(path)) as container:
+        assert [stream.codec_context.name for stream in container.streams] == ["h264", "aac"]
+        assert container.streams.video[0].format.name == "yuv420p"
+
+
+def test_odd_sizes_grow_by_one(tmp_path):
+    write_video(tmp_path / "x.mp4", [grey(90, 65, 97)] * 2)
+    frame = next(iter_frames(tmp_path / "x.mp4"))
+    assert frame.shape == (66, 98, 3) and np.abs(frame.astype(int) - 90).max() <= 2
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, SYNTHETIC),
+        ({"comment": "generator 1234"}, SYNTHETIC + "; generator 1234"),
+        ({"synthetic": False, "comment": "x"}, "x"),
+        ({"synthetic": False}, None),
+    ],
+)
+def test_a_generated_video_says_so(tmp_path, options, expected):
+    write_video(tmp_path / "x.mp4", levels(2), **options)
+    with av.open(str(tmp_path / "x.mp4")) as container:
+        assert container.metadata.get("comment") == expected
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_a_failure_leaves_what_was_there(tmp_path, error):
+    path = tmp_path / "x.mp4"
+    path.write_bytes(b"before")
+
+    def frames():
+        yield from levels(30)
+        raise error
+
+    with pytest.raises(error):
+        write_video(path, frames(), clicks(30 * 640, 100))
+    assert path.read_bytes() == b"before" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_what_cannot_be_written(tmp_path):
+    with pytest.raises(VideoError, match="no frame"):
+        write_video(tmp_path / "x.mp4", [])
+    with pytest.raises(VideoError, match=r"must end in one of \.mp4"):
+        write_video(tmp_path / "x.gif", levels(1))
+    with pytest.raises(ValueError, match="frame 1 is uint8"):
+        write_video(tmp_path / "x.mp4", [grey(1), grey(1, 32)])
+    (tmp_path / "folder.mp4").mkdir()
+    with pytest.raises(VideoError, match="is a folder"):
+        write_video(tmp_path / "folder.mp4", levels(1))
+    assert [p.name for p in tmp_path.iterdir()] == ["folder.mp4"]
+
+
+def test_reading_holds_only_a_few_pictures(tmp_path):
+    path = tmp_path / "x.mp4"
+    write_video(path, (grey(k, 240, 320) for k in range(120)))
+    one = 240 * 320 * 3
+    tracemalloc.start()
+    assert sum(1 for _ in iter_frames(path)) == 120
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8 * one
+
+
+# ------------------------------------------------------------------------------------- rotation, pixels, start
+
+
+def turned_by_a_phone(path, a, b, c, d):
+    """Write the rotation matrix of a phone's video into the track header."""
+    content = bytearray(path.read_bytes())
+    place = content.index(b"tkhd") + 4 + 40  # a version 0 header: the matrix comes 40 bytes after its start
+    one = 1 << 16
+    content[place : place + 36] = struct.pack(">9i", a * one, b * one, 0, c * one, d * one, 0, 0, 0, 1 << 30)
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "rotation", "turn"),
+    [((0, 1, -1, 0), 90, -1), ((-1, 0, 0, -1), 180, 2), ((0, -1, 1, 0), 270, 1), ((1, 0, 0, 1), 0, 0)],
+)
+def test_rotation_of_a_phone(tmp_path, matrix, rotation, turn):
+    image = grey(0)
+    image[:32, :48] = 250  # the stored picture's top-left quarter
+    path = tmp_path / "x.mp4"
+    write_video(path, [image] * 3)
+    turned_by_a_phone(path, *matrix)
+    frame = next(iter_frames(path))
+    expected = np.rot90(image, turn)
+    assert frame.shape == expected.shape and frame.flags.c_contiguous
+    assert np.abs(frame.astype(int) - expected).mean() < 6
+    info = probe(path)
+    assert (info.rotation, info.height, info.width) == (rotation, *expected.shape[:2])
+
+
+def test_wide_pixels_become_square(tmp_path):
+    path = tmp_path / "x.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = Fraction(4, 3)
+        for index in range(3):
+            frame = av.VideoFrame.from_ndarray(grey(100), format="rgb24").reformat(format="yuv420p")
+            frame.pts, frame.time_base = index, Fraction(1, 25)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    assert next(iter_frames(path)).shape == (HEIGHT, 128, 3)
+    assert probe(path).width == 128
+
+
+@pytest.mark.parametrize("rate", [16000, 44100, 48000])
+@pytest.mark.parametrize("shift_ms", [-300, 0, 200])
+def test_sound_that_starts_before_or_after_the_pictures(tmp_path, rate, shift_ms):
+    """A click half a second into the sound, whose time stamps are shifted against the pictures."""
+    path = tmp_path / "x.mkv"
+    sound = np.zeros(rate * 2, np.float32)
+    sound[rate // 2 : rate // 2 + 300] = 0.5
+    late = 1000  # the pictures start at one second
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("libx264", rate=25, options={"bf": "0"})
+        video.width, video.height, video.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        track: Any = container.add_stream("pcm_s16le", rate=rate, layout="stereo")
+        for index in range(50):
+            frame = av.VideoFrame.from_ndarray(grey(index), format="rgb24").reformat(format="yuv420p")
+            frame.pts, frame.time_base = index + late // 40, Fraction(1, 25)
+            container.mux(video.encode(frame))
+        container.mux(video.encode(None))
+        data = np.repeat((sound * 32767).astype(np.int16)[None, :, None], 2, axis=2).reshape(1, -1)
+        for begin in range(0, len(sound), 1000):
+            part = av.AudioFrame.from_ndarray(
+                data[:, 2 * begin : 2 * begin + 2000], format="s16", layout="stereo"
+            )
+            part.sample_rate, part.time_base = rate, Fraction(1, rate)
+            part.pts = begin + (late + shift_ms) * rate // 1000
+            container.mux(track.encode(part))
+        container.mux(track.encode(None))
+    assert probe(path).start == Fraction(late, 1000)
+    samples = read_audio(path).samples
+    assert onset(samples) / 16000 == pytest.approx(0.5 + shift_ms / 1000, abs=0.003)
+    assert len(samples) / 16000 == pytest.approx(2 + shift_ms / 1000, abs=0.01)
+
+
+# --------------------------------------------------------------------------------------------------- refusals
+
+
+def good_file(path, **options):
+    write_video(
+        path, (np.random.default_rng(k).integers(0, 256, (64, 96, 3), np.uint8) for k in range(40)), **options
+    )
+    return path.read_bytes()
+
+
+def moov_last(content):
+    """The same boxes with the index at the end, as recorders write it (offsets are not needed to be right here)."""
+    boxes: list[bytes] = []
+    place = 0
+    while place < len(content):
+        length = int.from_bytes(content[place : place + 4], "big")
+        boxes.append(content[place : place + length])
+        place += length
+    return b"".join(sorted(boxes, key=lambda box: bytes(box)[4:8] == b"moov"))
+
+
+def read_all(path):
+    return sum(1 for _ in iter_frames(path))
+
+
+def test_files_that_are_no_video(tmp_path):
+    content = good_file(tmp_path / "good.mp4")
+    Image.new("RGB", (64, 64)).save(tmp_path / "photo.png")
+    soundfile.write(tmp_path / "sound.wav", np.zeros(16000), 16000)
+    cases = {
+        "empty.mp4": (b"", "is empty"),
+        "text.mp4": (b"not a video, just words\n" * 50, "not a video file"),
+        "text.txt": (b"not a video, just words\n" * 50, "not a video file"),
+        "list.mp4": (b"#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:9/x.ts\n#EXT-X-ENDLIST\n", "list.mp4"),
+        "cut index.mp4": (moov_last(content)[: len(content) // 2], "is cut off"),
+        "no index.mp4": (moov_last(content)[: moov_last(content).index(b"moov") - 4], "moov box, is missing"),
+        "cut end.mp4": (content[: len(content) * 2 // 3], "is cut off"),
+        "one byte.mp4": (content[:-1], "is cut off"),
+        "photo.mp4": ((tmp_path / "photo.png").read_bytes(), "not a video file"),
+        "sound.mp4": ((tmp_path / "sound.wav").read_bytes(), "has no video stream"),
+        "noise.mp4": (np.random.default_rng(0).bytes(5000), "noise.mp4"),
+        "head only.mp4": (content[:24], "head only.mp4 is"),
+    }
+    for name, (data, message) in cases.items():
+        (tmp_path / name).write_bytes(data)
+        for read in (read_all, probe):
+            with pytest.raises(VideoError, match=message) as caught:
+                read(tmp_path / name)
+            assert name in str(caught.value) and "\n" not in str(caught.value)
+    with pytest.raises(VideoError, match=r"absent\.mp4 does not exist"):
+        read_all(tmp_path / "absent.mp4")
+    with pytest.raises(VideoError, match="is a folder"):
+        read_all(tmp_path)
+
+
+def test_missing_frames_are_noticed(tmp_path):
+    """Another container has no boxes to check: there the count and the promised end tell."""
+    content = bytearray(good_file(tmp_path / "good.mp4"))
+    start = content.index(b"mdat") + 4
+    middle = start + (len(content) - start) // 2
+    content[middle:] = bytes(len(content) - middle)
+    (tmp_path / "hollow.mp4").write_bytes(content)
+    with pytest.raises(VideoError, match=r"hollow\.mp4 is damaged or cut short: \d+ of its 40 frames"):
+        read_all(tmp_path / "hollow.mp4")
+
+
+def test_no_audio_track(tmp_path):
+    good_file(tmp_path / "silent.mp4")
+    assert not probe(tmp_path / "silent.mp4").has_audio
+    with pytest.raises(VideoError, match=r"silent\.mp4 has no audio track"):
+        read_audio(tmp_path / "silent.mp4")
+
+
+def test_sound_without_pictures_can_still_be_read(tmp_path):
+    soundfile.write(tmp_path / "x.flac", clicks(16000, 4000).samples, 16000)
+    assert onset(read_audio(tmp_path / "x.flac").samples) == pytest.approx(4000, abs=8)

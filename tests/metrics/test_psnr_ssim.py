@@ -1,0 +1,65 @@
+"""PSNR and SSIM against scikit-image and closed forms."""
+
+import numpy as np
+import pytest
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+from metrics.measures.psnr_ssim import mean_psnr, psnr, ssim
+
+
+@pytest.fixture
+def pair() -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    true = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    noisy = np.clip(true.astype(int) + rng.integers(-30, 31, true.shape), 0, 255).astype(np.uint8)
+    return noisy, true
+
+
+def test_match_scikit_image(pair):
+    noisy, true = pair
+    assert psnr(noisy, true) == pytest.approx(peak_signal_noise_ratio(true, noisy, data_range=255), abs=1e-9)
+    wanted = structural_similarity(
+        true.astype(float),
+        noisy.astype(float),
+        channel_axis=2,
+        data_range=255,
+        gaussian_weights=True,
+        sigma=1.5,
+        use_sample_covariance=False,
+    )
+    assert ssim(noisy, true) == pytest.approx(wanted, abs=1e-9)
+
+
+def test_closed_form_psnr():
+    black = np.zeros((32, 32, 3), np.uint8)
+    assert psnr(black, black + 1) == pytest.approx(20 * np.log10(255))
+    assert psnr(black, black + 255) == pytest.approx(0)
+
+
+def test_identical_frames(pair):
+    assert psnr(pair[1], pair[1]) == float("inf")
+    assert ssim(pair[1], pair[1]) == pytest.approx(1)
+
+
+def test_uint8_subtraction_does_not_wrap():
+    """Unrelated noise: subtracting in uint8 wraps and looks like a fair prediction, the truth is below 8 dB."""
+    rng = np.random.default_rng(1)
+    a, b = (rng.integers(0, 2, (64, 64, 3), dtype=np.uint8) * 255 for _ in range(2))
+    naive = 10 * np.log10(255**2 / np.mean((a - b) ** 2))  # 0 - 255 wraps to 1, and 255**2 to 1
+    assert naive > 40
+    assert psnr(a, b) == pytest.approx(10 * np.log10(2), abs=0.1)
+    assert psnr(a, b) == pytest.approx(psnr(b, a))
+
+
+def test_one_identical_frame_does_not_make_the_mean_infinite():
+    assert mean_psnr([20.0, float("inf"), 30.0]) == 25.0
+    assert mean_psnr([float("inf")] * 2) is None
+
+
+@pytest.mark.parametrize(
+    "bad", [np.zeros((64, 64, 3)), np.zeros((64, 64), np.uint8), np.zeros((32, 32, 3), np.uint8)]
+)
+def test_wrong_frames_are_refused(pair, bad):
+    for measure in (psnr, ssim):
+        with pytest.raises(ValueError, match="frame"):
+            measure(bad, pair[1])

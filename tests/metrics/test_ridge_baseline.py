@@ -1,0 +1,130 @@
+"""Ridge regression from speech to one person's lips, and the row and the table that it is part of."""
+
+import numpy as np
+import pytest
+
+from audio.waveform import Waveform
+from encoders.records import FrameClip
+from encoders.ridge_regression import LEAST, PENALTIES, cross_validated, fit_ridge
+from metrics.measures.intervals import weighted_interval, weighted_mean
+from metrics.report.report_files import ROW_KEYS
+from metrics.scoring.ridge_baseline import fit_lips, score_curve
+from metrics.scoring.score_clips import MEANS, summarise
+from scripts.stages.evaluate_clips import gather, markdown, records
+
+
+def test_it_matches_scikit_learn():
+    from sklearn.linear_model import Ridge
+
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((30, 80)), rng.standard_normal((30, 3))
+    mine = fit_ridge(x, y, 0.3)
+    alpha = 0.3 * np.square(x - x.mean(0)).sum(1).mean()
+    theirs = Ridge(alpha=alpha).fit(x, y)
+    np.testing.assert_allclose(mine(x[:5]), theirs.predict(x[:5]), atol=1e-9)
+
+
+def test_the_penalty_is_chosen_on_what_was_left_out():
+    """A law that holds wants a weak penalty, noise the strongest; the predictions are of left-out frames."""
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal((200, 5))
+    law = x @ rng.standard_normal((5, 1))
+    fitted, held_out = cross_validated(x, law)
+    assert fitted.penalty == PENALTIES[0] and np.corrcoef(held_out[:, 0], law[:, 0])[0, 1] > 0.99
+    noise = rng.standard_normal((200, 1))
+    fitted, held_out = cross_validated(x, noise)
+    assert fitted.penalty == PENALTIES[-1] and abs(np.corrcoef(held_out[:, 0], noise[:, 0])[0, 1]) < 0.3
+    # what a reading does not see does not choose
+    both = np.concatenate([law, 50 * noise], axis=1)
+    assert cross_validated(x, both, np.array([1.0, 0.0]))[0].penalty == PENALTIES[0]
+    with pytest.raises(ValueError, match=f"needs {LEAST} frames"):
+        cross_validated(x[: LEAST - 1], law[: LEAST - 1])
+
+
+def talk(frames: int, seed: int = 0) -> tuple[Waveform, np.ndarray]:
+    """Noise that is loud while the lips are open, and their aperture."""
+    rng = np.random.default_rng(seed)
+    level = np.convolve(rng.random(frames + 4), np.ones(5) / 5, "valid")
+    samples = rng.standard_normal(640 * frames) * np.repeat(level - 0.9 * level.min(), 640)
+    return Waveform((0.2 * samples).astype(np.float32)), level
+
+
+def test_the_row_follows_lips_that_follow_the_sound():
+    sound, lips = talk(200)
+    known = np.ones(200, bool)
+    known[50:60] = False
+    wrong = np.where(known, lips, 9.0)  # where no face was found, the lips say nothing
+    ridge = fit_lips(sound, wrong, known)
+    other, true = talk(80, seed=1)
+    assert np.corrcoef(ridge(other, 80), true)[0, 1] > 0.7
+
+
+def clip_of(lips: np.ndarray, name: str = "one") -> FrameClip:
+    points = np.tile(np.arange(136.0).reshape(68, 2), (len(lips), 1, 1))
+    points[:, 62], points[:, 66] = [128, 180], np.stack([np.full(len(lips), 128), 180 + 80 * lips], axis=1)
+    frames, n = np.zeros((len(lips), 8, 8, 3), np.uint8), len(lips)
+    return FrameClip(
+        *(name, name, "words", "train", "x.mp4", "0", frames, points.astype(np.float32)),
+        *(np.zeros((n, 4, 2), np.float32), np.arange(n) != n - 1, np.zeros(640 * n, np.float32)),
+    )
+
+
+def test_a_curve_without_frames_has_a_mouth_corr_and_nothing_else():
+    _, lips = talk(40)
+    score = score_curve("ridge", clip_of(lips), 3 * lips[10:] + 1, 10, "tuned")
+    assert score.figures["mouth_corr"] == pytest.approx(1) and score.n_frames == 30
+    assert {key for key in MEANS if score.figures[key] is not None} == {"mouth_corr"}
+    assert len(score.aperture) == len(score.true_aperture) == 29  # the last frame's truth is not known
+    row = summarise([score])[0]
+    assert set(ROW_KEYS) <= row.keys() and row["lip_gain"] is None and row["mouth_corr"] == pytest.approx(1)
+
+
+def test_weighted_means_and_intervals():
+    assert weighted_mean([1.0, None, 4.0], [1, 5, 3]) == pytest.approx(13 / 4)
+    assert weighted_mean([None], [1]) is None
+    low, high = weighted_interval([1.0, 1.0, 1.0], [1, 2, 3]) or (0, 0)
+    assert low == high == 1
+    low, high = weighted_interval([0.0, 1.0], [1, 3]) or (0, 0)
+    assert (low, high) == (0, 1)
+    assert weighted_interval([1.0], [1]) is None
+
+
+def report_of(clip: str, lengths: int, **rows: tuple[float | None, float]) -> dict:
+    return {
+        "clips": [
+            {
+                "row": row,
+                "split": "tuned",
+                "clip": clip,
+                "speaker": clip,
+                "n_frames": lengths,
+                "figures": dict.fromkeys(MEANS) | {"lmd_mouth": distance, "mouth_corr": corr},
+            }
+            for row, (distance, corr) in rows.items()
+        ]
+    }
+
+
+def test_the_table_of_a_folder():
+    first = report_of("a", 100, full=(2.0, 0.6), static=(4.0, 0.0), inversion=(1.0, 0.9), ridge=(None, 0.5))
+    second = report_of("b", 300, full=(3.0, 0.2), static=(2.0, 0.0), inversion=(1.0, 0.9), ridge=(None, 0.3))
+    control = report_of(
+        "c", 900, full=(9.0, -1.0), static=(1.0, 0.0), inversion=(0.5, 0.9), ridge=(None, 0.0)
+    )
+    clips = records(first, False) + records(second, False) + records(control, True)
+    content = gather(clips)
+    mean = {row["row"]: row for row in content["rows"]}
+    assert list(mean) == ["inversion", "static", "ridge", "full"]
+    assert mean["full"]["lmd_mouth"] == pytest.approx((2 * 100 + 3 * 300) / 400)
+    assert mean["full"]["frames"] == 400 and mean["full"]["clips"] == 2
+    assert mean["ridge"]["lmd_mouth"] is None and mean["ridge"]["mouth_corr"] == pytest.approx(0.35)
+    low, high = mean["full"]["interval"]["mouth_corr"]
+    assert low == pytest.approx(0.2) and high == pytest.approx(0.6)
+    static, ridge = content["against"]
+    assert static["better_on"] == ["a"] and static["mean"] == pytest.approx((-2 * 100 + 300) / 400)
+    assert ridge["better_on"] == ["a"] and ridge["clips"] == ["a", "b"]
+    gain = {(r["clip"], r["row"]): r["figures"]["lip_gain"] for r in clips}
+    assert gain["a", "full"] == pytest.approx(2 / 3) and gain["a", "ridge"] is None
+    text = markdown(content | {"failed": {"d": "too short."}})
+    assert "| c (control) | full | 900 | 9.00 |" in text and "d was left out: too short." in text
+    assert "full is better than static in lmd_mouth on 1 of 2 clips (a)" in text

@@ -1,0 +1,256 @@
+"""Every stage in one process on tiny clips of synthetic faces: from videos in a folder to a playable mp4 and a report."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from audio.timing import RATE, frames_of_samples
+from audio.waveform import Waveform, write_wav
+from encoders.footage.prepare import align_photo
+from encoders.footage.video import iter_frames, probe, read_audio
+from encoders.geometry import aperture
+from encoders.records import LatentClip, read_manifest
+from metrics.report.report_files import ROW_KEYS
+from scripts.core import runtime
+from scripts.core.networks import the_detector
+from scripts.stages.evaluate import evaluate
+from scripts.stages.generate import generate
+from scripts.stages.invert_frames import invert_frames
+from scripts.stages.run_pipeline import run_pipeline
+from scripts.stages.train_stage1 import train_stage1
+from scripts.stages.train_stage2 import load_tuned_for, the_face, train_stage2
+from trajectory.model.predictor import load_trajectory
+from tuning.tuned_weights import read_pivots
+
+FRAMES = 12  # of each clip in clip_folder
+SMALL = [
+    "experiment=smoke",
+    "data=folder",
+    "data.seen=0.0",
+    "data.validation=0.0",
+    "data.unseen=0.34",
+    "workers=1",
+]
+
+
+@pytest.fixture(scope="module")
+def arguments(clip_folder, tmp_path_factory) -> list[str]:
+    where = tmp_path_factory.mktemp("run")
+    return [
+        *SMALL,
+        f"data.root={clip_folder}",
+        f"results_dir={where / 'results'}",
+        f"data_dir={where / 'data'}",
+    ]
+
+
+@pytest.fixture(scope="module")
+def finished(arguments):
+    """The pipeline's config, run and report, all stages made from nothing."""
+    config = runtime.resolve(runtime.compose(arguments))
+    run = runtime.start(config)
+    return config, run, run_pipeline(config, run)
+
+
+def test_every_stage_ran_and_was_timed(finished):
+    _, run, _ = finished
+    assert set(run.seconds) == {"prepare", "invert", "stage1", "stage2", "generate", "evaluate"}
+    for stage in (
+        "stage1/trajectory.safetensors",
+        "stage1/run.json",
+        "stage1/config.yaml",
+        "evaluate/strip.png",
+    ):
+        assert (run.results / stage).is_file(), stage
+
+
+def test_clips_and_latents_are_whole(finished):
+    config, run, _ = finished
+    latents = invert_frames(config, run)
+    manifest = read_manifest(latents)
+    assert len(manifest.ok()) == 3 and {e.split for e in manifest.ok()} == {"train", "unseen"}
+    clip = LatentClip.load(latents / manifest.ok()[0].file)
+    assert clip.w.shape == (FRAMES, 14, 512)
+
+
+def test_report_has_every_column(finished):
+    _, _, path = finished
+    report = json.loads(path.read_text())
+    names = {row["name"] for row in report["rows"]}
+    assert {"ground_truth", "inversion", "static", "wrong_audio", "stage1_only", "pti_truth", "full"} <= names
+    for row in report["rows"]:
+        assert set(ROW_KEYS) <= set(row)
+    truth = next(row for row in report["rows"] if row["name"] == "ground_truth")
+    assert (
+        truth["psnr"] is None
+        and truth["ssim"] == pytest.approx(1)
+        and truth["mouth_corr"] == pytest.approx(1)
+    )
+    assert set(report["seconds"]) >= {"prepare", "stage1", "evaluate"}
+    assert all(len(value) == 64 for value in report["weights"].values())
+    assert report["tuned_on"]["frames_before"] < FRAMES  # the frames that were tuned on are not scored
+    assert truth["n_frames"] == FRAMES - report["tuned_on"]["frames_before"]
+
+
+def test_a_training_that_was_stopped_passes_off_no_other_model(arguments, monkeypatch):
+    def trained(*more: str):
+        config = runtime.resolve(runtime.compose([*arguments, "name=stopped", *more]))
+        return train_stage1(config, runtime.start(config))
+
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    old = trained()
+    with monkeypatch.context() as patch:  # what fails before the training begins leaves the model there
+        patch.setattr("scripts.stages.train_stage1._rendered_terms", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            trained("losses.lip=1.0", "resume=none")
+    with pytest.raises(runtime.RunError, match=r"resume=no\.pt does not exist"):
+        trained("resume=no.pt")
+    assert old.exists() and trained() == old
+    monkeypatch.setattr("scripts.stages.train_stage1.train", stopped)
+    for words in (
+        ["losses.lip=1.0", "resume=none"],
+        ["losses.lip=1.0"],
+    ):  # the second goes on, and is stopped too
+        with pytest.raises(KeyboardInterrupt):
+            trained(*words)
+        assert not old.exists()
+
+
+def test_without_controls_the_method_has_the_same_figures(finished):
+    """lip_gain and FID included: what they are measured against stays."""
+    config, run, path = finished
+    whole = {(row["name"], row["split"]): row for row in json.loads(path.read_text())["rows"]}
+    few = replace(run, results=run.results.parent / "few")
+    few.results.joinpath("evaluate").mkdir(parents=True)
+    config = replace(config, metrics=replace(config.metrics, controls=False))
+    stages = {
+        "stage1": replace(config.stage1, name=run.results.name),
+        "stage2": replace(config.stage2, name=run.results.name),
+    }
+    rows = json.loads(evaluate(replace(config, **stages), few).read_text())["rows"]
+    assert {row["name"] for row in rows} == {"ground_truth", "inversion", "static", "stage1_only", "full"}
+    for row in rows:
+        assert row == whole[row["name"], row["split"]]
+
+
+def test_generate_writes_a_playable_video_with_sound(finished, arguments, tmp_path, clip_folder, speech):
+    """Speech from a wav whose name needs quoting, at another rate, and a face from a photo that needs it too."""
+    wav, output = tmp_path / "it's [my] speech, a=b.wav", tmp_path / "out = [1].mp4"
+    samples = speech(9).samples[: 9 * 640 - 100]
+    write_wav(wav, Waveform(samples))
+    photo = tmp_path / "me, 'photo'.png"
+    video = next(clip_folder.rglob("*.mp4"))
+    Image.fromarray(next(iter_frames(video))).save(photo)
+    raw = runtime.compose([*arguments, f"wav={wav}", f"photo={photo}", f"output={output}"])
+    assert runtime.attempt(generate, raw) == 0
+    frames = frames_of_samples(len(samples))
+    assert sum(1 for _ in iter_frames(output)) == frames == 9
+    info = probe(output)
+    assert info.has_audio and (info.width, info.height) == (256, 256) and info.fps == 25
+    assert len(read_audio(output).samples) == pytest.approx(frames * RATE / 25, abs=RATE // 1000)
+    record = json.loads((tmp_path / "out = [1].mp4.json").read_text())
+    assert record["frames"] == frames and set(record["weights"]) == {
+        "generator",
+        "renderer",
+        "encoder",
+        "trajectory",
+    }
+
+
+def test_a_folder_of_photos_is_one_face(finished, arguments, tmp_path, clip_folder):
+    """All of them are tuned on, and generate.py finds what was tuned; the identity is that of the closest lips."""
+    frames = list(iter_frames(next(clip_folder.rglob("*.mp4"))))[::4]
+    for number, frame in enumerate(frames):
+        Image.fromarray(frame).save(tmp_path / f"{number}.png")
+    (tmp_path / "notes.txt").write_text("not a photo")
+    config = runtime.resolve(runtime.compose([*arguments, f"photo={tmp_path}", "tuning.max_frames=3"]))
+    run = runtime.start(config)
+    face = the_face(config, run)
+    assert len(face.frames) == len(face.w) == len(frames) == 3
+    detector = the_detector(config.data)
+    opening = [float(aperture(align_photo(frame, detector).landmarks[None])[0]) for frame in frames]
+    assert (face.neutral == face.frames[int(np.argmin(opening))]).all()
+    path = train_stage2(config, run)
+    assert json.loads((path.parent / "run.json").read_text())["face"] == tmp_path.name
+    assert len(read_pivots(path)[0]) == 3
+    assert load_tuned_for(face, config, run)[1] == path
+
+
+def test_finished_stages_are_found_not_repeated(finished):
+    config, run, _ = finished
+    again = runtime.start(config)
+    before = (run.results / "stage1" / "trajectory.safetensors").stat().st_mtime_ns
+    train_stage1(config, again)
+    train_stage2(config, again)
+    assert again.seconds == {}
+    assert (run.results / "stage1" / "trajectory.safetensors").stat().st_mtime_ns == before
+
+
+def test_another_recipe_under_the_same_name_is_refused(finished, arguments, capsys):
+    raw = runtime.compose([*arguments, "train.steps=5"])
+    assert runtime.attempt(train_stage1, raw) == 1
+    error = capsys.readouterr().err
+    assert "train.steps was 4, is 5" in error and "choose another name=NAME" in error
+    assert (
+        runtime.attempt(
+            train_stage1,
+            runtime.compose([*arguments, "train.steps=5", f"stage1.name={finished[1].results.name}"]),
+        )
+        == 1
+    )
+    assert "choose another stage1.name=NAME" in capsys.readouterr().err
+
+
+def test_training_anew_is_bit_identical(finished, arguments):
+    _, run, _ = finished
+    path = run.results / "stage1" / "trajectory.safetensors"
+    before = load_file(path)
+    assert runtime.attempt(train_stage1, runtime.compose([*arguments, "resume=none"])) == 0
+    after = load_file(path)
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_ablations_train_and_share_the_tuned_generator(finished, arguments):
+    """Two of them at the smoke run's size; what stage 2 made for that run serves them too."""
+    _, first, _ = finished
+    before = sorted(first.results.rglob("tuned.safetensors"))
+    for name in ("rows_4_7", "real_target"):
+        words = [
+            f"experiment=[ablation/{name},smoke]",
+            f"name={name}",
+            "stage2.name=smoke",
+            "losses.image_every=2",
+        ]
+        config = runtime.resolve(runtime.compose([*arguments[1:], *words]))
+        run = runtime.start(config)
+        model = load_trajectory(train_stage1(config, run))
+        assert train_stage2(config, run) in before
+        assert set(run.seconds) == {"stage1"} and run.results.name == name
+        assert model.space.rows == ((4, 8) if name == "rows_4_7" else (0, 14))
+    assert sorted(first.results.parent.rglob("tuned.safetensors")) == before
+
+
+def test_the_papers_experiment_trains_at_the_smoke_runs_size(clip_folder, tmp_path, monkeypatch):
+    """Its front end, its LSTM over all of W+, both its losses; LPIPS's weights are asked for in one sentence."""
+    speakers = sorted(path.name for path in clip_folder.iterdir())
+    words = [
+        *("experiment=[paper_grid,smoke]", f"data.root={clip_folder}", "workers=1", "name=paper"),
+        *(f"data.unseen_speakers=[{speakers[0]}]", "data.validation_speakers=[]", "losses.image_every=2"),
+        *(f"results_dir={tmp_path / 'results'}", f"data_dir={tmp_path / 'data'}"),
+    ]
+    monkeypatch.setattr("encoders.features.perceptual.trunk_path", lambda net: tmp_path / f"{net}.pth")
+    assert runtime.attempt(train_stage1, runtime.compose(words)) == 1
+    assert not list(tmp_path.rglob("manifest.json"))  # said before anything is prepared
+    config = runtime.resolve(runtime.compose([*words, "teacher.family=st-lpips"]))
+    model = load_trajectory(train_stage1(config, runtime.start(config)))
+    net = model.net.config
+    assert (net.frontend, net.cell, net.layers, net.bidirectional) == ("atvgnet", "lstm", 3, False)
+    assert model.features.kind == "mfcc"

@@ -1,0 +1,302 @@
+"""evaluate.py on two folders of videos: what is scored, what is listed, and that nothing of stage 1 is needed."""
+
+import ast
+import json
+from fractions import Fraction
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import av
+import numpy as np
+import pytest
+
+from audio.waveform import Waveform
+from encoders.footage.faces import Face
+from encoders.footage.video import write_video
+from metrics.report import report_files as report_module
+from metrics.report.report_schema import check_report
+from metrics.scoring import clip_score as gather
+from metrics.scoring import score_videos as pairs
+from metrics.scoring.clip_score import Judges
+from scripts.core import runtime
+from scripts.stages import evaluate_folders as compare
+from scripts.stages import report_page as pages
+from scripts.stages.evaluate import evaluate
+from scripts.stages.evaluate_folders import method_name
+from scripts.stages.matched_videos import Prediction, matched
+
+ROOT = Path(__file__).parents[2]
+N = 24
+LEVELS = (100 + 70 * np.sin(np.arange(N) * 1.3) * np.cos(np.arange(N) * 0.4)).round().astype(int)
+NO_FACE = 240
+
+
+class Reader:
+    """Finds a face whose lips are as far open as the frame is bright; none in a black or a nearly white frame."""
+
+    name = "reader"
+
+    def __call__(self, image: np.ndarray, near: np.ndarray | None = None) -> list[Face]:
+        level = float(image.mean())
+        if not 5 < level < 230:
+            return []
+        points = np.full((68, 2), 128, np.float32)
+        points[36:42, 0], points[42:48, 0], points[36:48, 1] = 88, 168, 110
+        points[62, 1], points[66, 1] = 190 - level / 8, 190 + level / 8
+        points[48, 0], points[54, 0] = 110 - level / 16, 146 + level / 16
+        scale = np.float32(image.shape[0] / 256)
+        return [Face(np.array([60, 80, 196, 216], np.float32) * scale, points * scale)]
+
+
+def video(path: Path, levels: Any = LEVELS, fps: int = 25, size=(64, 64), sound: bool = True) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    waveform = Waveform(np.zeros(640 * 25 * len(levels) // fps, np.float32)) if sound else None
+    frames = [np.full((*size, 3), level, np.uint8) for level in levels]
+    write_video(path, frames, waveform, fps=fps, preset="ultrafast", synthetic=False)
+    return path
+
+
+def greyscale(path: Path) -> None:
+    """Pictures of one channel."""
+    with av.open(str(path), "w") as target:
+        stream: Any = target.add_stream("libx264", rate=25)
+        stream.width = stream.height = 64
+        stream.pix_fmt = "gray"
+        for level in LEVELS:
+            picture = av.VideoFrame.from_ndarray(np.full((64, 64), level, np.uint8), format="gray")
+            target.mux(stream.encode(picture))
+        target.mux(stream.encode())
+
+
+def rotated(path: Path) -> None:
+    """Landscape pictures whose header says that they are to be turned by a quarter: 48 x 64 become 64 x 48."""
+    plain = video(path.with_name("plain.mp4"), size=(48, 64), sound=False)
+    with av.open(str(plain)) as source, av.open(str(path), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(source.streams.video[0]):
+            if packet.dts is not None:
+                packet.stream = stream
+                target.mux(packet)
+    plain.unlink()
+    data = bytearray(path.read_bytes())
+    at = data.index(b"tkhd") + 4 + 40  # version 0: the matrix stands 40 bytes after version and flags
+    turn = [0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30]
+    data[at : at + 36] = b"".join(value.to_bytes(4, "big", signed=True) for value in turn)
+    path.write_bytes(data)
+
+
+@pytest.fixture(autouse=True)
+def judged_by_brightness(monkeypatch):
+    monkeypatch.setattr(compare, "the_judges", lambda config, device, two_folders: Judges(Reader()))
+    for module in (compare, pages):  # drawing a clip takes a second
+        monkeypatch.setattr(module, "MOST_CLIPS", 1)
+    monkeypatch.setattr(gather, "ssim", lambda a, b: float((a == b).mean()))
+    monkeypatch.setattr(pairs, "crop", lambda frame, quad: np.full((256, 256, 3), frame[0, 0, 0], np.uint8))
+
+
+def run(predictions: Path, references: Path, output: Path, *more: str) -> int:
+    arguments = [f"predictions={predictions}", f"references={references}", f"output={output}", "workers=1"]
+    return runtime.attempt(evaluate, runtime.compose([*arguments, f"results_dir={output / 'r'}", *more]))
+
+
+def report_of(output: Path) -> dict:
+    return json.loads((output / "report.json").read_text())
+
+
+@pytest.fixture
+def two(tmp_path) -> tuple[Path, Path, Path]:
+    """Predictions three frames late, their references, and a folder for the result whose name needs quoting."""
+    for name in ("s1/a", "s2/b, [x]=1"):
+        video(tmp_path / "truth" / f"{name}.mp4")
+        video(tmp_path / "late 3" / f"{name}.mp4", LEVELS[np.maximum(np.arange(N) - 3, 0)])
+    return tmp_path / "late 3", tmp_path / "truth", tmp_path / "out = [1]"
+
+
+def test_two_folders_end_in_a_report_tables_and_a_page(two, capsys):
+    assert run(*two) == 0
+    output = two[2]
+    report = report_of(output)
+    assert check_report(report) == 2 and report["method"] == "late 3" and report["crop"] == "face"
+    rows = {row["name"]: row for row in report["rows"]}
+    assert list(rows) == ["late 3", "ground_truth", "static", "shift_5"]
+    assert rows["late 3"]["mouth_lag"] == 3 and rows["ground_truth"]["mouth_corr"] == pytest.approx(1)
+    assert rows["late 3"]["n_clips"] == 2 and rows["late 3"]["n_speakers"] == 2
+    assert rows["late 3"]["fid"] is None and rows["late 3"]["fid_reason"]
+    assert {c["speaker"] for c in report["clips"]} == {"s1", "s2"}
+    gap = next(p for p in report["paired"] if p["against"] == "static")["differences"]["mouth_corr"]
+    assert gap["n_clips"] == 2 and gap["mean"] == pytest.approx(rows["late 3"]["mouth_corr"])
+    for name in ("report.csv", "report.md", "report.tex", "index.html", "pictures/violins.png"):
+        assert (output / name).stat().st_size > 0, name
+    page = (output / "index.html").read_text()
+    assert page.count("<section>") == 1 and "late 3" in page
+
+
+def test_the_page_says_at_the_clip_that_its_lips_are_out_of_sync(two, monkeypatch):
+    record = {"row": "late 3", "split": "all", "clip": "s1/a", "reason": "the lips come 3 frames late"}
+    monkeypatch.setattr(report_module, "unsynced", lambda scores, rows: [record])
+    assert run(*two) == 0
+    top, clip = (two[2] / "index.html").read_text().split("<section>")
+    assert "in 1 of 2 clips (s1/a: the lips come 3 frames late)" in top and record["reason"] in clip
+    assert "sync_confidence" not in clip  # figures that nobody measured are not listed
+
+
+def test_the_page_needs_nothing_from_elsewhere(two):
+    assert run(*two) == 0
+
+    class Links(HTMLParser):
+        found: list[str] = []  # noqa: RUF012
+
+        def handle_starttag(self, tag, attrs):
+            self.found += [value for key, value in attrs if key in ("src", "href") and value]
+
+    parser = Links()
+    text = (two[2] / "index.html").read_text()
+    parser.feed(text)
+    assert "http" not in text and "No FID: no Inception network was given." in text
+    assert len([link for link in parser.found if link.endswith(".mp4")]) == 2
+    for link in parser.found:
+        assert not Path(link).is_absolute() and (two[2] / unquote(link)).is_file(), link
+
+
+def test_a_paired_difference_from_another_method(two, tmp_path):
+    video(tmp_path / "good" / "s1" / "a.mp4")
+    video(tmp_path / "good" / "s2" / "b, [x]=1.mp4")
+    assert run(*two) == 0
+    assert run(tmp_path / "good", two[1], tmp_path / "o2", f"against={two[2] / 'report.json'}") == 0
+    pair = report_of(tmp_path / "o2")["paired"][-1]
+    assert pair["against"] == "late 3" and pair["differences"]["mouth_lag"]["mean"] == -3
+    assert pair["differences"]["mouth_corr"]["mean"] > 0
+    more = f"against={two[2] / 'report.json'}", "metrics.crop=mouth"
+    assert run(tmp_path / "good", two[1], tmp_path / "o3", *more) == 1  # another crop
+
+
+def test_methods_that_were_judged_by_others_are_not_compared(two, tmp_path, capsys):
+    assert run(*two) == 0
+    for name, judge in (("landmark_judge", "another"), ("weights", {"landmarks": "0"})):
+        path = tmp_path / f"{name}.json"
+        path.write_text(json.dumps(report_of(two[2]) | {name: judge}))
+        assert run(*two[:2], tmp_path / "o", f"against={path}") == 1
+        assert (
+            f"was judged by another {'landmarks' if name == 'weights' else name}" in capsys.readouterr().err
+        )
+
+
+def test_a_prediction_that_may_not_be_read_is_black_and_listed(two, monkeypatch):
+    def refuse(path: Path) -> None:
+        if path.parent.parent == two[0] and path.name == "a.mp4":
+            raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("encoders.footage.video._check_boxes", refuse)
+    assert run(*two) == 1
+    found = {f["name"]: f for f in report_of(two[2])["files"]}["s1/a"]
+    assert found["status"] == "unreadable" and "cannot be read (Permission denied)" in found["reason"]
+
+
+def test_hostile_folders_are_listed_file_by_file(tmp_path, capsys):
+    truth, made, output = tmp_path / "truth", tmp_path / "made", tmp_path / "out"
+    for name in ("fine", "missing", "truncated", "silent", "empty", "fast", "grey", "white", "short", "long"):
+        video(truth / f"{name}.mp4")
+    video(truth / "rotated.mp4", size=(64, 48))
+    video(truth / "turned.mp4", size=(64, 48))
+    video(truth / "faceless.mp4", [NO_FACE] * N)
+    for name in ("fine", "extra", "truncated", "faceless"):
+        video(made / f"{name}.mp4")
+    data = (made / "truncated.mp4").read_bytes()
+    (made / "truncated.mp4").write_bytes(data[: len(data) // 2])
+    video(made / "silent.mp4", sound=False)
+    (made / "empty.mp4").touch()
+    video(
+        made / "fast.mp4",
+        LEVELS[(np.arange(60 * N // 25) * 25 / 60).round().astype(int).clip(max=N - 1)],
+        fps=60,
+    )
+    greyscale(made / "grey.mp4")
+    video(made / "white.mp4", [NO_FACE] * N)
+    video(made / "short.mp4", LEVELS[:-4])
+    video(made / "long.mp4", [*LEVELS, 90, 90])
+    rotated(made / "rotated.mp4")
+    video(made / "turned.mp4", size=(48, 64))
+    assert run(made, truth, output) == 1
+    error = capsys.readouterr().err
+    report = report_of(output)
+    files = {f["name"]: f for f in report["files"]}
+    status = {name: f["status"] for name, f in files.items() if f["status"] != "scored"}
+    assert status == {
+        "missing": "missing",
+        "extra": "extra",
+        "truncated": "unreadable",
+        "empty": "unreadable",
+        "turned": "other_shape",
+        "faceless": "bad_reference",
+    }
+    assert all(name in error for name in status)
+    notes = {name: "; ".join(f["notes"]) for name, f in files.items()}
+    assert "no sound" in notes["silent"] and "60 frames per second" in notes["fast"]
+    assert "no face is found in 100.0%" in notes["white"] and "turned by 90" in notes["rotated"]
+    assert "4 frames shorter" in notes["short"] and "2 frames longer" in notes["long"]
+    clips = {c["clip"]: c["figures"] for c in report["clips"] if c["row"] == "made"}
+    assert set(clips) == set(files) - {"extra", "faceless"}  # penalised, not dropped
+    for name in ("fine", "silent", "fast", "grey", "rotated", "long"):
+        assert clips[name]["mouth_corr"] > 0.99 and clips[name]["detection_rate"] == 1, name
+    for name in ("missing", "truncated", "empty", "turned", "white"):
+        assert clips[name]["mouth_corr"] == 0 and clips[name]["detection_rate"] == 0, name
+    assert clips["missing"]["psnr"] < 12  # black, and not a frozen face, which images measures would reward
+
+
+def test_folders_that_do_not_belong_together(tmp_path, capsys):
+    video(tmp_path / "a" / "x.mp4")
+    video(tmp_path / "b" / "y.mp4")
+    (tmp_path / "c").mkdir()
+    for made, true, words in (
+        ("a", "b", "relative name"),
+        ("a", "c", "no video"),
+        ("d", "b", "not a folder"),
+    ):
+        assert run(tmp_path / made, tmp_path / true, tmp_path / "out") == 1
+        assert words in capsys.readouterr().err
+    assert runtime.attempt(evaluate, runtime.compose([f"predictions={tmp_path / 'a'}"])) == 1
+    assert "belong together" in capsys.readouterr().err and not (tmp_path / "out" / "report.json").exists()
+
+
+def test_names_match_without_suffix_and_doubles_are_refused(tmp_path):
+    for name in ("a/s1/x.mp4", "b/s1/x.mpg", "b/s1/.hidden.mp4"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (pair,) = matched(tmp_path / "a", tmp_path / "b")
+    assert (pair.name, pair.speaker) == ("s1/x", "s1") and pair.reference and pair.prediction
+    (tmp_path / "b/s1/x.mov").touch()
+    with pytest.raises(runtime.RunError, match="same name"):
+        matched(tmp_path / "a", tmp_path / "b")
+    assert method_name(tmp_path / "static") == "static_method"
+
+
+def test_a_video_is_decoded_once_and_its_last_picture_held(tmp_path):
+    prediction = Prediction(video(tmp_path / "x.mp4", LEVELS[:5]))
+    frames = iter(prediction)
+    levels = [int(frame[0, 0, 0]) for frame, _ in zip(frames, range(8), strict=False) if frame is not None]
+    assert len(levels) == 8 and prediction.read == 5 and len(set(levels[4:])) == 1
+    assert next(iter(Prediction(None))) is None
+    assert Fraction(prediction.info.start if prediction.info else 1) == 0
+
+
+def test_nothing_of_stage_1_is_imported():
+    """Of all that compare.py reaches through import statements; the config tree names every stage's dataclass."""
+    reached, waiting = set(), ["scripts.stages.evaluate_folders"]
+    while waiting:
+        name = waiting.pop()
+        file = ROOT / f"{name.replace('.', '/')}.py"
+        if name in reached or not file.is_file():
+            continue
+        reached.add(name)
+        for node in ast.parse(file.read_text()).body:
+            if isinstance(node, ast.ImportFrom) and node.module:
+                waiting += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    assert {"metrics.scoring.score_videos", "encoders.footage.aligned_pairs"} <= reached
+    used = {
+        name
+        for name in reached
+        if name.startswith(("scripts.train", "scripts.invert", "scripts.stages.evaluate"))
+    }
+    assert not used and "tuning.tuned_weights" not in reached

@@ -1,0 +1,191 @@
+"""scripts/core/arguments.py, scripts/core/runtime.py, configs/typed.py: command lines, errors, and the crossing from OmegaConf."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import pytest
+import torch
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+from configs.typed import build, twin
+from scripts.core import runtime
+from scripts.core.arguments import quote_paths
+from scripts.core.networks import the_generator, the_renderer
+from stylegan2.weights import WeightsError
+
+PARSER = OverridesParser.create()
+
+
+def through_hydra(value: str) -> str:
+    """What a script receives when a person types wav=VALUE."""
+    override = PARSER.parse_override(quote_paths([f"wav={value}"])[0])
+    config = OmegaConf.create({"wav": None})
+    OmegaConf.update(config, "wav", override.value())
+    return OmegaConf.to_container(config, resolve=True)["wav"]  # type: ignore[index, call-overload, return-value]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "my talk [1].wav",
+        "a=b.wav",
+        "it's.wav",
+        "a,b.wav",
+        "${x}.wav",
+        "~/x.wav",
+        "漢字 é.wav",
+        "1",
+        "back\\slash",
+    ],
+)
+def test_file_names_survive_the_command_line(name):
+    assert through_hydra(name) == name
+
+
+@given(st.text(alphabet="ab '\"\\[]{}(),=$:#*?!&\n~%@+-.", min_size=1))
+def test_any_file_name_survives_the_command_line(name):
+    assume(not (len(name) > 1 and name[0] == name[-1] and name[0] in "'\""))  # quoted already: Hydra's rules
+    assert through_hydra(name) == name
+
+
+def test_home_is_expanded_wherever_a_file_is_named(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ann")
+    config = runtime.resolve(
+        runtime.compose(["generator.weights=~/g.safetensors", "wav=~/it's.wav", "name=a~b"])
+    )
+    assert (config.generator.weights, config.wav) == ("/home/ann/g.safetensors", "/home/ann/it's.wav")
+    assert config.name == "a~b"
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("phto=me.jpg", "Could not override 'phto'. Did you mean photo?"),
+        ("trajectory.hiden=3", "Did you mean trajectory.hidden"),
+        ("train.steps=abc", "train.steps=abc: Value 'abc' of type 'str' could not be converted to Integer"),
+        ("experiment=nope", "Could not find 'experiment/nope' Available options in 'experiment': demo"),
+    ],
+)
+def test_a_misread_command_line_is_one_line_that_helps(word, said, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["script.py", word])
+    with pytest.raises(SystemExit) as ended:
+        runtime.launch(lambda config, run: None)
+    error = capsys.readouterr().err
+    assert ended.value.code == 1 and said in error and error.count("\n") == 1
+
+
+def test_only_path_arguments_are_quoted():
+    untouched = [
+        "seed=1",
+        "photo=null",
+        "wav='quoted already.wav'",
+        "--cfg",
+        "experiment=demo",
+        "losses.latent=0.5",
+    ]
+    assert quote_paths(untouched) == untouched
+    assert quote_paths(["data.root=a b"]) == ["data.root='a b'"]
+    assert quote_paths(["-m", "wav=a.wav,b.wav"]) == ["-m", "wav=a.wav,b.wav"]
+
+
+@dataclass
+class Inner:
+    kind: Literal["a", "b"] = "a"
+    sizes: tuple[int, ...] = (1, 2)
+
+    def __post_init__(self) -> None:
+        if 0 in self.sizes:
+            raise ValueError("inner.sizes cannot hold 0")
+
+
+@dataclass
+class Outer:
+    inner: Inner = field(default_factory=lambda: Inner(sizes=(3,)))
+    rows: tuple[int, int] | None = None
+    path: str | None = None
+
+
+def test_twin_and_build_are_inverse():
+    held = OmegaConf.structured(twin(Outer))
+    assert build(Outer, OmegaConf.to_container(held)) == Outer()
+    held.inner.sizes = [5, 6]
+    held.rows = [3, 8]
+    assert build(Outer, OmegaConf.to_container(held)) == Outer(Inner(sizes=(5, 6)), rows=(3, 8))
+
+
+@pytest.mark.parametrize(("key", "value"), [("inner.sizes", ["x"]), ("inner.kind", None), ("inner.other", 1)])
+def test_twin_refuses_other_types_and_unknown_keys(key, value):
+    with pytest.raises(Exception, match=r"inner\.(sizes|kind|other)"):
+        OmegaConf.update(OmegaConf.structured(twin(Outer)), key, value)
+
+
+def test_build_validates():
+    with pytest.raises(ValueError, match=r"inner\.kind is 'c'; it must be one of a, b"):
+        build(Outer, {"inner": {"kind": "c"}})
+    with pytest.raises(ValueError, match="cannot hold 0"):
+        build(Outer, {"inner": {"sizes": [0]}})
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (WeightsError("There is no weight file\nat x."), 1, "Error: There is no weight file at x.\n"),
+        (
+            FileNotFoundError(2, "No such file or directory", "x.wav"),
+            1,
+            "Error: x.wav: no such file or directory.\n",
+        ),
+        (
+            KeyboardInterrupt(),
+            130,
+            "Stopped. What was finished is kept: the same command goes on from there.\n",
+        ),
+    ],
+)
+def test_user_errors_are_one_sentence(tmp_path, capsys, error, code, words):
+    def stage(config, run):
+        raise error
+
+    raw = runtime.compose([f"results_dir={tmp_path}", f"data_dir={tmp_path}", "device=cpu"])
+    assert runtime.attempt(stage, raw) == code
+    assert capsys.readouterr().err == words
+
+
+def test_bugs_keep_their_traceback(tmp_path):
+    def stage(config, run):
+        raise ZeroDivisionError
+
+    raw = runtime.compose([f"results_dir={tmp_path}", f"data_dir={tmp_path}", "device=cpu"])
+    with pytest.raises(ZeroDivisionError):
+        runtime.attempt(stage, raw)
+
+
+def test_unusable_settings_are_user_errors(tmp_path, capsys):
+    for override, words in [
+        ("audio.kind=wavelet", "audio.kind"),
+        ("device=quantum", "device=quantum"),
+        ("seed=-1", "seed is -1"),
+        ("+phto=x.jpg", "phto is no setting"),
+        ("data.root=clips", "add data=folder"),
+    ]:
+        raw = runtime.compose([f"results_dir={tmp_path}", f"data_dir={tmp_path}", override])
+        assert runtime.attempt(lambda config, run: None, raw) == 1
+        assert words in capsys.readouterr().err
+
+
+def test_seconds_do_not_count_inner_stages_twice(tmp_path):
+    run = runtime.start(runtime.resolve(runtime.compose([f"results_dir={tmp_path}", "device=cpu"])))
+    with run.timed("outer"), run.timed("inner"):
+        pass
+    assert set(run.seconds) == {"inner", "outer"}
+    assert sum(run.seconds.values()) < 1
+
+
+@pytest.mark.parametrize(("precision", "half"), [("32-true", None), ("bf16-mixed", torch.bfloat16)])
+def test_precision_reaches_what_renders_and_leaves_what_is_cached(tmp_path, precision, half):
+    config = runtime.resolve(runtime.compose([f"precision={precision}", f"results_dir={tmp_path}"]))
+    run = runtime.start(config, quiet=True)
+    assert the_renderer(config, run).half == half and the_generator(config, run).half is None

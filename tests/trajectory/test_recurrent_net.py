@@ -1,0 +1,145 @@
+"""The trajectory net: shapes, causality, streaming, and the parts that training switches on."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from trajectory import temporal
+from trajectory.model.recurrent_net import TrajectoryConfig, TrajectoryNet
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+WINDOW = (12, 40)
+CELLS = ["gru", "lstm", "conv", "transformer"]
+
+
+def net(window=WINDOW, **changes: Any) -> Any:
+    torch.manual_seed(0)
+    small: dict[str, Any] = {"channels": 4, "audio_dim": 8, "hidden": 8, "decoder": 16}
+    model = TrajectoryNet(TrajectoryConfig(**small | changes), window, identity_dims=3, num_coefficients=5)
+    last: Any = model.decoder[-1]
+    torch.nn.init.normal_(last.weight)
+    return model.eval()
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("bidirectional", [True, False])
+def test_one_row_of_coefficients_per_frame(cell, bidirectional):
+    coefficients, _ = net(cell=cell, bidirectional=bidirectional, layers=2)(
+        torch.randn(2, 7, *WINDOW), torch.randn(2, 3)
+    )
+    assert coefficients.shape == (2, 7, 5)
+
+
+def test_the_papers_front_end_takes_its_mfcc_windows():
+    model = net((28, 12), frontend="atvgnet", cell="lstm", layers=3, audio_dim=256)
+    assert model.frontend[-4].in_features == 1024 * 12  # as ATVGnet's first dense layer
+    assert model(torch.randn(1, 2, 28, 12), torch.randn(1, 3))[0].shape == (1, 2, 5)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_one_direction_streams_in_any_pieces_and_never_looks_ahead(cell):
+    small: dict[str, Any] = {"layers": 2, "context": 4} if cell in ("conv", "transformer") else {}
+    model, values, identity = (
+        net(cell=cell, bidirectional=False, **small),
+        torch.randn(1, 16, *WINDOW),
+        torch.randn(1, 3),
+    )
+    whole, _ = model(values, identity)
+    for lengths in ([1] * 16, [3, 1, 7, 5]):
+        pieces, state = [], None
+        for part in values.split(lengths, dim=1):
+            piece, state = model(part, identity, state)
+            pieces.append(piece)
+        assert torch.allclose(torch.cat(pieces, 1), whole, atol=1e-5)
+    changed = values.clone()
+    changed[:, 11:] = 0
+    assert torch.allclose(model(changed, identity)[0][:, :11], whole[:, :11], atol=1e-6)
+    assert not torch.allclose(model(changed, identity)[0][:, 11], whole[:, 11], atol=1e-6)
+
+
+@pytest.mark.parametrize(("cell", "reach"), [("conv", 14), ("transformer", 9)])
+def test_how_far_back_a_frame_sees(cell, reach):
+    """conv: (3 - 1) (1 + 2 + 4) frames; transformer: 3 blocks of 3 frames each."""
+    model = net(cell=cell, bidirectional=False, layers=3, context=4)
+    values, identity = torch.randn(1, 20, *WINDOW), torch.randn(1, 3)
+    last = model(values, identity)[0][:, -1]
+    for back, matters in ((reach, True), (reach + 1, False)):
+        changed = values.clone()
+        changed[:, -1 - back] = 0
+        assert torch.equal(model(changed, identity)[0][:, -1], last) != matters, back
+
+
+def test_attention_in_blocks_is_attention_at_once(monkeypatch):
+    values, identity = torch.randn(2, 11, *WINDOW), torch.randn(2, 3)
+    settings: list[dict[str, Any]] = [
+        {"bidirectional": False, "context": 5},
+        {"bidirectional": True, "context": 5},
+        {"bidirectional": True, "context": None},
+    ]
+    for setting in settings:
+        model = net(cell="transformer", layers=2, **setting)
+        monkeypatch.setattr(temporal, "BLOCK", 100)
+        whole = model(values, identity)[0]
+        monkeypatch.setattr(temporal, "BLOCK", 3)
+        assert torch.allclose(model(values, identity)[0], whole, atol=1e-6), setting
+
+
+@pytest.mark.parametrize("cell", ["gru", "transformer"])
+def test_both_directions_look_ahead(cell):
+    model, values, identity = net(cell=cell), torch.randn(1, 6, *WINDOW), torch.randn(1, 3)
+    changed = values.clone()
+    changed[:, 5] = 0
+    assert not torch.allclose(model(changed, identity)[0][:, 0], model(values, identity)[0][:, 0], atol=1e-6)
+
+
+def test_an_untrained_net_predicts_the_mean():
+    model = TrajectoryNet(TrajectoryConfig(channels=4, hidden=8), WINDOW, 3, 5)
+    assert not model(torch.randn(2, 4, *WINDOW), torch.randn(2, 3))[0].any()
+
+
+def test_identity_matters_unless_it_is_dropped():
+    model, values = net(identity_dropout=1.0, dropout=0.0), torch.randn(1, 4, *WINDOW)
+    first, second = torch.randn(1, 3), torch.randn(1, 3)
+    assert not torch.allclose(model(values, first)[0], model(values, second)[0])
+    model.train()
+    assert torch.allclose(model(values, first)[0], model(values, second)[0])
+
+
+@pytest.mark.parametrize("identity", ["film", "none"])
+def test_how_identity_comes_in(identity):
+    """FiLM does nothing at first, learns to scale and shift, and "none" never hears who speaks."""
+    model, values = net(identity=identity, dropout=0.0), torch.randn(1, 4, *WINDOW)
+    first, second = torch.randn(1, 3), torch.randn(1, 3)
+    assert torch.equal(model(values, first)[0], model(values, second)[0])
+    if identity == "film":
+        torch.nn.init.normal_(model.film.weight)
+        assert not torch.allclose(model(values, first)[0], model(values, second)[0])
+        hidden = torch.randn(1, 4, 16)
+        scale, shift = model.film(first).chunk(2, dim=1)
+        assert torch.allclose(model.with_identity(hidden, first), hidden * (1 + scale) + shift, atol=1e-6)
+
+
+def test_the_default_is_small():
+    model = TrajectoryNet(TrajectoryConfig(), (28, 80), 64, 32)
+    assert sum(p.numel() for p in model.parameters()) < 1_000_000
+
+
+def test_wrong_values_are_refused():
+    wrong: list[dict[str, Any]] = [
+        {"cell": "rnn"},
+        {"frontend": "vgg"},
+        {"hidden": 0},
+        {"dropout": 1.0},
+        {"identity": "add"},
+        {"cell": "conv", "kernel": 2},
+        {"cell": "transformer", "heads": 3},
+        {"cell": "transformer", "context": None, "bidirectional": False},
+        {"cell": "transformer", "context": 0},
+    ]
+    for bad in wrong:
+        with pytest.raises(ValueError):
+            TrajectoryConfig(**bad)
+    with pytest.raises(ValueError, match="too small"):
+        net((4, 4), frontend="atvgnet")

@@ -1,0 +1,140 @@
+"""Stage 1's losses against closed forms."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from trajectory.losses.lip_loss import RIDGE, fit_lip_axis, lip_loss
+from trajectory.losses.stage1_losses import LossConfig, latent_loss, stage1_losses, velocity_loss
+from trajectory.model.displacement import DisplacementConfig, TrajectoryError, fit_space
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+ROWS, DIM = 4, 8
+
+
+def space(components=6):
+    d = np.random.default_rng(0).standard_normal((50, ROWS, DIM)).astype(np.float32)
+    return fit_space(d, d, DisplacementConfig(components, 3))
+
+
+def test_no_distance_to_itself():
+    w = torch.randn(2, 5, ROWS, DIM)
+    assert latent_loss(w, w) == 0 and velocity_loss(w, w) == 0
+
+
+def test_latent_loss_is_the_mean_of_norms():
+    w, off = torch.randn(2, 5, ROWS, DIM), torch.zeros(2, 5, ROWS, DIM)
+    off[0, 1, 0, 0], off[0, 1, 1, 1] = 3.0, 4.0
+    assert latent_loss(w + off, w).item() == pytest.approx(5 / 10, rel=1e-5)
+
+
+def test_padding_does_not_count():
+    w = torch.randn(1, 4, ROWS, DIM)
+    far = w.clone()
+    far[:, 2:] += 100
+    mask = torch.tensor([[True, True, False, False]])
+    assert latent_loss(far, w, mask) == 0 and velocity_loss(far, w, mask) == 0
+
+
+def test_velocity_ignores_a_constant_offset():
+    w = torch.randn(2, 5, ROWS, DIM)
+    assert velocity_loss(w + 7, w).item() == pytest.approx(0, abs=1e-4)
+    assert velocity_loss(w[:, :1], w[:, :1]) == 0  # one frame has no velocity
+
+
+def test_inside_the_basis_both_spaces_are_the_same_distance():
+    s = space()
+    predicted, truth, mask = torch.randn(2, 5, 6), torch.randn(2, 5, 6), torch.ones(2, 5, dtype=torch.bool)
+    d = s.decode(truth)
+    w, basis = (stage1_losses(predicted, d, mask, s, LossConfig(space=x))["latent"] for x in ("w", "basis"))
+    assert w.item() == pytest.approx(basis.item(), rel=1e-3)
+
+
+def test_noise_outside_the_basis_counts_in_w_only():
+    s = space()
+    truth, mask = torch.randn(2, 5, 6), torch.ones(2, 5, dtype=torch.bool)
+    noise = torch.randn(2, 5, ROWS * DIM)
+    outside = noise - noise @ s.offset_axes.T @ s.offset_axes
+    d = s.decode(truth) + outside.unflatten(-1, (ROWS, DIM))
+    assert stage1_losses(s.encode(d), d, mask, s, LossConfig(space="basis"))["latent"] < 1e-3
+    assert stage1_losses(s.encode(d), d, mask, s, LossConfig(space="w"))["latent"] > 0.1
+
+
+def test_velocity_falls_on_a_toy_problem_and_its_gradient_reaches_the_coefficients():
+    s, truth = space(), torch.randn(1, 8, 6)
+    c = torch.zeros(1, 8, 6, requires_grad=True)
+    optimiser, seen = torch.optim.Adam([c], lr=0.1), []
+    for _ in range(40):
+        mask = torch.ones(1, 8, dtype=torch.bool)
+        loss = stage1_losses(c, s.decode(truth), mask, s, LossConfig(velocity=1.0))["velocity"]
+        optimiser.zero_grad()
+        loss.backward()
+        assert c.grad is not None and c.grad.any()
+        optimiser.step()
+        seen.append(loss.item())
+    assert seen[-1] < 0.3 * seen[0]
+
+
+def test_when_frames_are_due():
+    assert [LossConfig(image_every=3).wants_frames(step) for step in range(4)] == [True, False, False, True]
+    assert not LossConfig(image=0).wants_frames(0) and not LossConfig(image_every=0).wants_frames(0)
+    only: list[dict[str, Any]] = [{name: 1.0} for name in ("mouth", "landmark", "sync")]
+    assert all(LossConfig(image=0, **weight).wants_frames(4) for weight in only)
+    wrong: list[dict[str, Any]] = [
+        {"latent": -1},
+        {"sync": -1},
+        {"space": "z"},
+        {"image_size": 8},
+        {"sync_frames": 4},
+    ]
+    for bad in wrong:
+        with pytest.raises(ValueError):
+            LossConfig(**bad)
+
+
+def test_the_lip_axis_is_found_again():
+    rng = np.random.default_rng(0)
+    axis = np.array([0.5, -1.0, 0.0, 2.0])
+    clips = [
+        (c := rng.standard_normal((300, 4)), c @ axis + k) for k in range(3)
+    ]  # each clip's level is its own
+    np.testing.assert_allclose(fit_lip_axis(clips), axis, atol=0.05)
+
+
+def test_the_lip_axis_of_few_frames_is_the_same_ridge_regression():
+    rng = np.random.default_rng(1)
+    c, o = rng.standard_normal((5, 12)), rng.standard_normal(5)
+    x, y = c - c.mean(0), o - o.mean()
+    expected = np.linalg.solve(x.T @ x + RIDGE * 5 * np.eye(12), x.T @ y)
+    np.testing.assert_allclose(fit_lip_axis([(c, o)]), expected, rtol=1e-4, atol=1e-6)
+    with pytest.raises(TrajectoryError, match="no face was found"):
+        fit_lip_axis([(c[:0], o[:0])])
+
+
+def test_lip_loss_is_one_minus_the_correlation():
+    rng = np.random.default_rng(2)
+    truth, predicted = torch.from_numpy(rng.standard_normal((2, 3, 40, 5)).astype(np.float32))
+    axis = torch.tensor([1.0, 0.5, 0.0, 0.0, -1.0])
+    r = [
+        np.corrcoef((t @ axis).numpy(), (p @ axis).numpy())[0, 1]
+        for t, p in zip(truth, predicted, strict=True)
+    ]
+    assert lip_loss(predicted, truth, axis).item() == pytest.approx(1 - np.mean(r), abs=1e-4)
+    assert lip_loss(3 * truth + 1, truth, axis).item() == pytest.approx(0, abs=1e-4)  # rhythm, not size
+    assert lip_loss(-truth, truth, axis).item() == pytest.approx(2, abs=1e-4)
+
+
+def test_lip_loss_ignores_padding_and_still_lips():
+    rng = np.random.default_rng(3)
+    truth = torch.from_numpy(rng.standard_normal((1, 20, 2)).astype(np.float32))
+    predicted = truth.clone()
+    predicted[:, 12:] = -5
+    mask = torch.arange(20)[None] < 12
+    assert lip_loss(predicted, truth, torch.ones(2), mask).item() == pytest.approx(0, abs=1e-4)
+    still = torch.zeros(1, 20, 2, requires_grad=True)
+    loss = lip_loss(still, torch.zeros(1, 20, 2), torch.ones(2))
+    loss.backward()
+    assert loss.item() == 1 and still.grad is not None and (still.grad == 0).all()

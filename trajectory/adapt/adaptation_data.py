@@ -1,0 +1,97 @@
+"""What stage 1 is taught when it is adapted to a person: their own speech, and how their lips move in W+ meanwhile.
+
+Shapes: U frames, J feature rows, K rows of a window, M bins, X = K M, L rows of W+, D = 512, C coefficients.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from audio.features import extract_features
+from audio.timing import FPS, samples_of_frames
+from audio.waveform import Waveform
+from encoders.geometry import aperture
+from encoders.records import FrameClip
+from encoders.ridge_regression import Ridge, cross_validated
+from trajectory.data.windows import rows_of
+from trajectory.losses.lip_loss import fit_lip_axis
+from trajectory.model.displacement import TrajectoryError
+from trajectory.model.predictor import TrajectoryPredictor
+
+LEAST_SECONDS = 2.0  # of speech with a face
+
+
+@dataclass(frozen=True)
+class OwnSpeech:
+    """What a person said and how their face moved meanwhile, in the frames that may be learnt from.
+
+    sound: of these U frames. w (U, L, D) float32: their codes; w_ref (L, D): the identity latent. opening (U,): the
+    lips' aperture; known (U,) bool: where landmarks were found.
+    """
+
+    sound: Waveform
+    w: np.ndarray
+    w_ref: np.ndarray
+    opening: np.ndarray
+    known: np.ndarray
+
+    def until(self, frames: int) -> OwnSpeech:
+        """The first so many frames."""
+        cut = {name: getattr(self, name)[:frames] for name in ("w", "opening", "known")}
+        return replace(self, sound=Waveform(self.sound.samples[: samples_of_frames(frames)]), **cut)
+
+
+def own_speech(clip: FrameClip, w_TLD: np.ndarray, used: int, w_ref_LD: np.ndarray) -> OwnSpeech:
+    """The first `used` frames of a clip. Whatever comes later is scored: none of it is kept, the sound included."""
+    return OwnSpeech(
+        sound=Waveform(np.asarray(clip.waveform)[: samples_of_frames(used)]),
+        w=np.asarray(w_TLD[:used], np.float32),
+        w_ref=np.asarray(w_ref_LD, np.float32),
+        opening=aperture(np.asarray(clip.landmarks)[:used]),
+        known=np.asarray(clip.detected, bool)[:used],
+    )
+
+
+def enough_speech(own: OwnSpeech) -> None:
+    """Raises TrajectoryError for less than LEAST_SECONDS of frames with a face."""
+    if (known := int(own.known.sum())) < LEAST_SECONDS * FPS:
+        raise TrajectoryError(
+            f"{known} frames ({known / FPS:.1f} s) of speech with a face are too few to adapt stage 1 to, it needs "
+            f"{LEAST_SECONDS * FPS:.0f}: give a longer clip, raise target.share, or set adapt=none."
+        )
+
+
+class Lesson:
+    """A person's speech as a model sees it: x (U, K, M), rows (J, M), d (U, L, D), c (U, C) of all frames.
+
+    axis (C,): l; direction (C,): v; mean (C,): m, and opening: the mean of o, over the frames with landmarks.
+    """
+
+    def __init__(self, base: TrajectoryPredictor, own: OwnSpeech) -> None:
+        features = extract_features(own.sound, base.features, len(own.w))
+        self.x, self.rows, self.known = features.values, rows_of(features, base.features), own.known
+        self.w_ref = torch.from_numpy(own.w_ref)[None].to(base.gain.device)
+        self.d = torch.from_numpy(own.w).to(base.gain.device) - self.w_ref
+        self.c = base.space.encode(self.d).double().cpu().numpy()
+        known_UC, opening_U = self.c[own.known], own.opening[own.known]
+        self.axis = fit_lip_axis([(known_UC, opening_U)])
+        self.mean, self.opening = known_UC.mean(axis=0), float(known_UC.mean(axis=0) @ self.axis)
+        o_U = opening_U - opening_U.mean()
+        self.direction = (known_UC - self.mean).T @ o_U / max(float(o_U @ o_U), 1e-12)
+
+    def moved(self, o_T: np.ndarray, gain: float) -> np.ndarray:
+        """c = m + g v (o - mean o), (T, C)."""
+        return self.mean + gain * (o_T - self.opening)[:, None] * self.direction
+
+    def regression(self) -> Ridge:
+        """s and b, from the frames with landmarks."""
+        x_TX, o_T = flat(self.x)[self.known], (self.c @ self.axis)[self.known]
+        return cross_validated(x_TX, o_T[:, None])[0]
+
+
+def flat(x_TKM: np.ndarray) -> np.ndarray:
+    """Windows as vectors, (T, X) float64."""
+    return x_TKM.reshape(len(x_TKM), -1).astype(np.float64)

@@ -1,0 +1,151 @@
+"""A trained stage 1 at work: speech + identity latent -> W+ of every frame, a whole clip at once or frame by frame.
+
+Shapes: N clips, T video frames, K feature rows in a window, M bins, L rows of W+, D = 512, C coefficients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from audio.features import AudioFeatures, FeatureConfig
+from stylegan2.weights import fitting, read_weights, save_weights
+from trajectory.model.displacement import DisplacementSpace, TrajectoryError
+from trajectory.model.recurrent_net import State, TrajectoryConfig, TrajectoryNet
+
+KIND = "trajectory"
+
+
+class TrajectoryPredictor(nn.Module):
+    """Net, frozen projections, feature recipe and amplitude: all that turns speech into a motion of W+.
+
+        w_t = w_ref + decode(gain * c_t),    c_t = net(x)_t [+ shortcut(x_t)]
+
+    shortcut: a linear layer from a frame's own window to the coefficients, which only a model that was adapted to one
+    person has (trajectory.adapt.personal_adaptation). gain: (C,) buffer. Regression shrinks towards the mean displacement (c = 0) what it cannot tell from the
+    speech; gain, fitted on the validation split, stretches it back (`trajectory.training.amplitude_calibration`).
+    """
+
+    gain: Tensor
+
+    def __init__(
+        self, net: TrajectoryNet, space: DisplacementSpace, features: FeatureConfig, shortcut: bool = False
+    ) -> None:
+        super().__init__()
+        self.net, self.space, self.features = net, space, features
+        width = features.rows * features.width
+        self.shortcut = nn.Linear(width, space.num_coefficients) if shortcut else None
+        self.register_buffer("gain", torch.ones(space.num_coefficients))
+
+    def forward(
+        self, values_NTKM: Tensor, w_ref_NLD: Tensor, state: State = None, amplitude: float = 1.0
+    ) -> tuple[Tensor, State]:
+        """Windows and identity latents -> (w (N, T, L, D), recurrent state)."""
+        c_NTC, state = self.coefficients(values_NTKM, w_ref_NLD, state)
+        return w_ref_NLD[:, None] + self.space.decode(amplitude * self.gain * c_NTC), state
+
+    def coefficients(
+        self, values_NTKM: Tensor, w_ref_NLD: Tensor, state: State = None
+    ) -> tuple[Tensor, State]:
+        """Coefficients (N, T, C) before the gain."""
+        c_NTC, state = self.net(values_NTKM, self.space.identity(w_ref_NLD), state)
+        if self.shortcut is not None:
+            c_NTC = c_NTC + self.shortcut(values_NTKM.flatten(2))
+        return c_NTC, state
+
+
+@torch.no_grad()
+def predict(
+    model: TrajectoryPredictor, features: AudioFeatures, w_ref_LD: np.ndarray, amplitude: float = 1.0
+) -> np.ndarray:
+    """w (T, L, D) float32 for a whole utterance.
+
+    amplitude multiplies the calibrated motion about its mean (1 = as calibrated). Raises TrajectoryError for
+    features or a latent of another shape than the model was trained on.
+    """
+    device = model.gain.device
+    _check(model, features.values.shape[1:], w_ref_LD.shape)
+    values_NTKM = torch.from_numpy(features.values)[None].to(device)
+    w_ref_NLD = torch.tensor(w_ref_LD, dtype=torch.float32)[None].to(device)
+    return model.eval()(values_NTKM, w_ref_NLD, amplitude=amplitude)[0][0].float().cpu().numpy()
+
+
+@torch.no_grad()
+def stream(
+    model: TrajectoryPredictor, windows: Iterable[np.ndarray], w_ref_LD: np.ndarray, amplitude: float = 1.0
+) -> Iterator[np.ndarray]:
+    """Feature windows (K, M) one by one -> w (L, D) one by one, equal to `predict` on the whole.
+
+    The delay is half a window's context. Raises TrajectoryError for a model that needs the future
+    (bidirectional) or the whole clip (a speech encoder, features that are normalised by the clip, or log-mel features
+    that are not normalised, whose floor is the clip's).
+    """
+    features = model.features
+    whole = features.kind == "encoder" or features.normalise == "clip"
+    whole = whole or (features.kind, features.normalise) == ("logmel", "none")
+    if model.net.config.bidirectional or whole:
+        raise TrajectoryError(
+            "this stage-1 model needs the whole clip; to stream, train one with "
+            "trajectory.bidirectional=false, audio.normalise=fixed and no speech encoder"
+        )
+    model.eval()
+    device, state = model.gain.device, None
+    w_ref_NLD = torch.tensor(w_ref_LD, dtype=torch.float32)[None].to(device)
+    for window_KM in windows:
+        _check(model, window_KM.shape, w_ref_LD.shape)
+        values_NTKM = torch.tensor(window_KM, dtype=torch.float32)[None, None].to(device)
+        w_NTLD, state = model(values_NTKM, w_ref_NLD, state, amplitude)
+        yield w_NTLD[0, 0].float().cpu().numpy()
+
+
+def save_trajectory(
+    model: TrajectoryPredictor, path: str | Path, notes: Mapping[str, Any] | None = None
+) -> None:
+    """Writes trajectory.safetensors: weights, bases and gain as tensors, all configurations as metadata."""
+    config = {
+        "net": asdict(model.net.config),
+        "space": model.space.layout(),
+        "features": asdict(model.features),
+    }
+    if model.shortcut is not None:
+        config["shortcut"] = True
+    save_weights(model, path, KIND, config, notes)
+
+
+def load_trajectory(path: str | Path, device: str | torch.device = "cpu") -> TrajectoryPredictor:
+    """Rebuilds a predictor from its file alone. Raises WeightsError or TrajectoryError with the file's name."""
+    file = read_weights(path)
+    if file.kind != KIND:
+        raise TrajectoryError(
+            f"{path} holds a {file.kind!r}, expected a stage-1 trajectory (scripts/train_stage1.py)"
+        )
+    fitting(lambda: _built(file.config), file, path, "train it again")
+    model = _built(file.config)  # with memory: not all that it computes with is in the file
+    model.load_state_dict(file.state)
+    return model.to(device).eval()
+
+
+def _built(config: Mapping[str, Any]) -> TrajectoryPredictor:
+    features = FeatureConfig(**config["features"])
+    space = DisplacementSpace.from_layout(config["space"])
+    net = TrajectoryConfig(**config["net"])
+    window = (features.rows, features.width)
+    model = TrajectoryNet(net, window, space.identity_dims, space.num_coefficients)
+    return TrajectoryPredictor(model, space, features, config.get("shortcut", False))
+
+
+def _check(model: TrajectoryPredictor, window: tuple[int, ...], latent: tuple[int, ...]) -> None:
+    expected = (model.features.rows, model.features.width)
+    if tuple(window) != expected:
+        raise TrajectoryError(f"feature windows are {tuple(window)}, the model was trained on {expected}")
+    if tuple(latent) != (model.space.num_rows, model.space.w_dim):
+        raise TrajectoryError(
+            f"the identity latent is {tuple(latent)}, the model was trained on "
+            f"{(model.space.num_rows, model.space.w_dim)}: use the generator size it was trained with"
+        )

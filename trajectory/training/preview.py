@@ -1,0 +1,69 @@
+"""What a validation clip looks like while stage 1 learns: a strip of frames, and the opening of the lips over time.
+
+Shapes: T frames of the clip, L rows of W+, D = 512, C coefficients, H = W = resolution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+
+from audio.features import FeatureConfig
+from audio.timing import FPS
+from stylegan2.protocol import Generator
+from stylegan2.render import render
+from trajectory.data.windows import TrajectoryClip
+from trajectory.model.displacement import DisplacementSpace
+from trajectory.training.amplitude_calibration import on_clip
+
+STRIP = 6  # frames
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """strip: uint8 (2 H, STRIP * W, 3), the true code's frames above the predicted ones, evenly spaced over the clip.
+    opening: the lips' opening as the lip axis reads it from both, in inter-ocular distances about its mean."""
+
+    strip: np.ndarray
+    opening: Figure
+
+
+class Illustrator:
+    """illustrator(net, space, lip_axis) -> Pictures of the first validation clip, before any gain; the true frames are
+    made once. lip_axis: (C,) of trajectory.losses.lip_loss.fit_lip_axis."""
+
+    def __init__(
+        self, generator: Generator, clips: Sequence[TrajectoryClip], features: FeatureConfig
+    ) -> None:
+        self.generator, self.clip, self.features = generator, clips[0], features
+        self.chosen = np.linspace(0, self.clip.num_frames - 1, STRIP).round().astype(int)
+        self.true: np.ndarray | None = None
+
+    @torch.no_grad()
+    def __call__(self, net: nn.Module, space: DisplacementSpace, lip_axis_C: Tensor) -> Pictures:
+        was_training = net.training
+        c_TC, d_TLD, w_ref = on_clip(net.eval(), space, self.features, self.clip)
+        net.train(was_training)
+        if self.true is None:
+            self.true = self._strip(w_ref + d_TLD)
+        strip = np.concatenate([self.true, self._strip(w_ref + space.decode(c_TC))])
+        return Pictures(strip, self._opening(space.encode(d_TLD), c_TC, lip_axis_C.cpu().numpy()))
+
+    def _strip(self, w_TLD: Tensor) -> np.ndarray:
+        return np.concatenate(list(render(self.generator, w_TLD[self.chosen].float())), axis=1)
+
+    def _opening(self, true_TC: Tensor, predicted_TC: Tensor, lip_axis_C: np.ndarray) -> Figure:
+        figure = Figure(figsize=(8, 3), layout="constrained")
+        axes = figure.subplots()
+        seconds_T = np.arange(len(true_TC)) / FPS
+        for name, c_TC in (("inverted", true_TC), ("predicted", predicted_TC)):
+            opening_T = c_TC.float().cpu().numpy() @ lip_axis_C
+            axes.plot(seconds_T, opening_T - opening_T.mean(), label=name)
+        axes.set(title=self.clip.name, xlabel="seconds", ylabel="opening / inter-ocular distance")
+        axes.legend()
+        return figure
