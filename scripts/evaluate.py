@@ -13,7 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # our packages win over installed namesakes
 
 from scripts.core.runtime import launch
-from scripts.stages.evaluate import evaluate
+from scripts.stages.standalone import evaluate_alone
 
 if __name__ == "__main__":
-    launch(evaluate)
+    launch(evaluate_alone)

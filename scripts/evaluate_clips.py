@@ -13,7 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # our packages win over installed namesakes
 
 from scripts.core.runtime import launch
-from scripts.stages.evaluate_clips import evaluate_clips
+from scripts.stages.standalone import evaluate_clips_alone
 
 if __name__ == "__main__":
-    launch(evaluate_clips)
+    launch(evaluate_clips_alone)

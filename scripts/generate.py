@@ -11,7 +11,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # our packages win over installed namesakes
 
 from scripts.core.runtime import launch
-from scripts.stages.generate import generate
+from scripts.stages.standalone import generate_alone
 
 if __name__ == "__main__":
-    launch(generate)
+    launch(generate_alone)

@@ -10,7 +10,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # our packages win over installed namesakes
 
 from scripts.core.runtime import launch
-from scripts.stages.invert_frames import invert_frames
+from scripts.stages.standalone import invert_frames_alone
 
 if __name__ == "__main__":
-    launch(invert_frames)
+    launch(invert_frames_alone)

@@ -10,7 +10,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # our packages win over installed namesakes
 
 from scripts.core.runtime import launch
-from scripts.stages.train_stage1 import train_stage1
+from scripts.stages.standalone import train_stage1_alone
 
 if __name__ == "__main__":
-    launch(train_stage1)
+    launch(train_stage1_alone)

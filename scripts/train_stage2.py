@@ -12,7 +12,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # our packages win over installed namesakes
 
 from scripts.core.runtime import launch
-from scripts.stages.train_stage2 import train_stage2
+from scripts.stages.standalone import train_stage2_alone
 
 if __name__ == "__main__":
-    launch(train_stage2)
+    launch(train_stage2_alone)

@@ -80,7 +80,6 @@ class Run:
     data: Path  # caches, keyed by content
     fabric: Fabric
     seconds: dict[str, float] = field(default_factory=dict)
-    said: set[str] = field(default_factory=set)
 
     @property
     def device(self) -> torch.device:
@@ -100,19 +99,15 @@ class Run:
         self.fabric.barrier()
 
     def say(self, text: str) -> None:
-        """One line for the person who waits; the same one is not repeated."""
-        if text not in self.said:
-            self.said.add(text)
-            self.fabric.print(text, flush=True)
+        """Prints one line about the progress, on the first process only."""
+        self.fabric.print(text, flush=True)
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
-        """Counts the wall-clock seconds of one stage, without those of the stages that it calls."""
-        before, started = sum(self.seconds.values()), time.perf_counter()
+        """Adds the wall-clock seconds of one stage to `seconds`."""
+        started = time.perf_counter()
         yield
-        inner = sum(self.seconds.values()) - before
-        spent = time.perf_counter() - started - inner
-        self.seconds[stage] = round(self.seconds.get(stage, 0.0) + spent, 2)
+        self.seconds[stage] = round(self.seconds.get(stage, 0.0) + time.perf_counter() - started, 2)
 
 
 Stage = Callable[[Config, Run], Any]

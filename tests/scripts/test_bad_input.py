@@ -15,8 +15,8 @@ from PIL import Image
 from audio.waveform import Waveform, write_wav
 from encoders.footage.video import write_video
 from scripts.core import runtime
-from scripts.stages.generate import generate
 from scripts.stages.prepare_data import prepare_data
+from scripts.stages.standalone import generate_alone
 
 ROOT = Path(__file__).parents[2]
 SOUND = Waveform(np.random.default_rng(0).uniform(-0.1, 0.1, 16000).astype(np.float32))  # a second
@@ -160,7 +160,7 @@ def test_one_sentence_and_no_output(make, words, tmp_path, good_wav, face, capsy
     arguments = list({argument.split("=")[0]: argument for argument in arguments}.values())
     folders = [f"results_dir={tmp_path / 'results'}", f"data_dir={tmp_path / 'data'}", "device=cpu"]
     before = {path for path in tmp_path.rglob("*") if path.is_file()}
-    assert runtime.attempt(generate, runtime.compose([*arguments, *folders])) == 1
+    assert runtime.attempt(generate_alone, runtime.compose([*arguments, *folders])) == 1
     error = capsys.readouterr().err
     assert (
         error.startswith("Error: ") and error.count("\n") == 1 and words in error and "Traceback" not in error
