@@ -1,9 +1,10 @@
 """python scripts/convert_weights.py input=FILE output=FILE [network=g_ema|g|d|encoder] [layout=rosinality|nvidia]
 
-Converts public weights (NVIDIA's .pkl; rosinality's, e4e's, pSp's and IR-SE50's .pt) to .safetensors without executing
-anything in them. generator.weights= takes the result; with network=encoder, encoder.weights= does (IR-SE50:
-encoder_train.identity=). Given a .safetensors file of this project, it writes a .pt in rosinality's or NVIDIA's layout;
-a generator tuned by train_stage2.py is exported whole (generator.weights= names the one it was tuned from).
+Reads weights of others (NVIDIA .pkl; rosinality, e4e, pSp, ReStyle, IR-SE50 .pt) without executing anything in them,
+prints what it found, tries the network, and writes a .safetensors that generator.weights= takes, or, with
+network=encoder, encoder.weights= (IR-SE50: encoder_train.identity=). Given one of our
+.safetensors it goes the other way and writes a .pt in the layout of rosinality's or NVIDIA's code; a generator tuned by
+train_stage2.py is exported whole (generator.weights= names the one it was tuned from).
 """
 
 import sys

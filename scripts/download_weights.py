@@ -1,7 +1,7 @@
 """python scripts/download_weights.py entry=NAME
 
-Downloads one file of the catalogue of public weights into torch's hub cache, or into the folder that the environment
-variable TALKING_HEADS_WEIGHTS names, and checks its hash. Without entry= it lists the catalogue.
+Fetches one file of the catalogue of public weights (stylegan2/public/catalogue.py; without entry= it is listed) into torch's
+hub cache, or into the folder that TALKING_HEADS_WEIGHTS names, goes on where it broke off, and checks the hash.
 """
 
 import sys

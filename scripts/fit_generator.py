@@ -1,8 +1,9 @@
 """python scripts/fit_generator.py [pairs.folder=FOLDER]
 
-Makes the embedded generator: cuts the network of the random-face wheel at 256 px and fits an image head to it, on
-pairs of images and codes from pairs.folder or, without one, on samples of the uncut network. Writes
-results/<name>/generator/generator_256.safetensors and a sheet that compares both. About 40 minutes on two cores.
+Makes the embedded generator: reads MobileStyleGAN from the random-face wheel, cuts it at 256 px and fits the image
+head (stylegan2/embedded/cut_mobile.py). Pairs of image and code come from a folder of faces-NNN.tar + w-NNN.npz, or, without one,
+from the uncut network, sampled here into data/. Writes results/<name>/generator/generator_256.safetensors and a
+sheet (uncut network above, cut below) with the held-out perceptual distance. About 40 minutes on two cores.
 """
 
 import sys
