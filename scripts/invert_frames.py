@@ -1,7 +1,7 @@
 """python scripts/invert_frames.py [encoder=hybrid] [encoder.weights=FILE] [displacement.reference=first]
 
-Aligned clips -> their codes in W+: data/latents-<hash>/ with one LatentClip a clip and the same manifest. Clips are
-prepared first when they are absent.
+Inverts aligned clips to W+ codes: data/latents-<hash>/ with one LatentClip for each clip, and their manifest. Clips
+are prepared first when they are absent.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""What people get wrong: one clear sentence, exit code 1, no traceback, no output file; odd names work."""
+"""Wrong input gives one sentence, exit code 1, no traceback and no output file; file names may hold any character."""
 
 import os
 import shutil
@@ -152,11 +152,13 @@ CASES: list[tuple[Callable[[Path, np.ndarray], list[str]], str]] = [
 
 
 @pytest.mark.parametrize(("make", "words"), CASES, ids=[make.__name__ for make, _ in CASES])
-def test_one_sentence_and_no_output(make, words, tmp_path, good_wav, face, capsys, monkeypatch):
+def test_wrong_input_gives_one_sentence_and_no_output(
+    make, words, tmp_path, good_wav, face, capsys, monkeypatch
+):
     monkeypatch.chdir(ROOT)
     output = tmp_path / "out.mp4"
     given = make(tmp_path, face)
-    arguments = [f"wav={good_wav}", f"output={output}", *given]  # what is given later wins
+    arguments = [f"wav={good_wav}", f"output={output}", *given]  # later arguments override earlier ones
     arguments = list({argument.split("=")[0]: argument for argument in arguments}.values())
     folders = [f"results_dir={tmp_path / 'results'}", f"data_dir={tmp_path / 'data'}", "device=cpu"]
     before = {path for path in tmp_path.rglob("*") if path.is_file()}
@@ -183,7 +185,7 @@ def test_a_bad_clip_in_a_batch_is_recorded_and_the_rest_goes_on(clip_folder, tmp
     assert "rejected broken: video file" in printed and "is empty" in printed
 
 
-def test_a_batch_of_which_nothing_is_left_fails(tmp_path, capsys):
+def test_a_batch_without_any_usable_clip_fails(tmp_path, capsys):
     folder = tmp_path / "batch"
     folder.mkdir()
     (folder / "broken.mp4").write_bytes(b"")
@@ -193,8 +195,8 @@ def test_a_batch_of_which_nothing_is_left_fails(tmp_path, capsys):
     assert not list((tmp_path / "d").rglob("manifest.json"))
 
 
-def test_as_typed_in_a_shell(tmp_path):
-    """The whole way once: a process, Hydra's parsing, a name full of its special characters, the exit code."""
+def test_a_missing_file_whose_name_has_special_characters_from_a_shell(tmp_path):
+    """Runs the script in a process of its own: Hydra's parsing, the message and the exit code."""
     wav = tmp_path / "no such [file], a=b 'x'.wav"
     command = [sys.executable, "scripts/generate.py", f"wav={wav}", f"output={tmp_path / 'o.mp4'}"]
     done = subprocess.run(
