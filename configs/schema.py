@@ -13,6 +13,7 @@ from audio.features import FeatureConfig
 from audio.sync.lip_sync_net import SyncConfig
 from configs.typed import twin
 from encoders.bases.viseme_fit import BasisConfig
+from encoders.footage.corpora import DataConfig
 from encoders.footage.prepare import PrepareConfig
 from encoders.invert import InversionConfig
 from encoders.networks.e4e import FullEncoderConfig
@@ -30,46 +31,6 @@ from trajectory.model.recurrent_net import TrajectoryConfig
 from trajectory.synthetic_corpus.build_corpus import CorpusConfig
 from trajectory.training.stage1_loop import TrainConfig
 from tuning.pivotal import PivotalConfig
-
-
-@dataclass
-class DataConfig:
-    """Which clips are used and how they are split into training, validation and test clips."""
-
-    # "embedded": synthetic speakers, built when absent. "folder": every video under `root`; its first sub-folder names
-    # the speaker, and a video directly in `root` is a speaker of its own.
-    kind: Literal["embedded", "folder"] = "embedded"
-    # Folder of videos, for kind="folder" only.
-    root: str | None = None
-    # Finds faces and their 68 landmarks. dlib's weights come with a package; face-alignment downloads its own.
-    detector: Literal["dlib", "face-alignment"] = "dlib"
-    # Share of a training speaker's clips held out for validation (convention).
-    validation: float = 0.1
-    # Share of a training speaker's clips held out for the test split "seen" (convention).
-    seen: float = 0.1
-    # Share of the speakers that training never uses: the test split "unseen" (convention).
-    unseen: float = 0.2
-    # Names of the speakers of the split "unseen", instead of the share `unseen`. Empty: drawn with `seed`.
-    unseen_speakers: tuple[str, ...] = ()
-    # Names of speakers all of whose clips are for validation, besides the share `validation`.
-    validation_speakers: tuple[str, ...] = ()
-    # Seed of the random split.
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.kind == "folder" and not self.root:
-            raise ValueError("data=folder needs data.root=FOLDER, the folder that holds the videos.")
-        if self.kind == "embedded" and self.root:
-            raise ValueError(f"data.root={self.root} is not looked at with data=embedded: add data=folder.")
-        if (
-            min(self.validation, self.seen, self.unseen) < 0
-            or max(self.validation + self.seen, self.unseen) >= 1
-        ):
-            raise ValueError("data.validation + data.seen and data.unseen must lie in [0, 1).")
-        if both := set(self.unseen_speakers) & set(self.validation_speakers):
-            raise ValueError(
-                f"{', '.join(sorted(both))}: both in data.unseen_speakers and validation_speakers."
-            )
 
 
 @dataclass

@@ -33,6 +33,7 @@ from omegaconf.errors import OmegaConfBaseException
 from audio.waveform import AudioError
 from configs.schema import Config, register
 from configs.typed import build
+from encoders.footage.corpora import CorpusError
 from encoders.footage.faces import FaceError
 from encoders.footage.video import VideoError
 from encoders.records import ClipError
@@ -56,6 +57,7 @@ USER_ERRORS = (
     WeightsError,
     AudioError,
     VideoError,
+    CorpusError,
     FaceError,
     ClipError,
     ReportError,

@@ -5,13 +5,13 @@ from pathlib import Path
 from audio.timing import frames_of_samples
 from audio.waveform import Waveform, read_waveform
 from configs.schema import Config
+from encoders.footage.corpora import VIDEOS
 from encoders.footage.video import read_audio, write_video
 from scripts.core.networks import renderer_path, the_renderer, weight_hashes
 from scripts.core.provenance import plain, provenance, write_json
 from scripts.core.runtime import Run, RunError, shown
 from scripts.stages.adapt_stage1 import load_stage1_for
 from scripts.stages.evaluate_case import predict_latents
-from scripts.stages.prepare_data import VIDEOS
 from scripts.stages.records import Person
 from scripts.stages.train_stage2 import load_person_generator
 from stylegan2.render import render

@@ -2,16 +2,15 @@
 
 import json
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
-import numpy as np
 from rich.progress import track
 
 from audio.waveform import AudioError
-from configs.schema import Config, DataConfig
+from configs.schema import Config
 from encoders.bases.viseme_basis import VISEMES, load_viseme_basis
+from encoders.footage.corpora import DataConfig, SourceVideo, folder_videos
 from encoders.footage.faces import FaceDetector, FaceError
 from encoders.footage.prepare import PrepareConfig, prepare_clip
 from encoders.footage.video import VideoError
@@ -22,19 +21,7 @@ from scripts.stages.records import Prepared
 from stylegan2.weights import file_hash, load_generator
 from trajectory.synthetic_corpus.build_corpus import build_corpus
 
-VIDEOS = {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".wmv", ".flv"}
 REJECTED = (FaceError, VideoError, AudioError)
-
-
-@dataclass(frozen=True)
-class SourceVideo:
-    """One video of the data and the names that it gets here."""
-
-    path: Path
-    name: str
-    speaker: str
-    sentence: str
-    split: str
 
 
 def prepare_data(config: Config, run: Run) -> Prepared:
@@ -130,52 +117,3 @@ def embedded_videos(config: Config, run: Run) -> list[SourceVideo]:
         )
         for c in clips
     ]
-
-
-def folder_videos(data: DataConfig) -> list[SourceVideo]:
-    """Every video under data.root, with its speaker (the first sub-folder) and split."""
-    root = Path(str(data.root))
-    if not root.is_dir():
-        raise RunError(f"data.root={root} is not a folder; give the folder that holds the videos.")
-    files = sorted(path for path in root.rglob("*") if path.suffix.lower() in VIDEOS and path.is_file())
-    files = [path for path in files if not path.name.startswith(".")]
-    if not files:
-        raise RunError(f"{root} holds no video ({', '.join(sorted(VIDEOS))}); check data.root.")
-    stems = [path.relative_to(root).with_suffix("").as_posix() for path in files]
-    names = [
-        path.relative_to(root).as_posix() if stems.count(stem) > 1 else stem
-        for path, stem in zip(files, stems, strict=True)
-    ]
-    speakers = [name.split("/")[0] for name in names]
-    splits = assign_splits(speakers, data)
-    return [
-        SourceVideo(path, name, speaker, name.removeprefix(f"{speaker}/"), split)
-        for path, name, speaker, split in zip(files, names, speakers, splits, strict=True)
-    ]
-
-
-def assign_splits(speakers: list[str], data: DataConfig) -> list[str]:
-    """A split for each clip, given its speaker: whole speakers are unseen, clips of the others seen or val.
-
-    Shares are rounded, but a test split that is asked for gets at least one member where there are enough, and
-    every training speaker keeps a clip to train on. Raises RunError for a named speaker who is not there.
-    """
-    rng = np.random.default_rng(data.seed)
-    names = sorted(set(speakers))
-    unseen = min(max(round(data.unseen * len(names)), int(data.unseen > 0)), len(names) - 1)
-    held_out = {names[i] for i in rng.permutation(len(names))[:unseen]}
-    if data.unseen_speakers:
-        held_out = set(data.unseen_speakers)
-    fixed = dict.fromkeys(held_out, "unseen") | dict.fromkeys(data.validation_speakers, "val")
-    if strangers := sorted(fixed.keys() - set(names)):
-        raise RunError(f"{', '.join(strangers)} of the split are no speakers under data.root={data.root}.")
-    splits = [fixed.get(speaker, "train") for speaker in speakers]
-    for speaker in names:
-        clips = [i for i, name in enumerate(speakers) if name == speaker and splits[i] == "train"]
-        clips = [clips[i] for i in rng.permutation(len(clips))]
-        for split, share in (("seen", data.seen), ("val", data.validation)):
-            count = max(round(share * len(clips)), int(share > 0))
-            for i in clips[: min(count, sum(splits[i] == "train" for i in clips) - 1)]:
-                splits[i] = split
-            clips = [i for i in clips if splits[i] == "train"]
-    return splits
