@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from configs.schema import Config
-from encoders.footage.corpora import assign_splits
+from encoders.footage.corpora import CorpusError, assign_splits
 from metrics.report.published_numbers import TEST_SPEAKERS
 from metrics.report.report_files import write_report
 from metrics.report.report_schema import read_report
