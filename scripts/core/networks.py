@@ -47,8 +47,8 @@ def renderer_path(config: Config, run: Run) -> Path:
     return path
 
 
-def inversion_judges(config: Config) -> list[str]:
-    """sha256 of what refinement looks with, as far as it lies in files that may be replaced; no steps, none."""
+def inversion_loss_hashes(config: Config) -> list[str]:
+    """sha256 of the weight files of refinement's losses; empty if there are no refinement steps."""
     settings = config.encoder.inversion
     if not settings.steps and not settings.person_steps:
         return []

@@ -20,7 +20,7 @@ from encoders.records import ClipEntry, FrameClip, LatentClip, Manifest, read_ma
 from scripts.core.networks import (
     encoder_path,
     generator_path,
-    inversion_judges,
+    inversion_loss_hashes,
     keyed,
     the_encoder,
     the_generator,
@@ -41,7 +41,7 @@ def invert_frames(config: Config, run: Run) -> Path:
 def _inverted(config: Config, run: Run) -> Path:
     prepared = prepare_data(config, run)
     hashes = {"generator": file_hash(generator_path(config)), "encoder": file_hash(encoder_path(config))}
-    made_by = (config.encoder.inversion, config.teacher, config.target.share, inversion_judges(config))
+    made_by = (config.encoder.inversion, config.teacher, config.target.share, inversion_loss_hashes(config))
     folder = keyed(run, "latents", prepared.name, hashes, *made_by)
     if (folder / "manifest.json").is_file():
         run.say(f"inverted: {len(read_manifest(folder).ok())} clips in {shown(folder)}")
@@ -95,10 +95,10 @@ class Inverter:
         self.settings, self.workers = config.encoder.inversion, config.workers
         self.generator = the_generator(config, run).requires_grad_(False)
         self.encoder = the_encoder(config, run) if self.settings.start == "encoder" else None
-        self.judges = None
+        self.losses = None
         if self.settings.steps or self.settings.person_steps:
             net = load_landmark_net().to(run.device) if self.settings.landmark_weight else None
-            self.judges = invert.Judges(the_teacher(config, run), net)
+            self.losses = invert.InversionLosses(the_teacher(config, run), net)
         if self.encoder is not None and self.encoder.num_rows != self.generator.num_rows:
             raise WeightsError(
                 f"encoder.weights={config.encoder.weights} writes {self.encoder.num_rows} rows and "
@@ -108,9 +108,9 @@ class Inverter:
 
     def person_offset(self, frames: np.ndarray) -> torch.Tensor | None:
         """What all codes of a person lack (L, D), found on uint8 frames (K, 256, 256, 3); None if that is off."""
-        if self.judges is None or not self.settings.person_steps:
+        if self.losses is None or not self.settings.person_steps:
             return None
-        return invert.person_offset(frames, self.encoder, self.generator, self.settings, self.judges)
+        return invert.person_offset(frames, self.encoder, self.generator, self.settings, self.losses)
 
     def person_offsets(self, portraits: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor | None]:
         """person_offset of each speaker's frames. On a CPU several speakers at once, each with a share of the cores:
@@ -125,7 +125,7 @@ class Inverter:
     def __call__(self, frames: Iterable[np.ndarray], offset_LD: torch.Tensor | None = None) -> np.ndarray:
         """uint8 frames (256, 256, 3) -> float32 (T, L, D)."""
         chunks = invert.invert_frames(
-            iter(frames), self.encoder, self.generator, self.settings, self.judges, offset_LD
+            iter(frames), self.encoder, self.generator, self.settings, self.losses, offset_LD
         )
         return torch.cat(list(chunks)).numpy()
 

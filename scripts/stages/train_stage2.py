@@ -21,7 +21,7 @@ from metrics.report.plots import save_image, side_by_side
 from scripts.core.networks import (
     encoder_path,
     generator_path,
-    inversion_judges,
+    inversion_loss_hashes,
     renderer_path,
     the_detector,
     the_renderer,
@@ -117,7 +117,7 @@ def tuned_on(face: Face, config: Config, run: Run) -> Path:
 def tuned_path(face: Face, config: Config, run: Run) -> Path:
     """Keyed by the frames and by all that decides what they become."""
     made_of = [file_hash(renderer_path(config, run)), file_hash(encoder_path(config)), config.target.share]
-    made_of += [config.teacher, file_hash(generator_path(config)), config.bf16, inversion_judges(config)]
+    made_of += [config.teacher, file_hash(generator_path(config)), config.bf16, inversion_loss_hashes(config)]
     if config.tuning.response_weight:  # _displacements
         made_of += [_moved(config, run).name, config.stage1.weights is not None]
     key = content_hash(face.frames, config.tuning, config.encoder.inversion, made_of)[:8]

@@ -117,7 +117,7 @@ def test_state_dict_names_rows_and_is_strict() -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"kind": "restyle"},
+        {"head_width": 256},
         {"num_rows": 7},
         {"side": 100},
         {"stage": 18},

@@ -17,7 +17,7 @@ from encoders.bases.viseme_fit import (
 )
 from encoders.features.landmark_net import LandmarkNet, shifted
 from encoders.geometry import aperture
-from encoders.invert import InversionConfig, Judges, invert_frames, person_offset
+from encoders.invert import InversionConfig, InversionLosses, invert_frames, person_offset
 from encoders.networks.e4e_compact import CompactE4E, CompactE4EConfig, load_encoder, save_encoder
 from encoders.training.encoder_data import LivePairs, PairBatches, augment, whole_groups
 from encoders.training.encoder_losses import ImageJudges
@@ -145,7 +145,7 @@ def test_refinement_lowers_the_distance_and_chunks_do_not_matter(generator: Styl
 
     def error(steps: int, chunk: int) -> tuple[float, torch.Tensor]:
         config = InversionConfig(start="mean", steps=steps, chunk=chunk, size=32)
-        w = torch.cat(list(invert_frames(frames, None, generator, config, Judges(square))))
+        w = torch.cat(list(invert_frames(frames, None, generator, config, InversionLosses(square))))
         with torch.inference_mode():
             made = to_uint8(generator.synthesis(w).clamp(-1, 1))
         return float(np.abs(made.astype(float) - frames).mean()), w
@@ -170,17 +170,17 @@ def test_a_person_s_offset_repairs_a_constant_error_of_the_encoder(generator: St
             return codes[nearest] + error
 
     config = InversionConfig(person_steps=60, person_frames=2, size=32)
-    judges = Judges(square)
-    offset = person_offset(frames[:2], Wrong(), generator, config, judges)
+    losses = InversionLosses(square)
+    offset = person_offset(frames[:2], Wrong(), generator, config, losses)
     assert offset.shape == (8, 16)
 
     def distance(shift: torch.Tensor | None) -> float:
-        w = torch.cat(list(invert_frames(frames[2:], Wrong(), generator, config, judges, shift)))
+        w = torch.cat(list(invert_frames(frames[2:], Wrong(), generator, config, losses, shift)))
         with torch.inference_mode():
             return float(square(generator.synthesis(w), to_tensor(frames[2:])).mean())
 
     assert distance(offset) < 0.3 * distance(None)
-    w = torch.cat(list(invert_frames(frames[2:], Wrong(), generator, config, judges, offset)))
+    w = torch.cat(list(invert_frames(frames[2:], Wrong(), generator, config, losses, offset)))
     torch.testing.assert_close(w.diff(dim=0), codes[2:].diff(dim=0))  # the motion is as the encoder saw it
 
 
