@@ -114,10 +114,10 @@ class RowHeads(nn.Module):
         error_msgs: list[str],
     ) -> None:
         expected = {prefix + name: value for name, value in self.by_row().items()}
-        missing_keys += expected.keys() - state_dict.keys()
+        missing_keys += [key for key in expected if key not in state_dict]
         unexpected_keys += [key for key in state_dict if key.startswith(prefix) and key not in expected]
-        for key in expected.keys() & state_dict.keys():
-            got, own = state_dict[key], expected[key]
+        for key, own in expected.items():
+            got = state_dict.get(key, own)
             if got.shape == own.shape:
                 own.copy_(got)
             else:
