@@ -24,8 +24,8 @@ from scripts.stages.invert_frames import invert_frames
 from scripts.stages.run_pipeline import run_pipeline
 from scripts.stages.train_stage1 import train_stage1
 from scripts.stages.train_stage2 import load_tuned_for, the_face, train_stage2
+from stylegan2.weights import read_weights
 from trajectory.model.predictor import load_trajectory
-from tuning.tuned_weights import read_pivots
 
 FRAMES = 12  # of each clip in clip_folder
 SMALL = [
@@ -179,7 +179,7 @@ def test_a_folder_of_photos_is_one_face(finished, arguments, tmp_path, clip_fold
     assert (face.neutral == face.frames[int(np.argmin(opening))]).all()
     path = train_stage2(config, run)
     assert json.loads((path.parent / "run.json").read_text())["face"] == tmp_path.name
-    assert len(read_pivots(path)[0]) == 3
+    assert len(read_weights(path).state["pivots"]) == 3
     assert load_tuned_for(face, config, run)[1] == path
 
 
