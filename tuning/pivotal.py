@@ -104,7 +104,7 @@ def tune(
     offsets = None if displacements_MLD is None else torch.as_tensor(displacements_MLD).to(w_NLD)
     if config.response_weight and offsets is None:
         raise TuningError(
-            "tuning.response_weight needs displacements and got none: set it to 0 or pass some."
+            "tuning.response_weight needs displacements and got none: set it to 0 or give some."
         )
     before = _mean_losses(tuned, w_NLD, targets, perceptual, config)
     threshold = config.threshold.get(str(getattr(perceptual, "name", "")))
@@ -167,11 +167,11 @@ def tune(
     return Tuned(tuned, w_NLD, chosen, before, after, steps, stopped)
 
 
-def uniform_frames(total: int, wanted: int) -> list[int]:
-    """At most `wanted` indices of `total` frames, evenly spaced, first and last included."""
-    if total <= wanted:
+def uniform_frames(total: int, count: int) -> list[int]:
+    """At most `count` indices of `total` frames, evenly spaced, first and last included."""
+    if total <= count:
         return list(range(total))
-    return sorted(set(np.linspace(0, total - 1, wanted).round().astype(int).tolist()))
+    return sorted(set(np.linspace(0, total - 1, count).round().astype(int).tolist()))
 
 
 @torch.no_grad()

@@ -99,8 +99,8 @@ def mfcc_13(samples_S: np.ndarray) -> np.ndarray:
 
 def sound_windows(waveform: Waveform, frames: int) -> np.ndarray:
     """float32 (T - 4, 1, 13, 20): the 20 rows that start with each frame; beyond the sound there is silence."""
-    wanted = (frames - 1) * 4 + ROWS
-    samples = np.pad(waveform.samples, (0, max(0, wanted * HOP + MFCC_WINDOW - len(waveform.samples))))
+    rows_needed = (frames - 1) * 4 + ROWS
+    samples = np.pad(waveform.samples, (0, max(0, rows_needed * HOP + MFCC_WINDOW - len(waveform.samples))))
     rows = mfcc_13(samples)
     windows = np.lib.stride_tricks.sliding_window_view(rows, ROWS, axis=0)[::4][: frames - WINDOW + 1]
     return np.ascontiguousarray(windows[:, None])

@@ -163,10 +163,10 @@ def fill_public(module: nn.Module, state: Mapping[str, Tensor], what: str) -> No
 
     Raises WeightsError naming the first tensor that is missing, unknown, of another shape or not finite.
     """
-    wanted = module.state_dict()
-    counts = {k: torch.zeros_like(v) for k, v in wanted.items() if k.endswith("num_batches_tracked")}
+    expected = module.state_dict()
+    counts = {k: torch.zeros_like(v) for k, v in expected.items() if k.endswith("num_batches_tracked")}
     state = counts | dict(state)
-    if (difference := first_difference(wanted, state)) is not None:
+    if (difference := first_difference(expected, state)) is not None:
         raise WeightsError(f"These tensors are not {what}: {difference}; check which network the file holds.")
     for key in sorted(state):
         if not bool(torch.isfinite(state[key]).all()):

@@ -32,7 +32,7 @@ from encoders.networks.latent_discriminator import Adversary
 from encoders.training.encoder_config import EncoderTrainConfig
 from encoders.training.encoder_data import Draw, EncoderBatch, augmented
 from encoders.training.encoder_losses import ImageLosses
-from encoders.training.loop import training_loop
+from encoders.training.loop import training_loop, warm_up_cosine
 from encoders.training.resume import Part, load_checkpoint, save_checkpoint, settings_of
 
 # Settings that a resumed run may change: its length, how often it saves, file locations, validation, precision.
@@ -98,11 +98,10 @@ class EncoderTrainer:
 
     def learning_rate(self) -> float:
         """Constant, or a warm-up over 100 steps and a cosine to a twentieth."""
-        if self.config.schedule == "constant":
-            return self.config.lr
-        progress = min(self.step / self.config.steps, 1.0)
-        shape = 0.05 + 0.475 * (1 + math.cos(math.pi * progress))
-        return self.config.lr * min(1.0, (self.step + 1) / 100) * shape
+        config = self.config
+        if config.schedule == "constant":
+            return config.lr
+        return warm_up_cosine(config.lr, self.step, config.steps, warm_up=100, last=0.05)
 
     def set_stage(self) -> int:
         """Sets and returns the last row that has a delta at this step (full encoders only; else all rows have one)."""

@@ -15,7 +15,7 @@ Figures = dict[str, float]
 
 
 class Trainer(Protocol):
-    """config: steps, save_every and lr. step: how many steps were made. save: writes a checkpoint."""
+    """config: steps, save_every and lr. step: number of steps done. save: writes a checkpoint."""
 
     step: int
 
@@ -58,3 +58,9 @@ def training_loop(
             if saves:
                 trainer.save(folder / "checkpoint.pt")
             yield trainer.step, losses | measures
+
+
+def warm_up_cosine(lr: float, step: int, steps: int, warm_up: int, last: float) -> float:
+    """Learning rate at a step: rises linearly over `warm_up` steps to lr, and falls as a cosine to last * lr."""
+    shape = last + (1 - last) / 2 * (1 + math.cos(math.pi * min(step / steps, 1.0)))
+    return lr * min(1.0, (step + 1) / warm_up) * shape

@@ -30,7 +30,7 @@ from audio.sync.lip_sync_net import (
 from audio.waveform import Waveform
 from encoders.features.mouth_crop import mouth_picture
 from encoders.records import FrameClip
-from encoders.training.loop import training_loop
+from encoders.training.loop import training_loop, warm_up_cosine
 from encoders.training.resume import Part, TrainingError, load_checkpoint, save_checkpoint, settings_of
 
 # Settings that a resumed run may change: its length, how often it saves, where its clips are.
@@ -137,8 +137,7 @@ class SyncTrainer:
 
     def learning_rate(self) -> float:
         """A warm-up over 50 steps and a cosine to a fiftieth."""
-        shape = 0.02 + 0.49 * (1 + math.cos(math.pi * min(self.step / self.config.steps, 1.0)))
-        return self.config.lr * min(1.0, (self.step + 1) / 50) * shape
+        return warm_up_cosine(self.config.lr, self.step, self.config.steps, warm_up=50, last=0.02)
 
     def draw(self) -> tuple[Tensor, Tensor]:
         """mouths (C, W, 5, S, S) and sounds (C, W, K, M): windows of each clip at different moments."""

@@ -188,9 +188,9 @@ def test_locality_keeps_the_generator_elsewhere(scene):
     def drift(result):
         return l2(result.generator.synthesis(near), generator.synthesis(near)).mean()
 
-    kept = run(scene, locality_weight=10.0, locality_alpha=3.0)
-    assert drift(kept) < 0.5 * drift(run(scene))
-    assert kept.after["l2"] < kept.before["l2"] and "locality" in kept.steps[0]
+    regularised = run(scene, locality_weight=10.0, locality_alpha=3.0)
+    assert drift(regularised) < 0.5 * drift(run(scene))
+    assert regularised.after["l2"] < regularised.before["l2"] and "locality" in regularised.steps[0]
 
 
 def test_the_response_term_keeps_what_displacements_do(scene):
@@ -200,10 +200,10 @@ def test_the_response_term_keeps_what_displacements_do(scene):
     def drift(result):
         return displacement_response(result.generator, generator, pivots[:1].expand(8, -1, -1), d).mean()
 
-    plain, kept = run(scene), run(scene, response_weight=10.0, displacements_MLD=d)
-    assert drift(kept) < 0.5 * drift(plain)
-    assert kept.after["l2"] < kept.before["l2"]
-    assert "response" in kept.steps[0]
+    plain, regularised = run(scene), run(scene, response_weight=10.0, displacements_MLD=d)
+    assert drift(regularised) < 0.5 * drift(plain)
+    assert regularised.after["l2"] < regularised.before["l2"]
+    assert "response" in regularised.steps[0]
 
 
 def test_a_tiny_stylegan2_is_tuned_and_comes_back_from_disk(tmp_path):
