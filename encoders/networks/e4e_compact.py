@@ -83,7 +83,7 @@ class ImprovedResidual(nn.Module):
 
 
 class RowHead(nn.Module):
-    """Feature map pooled to 4x4 -> one vector per row of a level, through a shared bottleneck."""
+    """The heads of one level: feature map pooled to 4x4 -> [N, rows, D], through layers that the rows share."""
 
     def __init__(self, channels: int, rows: int, rank: int, w_dim: int):
         super().__init__()
@@ -162,13 +162,12 @@ def load_encoder(path: str | Path = "embedded", device: torch.device | str = "cp
     """The encoder in a weight file, of any kind, frozen and in eval mode; WeightsError for any other file."""
     path = EMBEDDED if str(path) == "embedded" else Path(path)
     weights = read_weights(path)
-    builders: dict[str, Callable[..., Encoder]] = {
-        CompactE4E.kind: lambda **sizes: CompactE4E(CompactE4EConfig(**sizes)),
-        FullEncoder.kind: lambda **sizes: FullEncoder(FullEncoderConfig(**sizes)),
+    kinds: dict[str, tuple[Callable[..., Encoder], Callable[..., Any]]] = {
+        CompactE4E.kind: (CompactE4E, CompactE4EConfig),
+        FullEncoder.kind: (FullEncoder, FullEncoderConfig),
     }
-    if weights.kind not in builders:
-        raise WeightsError(
-            f"{path} holds a {weights.kind!r} network, not an encoder ({', '.join(builders)})."
-        )
-    encoder = fill(lambda: builders[weights.kind](**weights.config), weights, path)
+    if weights.kind not in kinds:
+        raise WeightsError(f"{path} holds a {weights.kind!r} network, not an encoder ({', '.join(kinds)}).")
+    network, sizes = kinds[weights.kind]
+    encoder = fill(lambda: network(sizes(**weights.config)), weights, path)
     return encoder.to(device).eval().requires_grad_(False)
