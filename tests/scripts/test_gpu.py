@@ -1,6 +1,6 @@
-"""What must hold on a CUDA device: the networks say there what they say on the CPU, and every training step runs.
+"""Checks on a CUDA device: the networks compute the same as on the CPU, and every training step runs.
 
-Run with `pytest -m gpu`; tolerances are those of float32 convolutions (TF32 off), half precision is only kept near.
+Run with `pytest -m gpu`. Tolerances are those of float32 convolutions (TF32 off); half precision may differ by 3 %.
 """
 
 import numpy as np
