@@ -1,6 +1,6 @@
 """python scripts/convert_weights.py input=FILE output=FILE [network=g_ema|g|d|encoder] [layout=rosinality|nvidia]
 
-Reads weights of others (NVIDIA .pkl; rosinality, e4e, pSp, ReStyle, IR-SE50 .pt) without executing anything in them,
+Reads weights of others (NVIDIA .pkl; rosinality, e4e, pSp, IR-SE50 .pt) without executing anything in them,
 prints what it found, tries the network, and writes a .safetensors that generator.weights= takes, or, with
 network=encoder, encoder.weights= (IR-SE50: encoder_train.identity=). Given one of our
 .safetensors it goes the other way and writes a .pt in the layout of rosinality's or NVIDIA's code; a generator tuned by

@@ -1,4 +1,4 @@
-"""Reads weights of others (NVIDIA .pkl; rosinality, e4e, pSp, ReStyle, IR-SE50 .pt) without executing anything in them,
+"""Reads weights of others (NVIDIA .pkl; rosinality, e4e, pSp, IR-SE50 .pt) without executing anything in them,
 prints what it found, tries the network, and writes a .safetensors that generator.weights= takes, or, with
 network=encoder, encoder.weights= (IR-SE50: encoder_train.identity=). Given one of our
 .safetensors it goes the other way and writes a .pt in the layout of rosinality's or NVIDIA's code; a generator tuned by
@@ -14,7 +14,6 @@ from torch import nn
 from configs.schema import Config
 from encoders.networks.e4e import FullEncoder, from_public
 from encoders.networks.ir_se import IDENTITY_SIDE, IdentityNet, identity_from_public
-from encoders.restyle import ReStyle, restyle_from_public
 from scripts.core.runtime import Run, RunError, shown
 from stylegan2.networks.discriminator import Discriminator
 from stylegan2.networks.generator import StyleGAN2
@@ -37,7 +36,6 @@ from tuning.tuned_weights import load_tuned
 
 Kind = Literal["e4e", "psp"]
 ENCODERS: dict[str, Kind] = {"Encoder4Editing": "e4e", "GradualStyleEncoder": "psp"}
-RESTYLE: dict[str, Kind] = {"ProgressiveBackboneEncoder": "e4e", "BackboneEncoder": "psp"}
 
 
 def convert_weights(config: Config, run: Run) -> Path:
@@ -95,24 +93,22 @@ def _encoder(foreign: Foreign) -> tuple[nn.Module, dict[str, Any]]:
         raise RunError(f"{foreign.path} ({foreign.kind}) holds no encoder.")
     if "output_layer.3.weight" in foreign.encoder:
         return identity_from_public(foreign.encoder), {"written": "recognition network"}
-    if foreign.encoder_type not in (names := RESTYLE if foreign.iterates else ENCODERS):
-        known = " and ".join(f"{name} ({kind})" for name, kind in names.items())
+    if foreign.encoder_type not in ENCODERS:
+        known = " and ".join(f"{name} ({kind})" for name, kind in ENCODERS.items())
         raise RunError(
             f"{foreign.path} ({foreign.kind}) holds an encoder of the type {foreign.encoder_type or 'unknown'!r}; only "
             f"{known} can be converted."
         )
-    kind, latent_avg = names[foreign.encoder_type], foreign.latent_avg
+    kind, latent_avg = ENCODERS[foreign.encoder_type], foreign.latent_avg
     if latent_avg is None and foreign.networks:
         latent_avg = cast(StyleGAN2, foreign.build("g_ema")).w_avg
     if latent_avg is None:
         raise RunError(
             f"{foreign.path} holds an encoder but neither latent_avg nor the decoder it belongs to."
         )
-    read = restyle_from_public if foreign.iterates else from_public
-    network = read(foreign.encoder, latent_avg, kind)
+    network = from_public(foreign.encoder, latent_avg, kind)
     w_avg = foreign.w_avg if foreign.latent_avg is None else "in the file (latent_avg)"
-    what = f"{'ReStyle-' if foreign.iterates else ''}{kind} encoder"
-    return network, {"written": what, "rows of W+": network.num_rows, "w_avg": w_avg}
+    return network, {"written": f"{kind} encoder", "rows of W+": network.num_rows, "w_avg": w_avg}
 
 
 def keep(network: Any, source: Path, target: Path, found: dict[str, Any]) -> None:
@@ -121,7 +117,7 @@ def keep(network: Any, source: Path, target: Path, found: dict[str, Any]) -> Non
         kind = "stylegan2" if isinstance(network, StyleGAN2) else "discriminator"
     else:
         kind = network.kind
-    config = network.file_config() if isinstance(network, FullEncoder | ReStyle) else network.config
+    config = network.file_config() if isinstance(network, FullEncoder) else network.config
     origin = {"file": source.name, "sha256": file_hash(source), **found}
     notes = {"converted_from": origin, "licence": "as the source's: see docs/WEIGHTS.md"}
     save_weights(network, target, kind, config, notes)
@@ -155,8 +151,7 @@ def try_out(network: Any, source: Path) -> None:
     elif isinstance(network, IdentityNet):
         result = network(torch.zeros(1, 3, IDENTITY_SIDE, IDENTITY_SIDE))
     else:
-        grey = torch.zeros(1, 3, network.side, network.side)
-        result = network(grey, grey) if isinstance(network, ReStyle) else network(grey)
+        result = network(torch.zeros(1, 3, network.side, network.side))
     if not bool(torch.isfinite(result).all()):
         raise RunError(
             f"{source} was read, but its network computes NaN or infinity: it is damaged, not written."

@@ -10,10 +10,8 @@ import torch
 from nvidia_pickles import Persistent, marked, recorded, write_snapshot
 
 from configs.schema import Config, GeneratorConfig
-from encoders.invert import InversionConfig, start_codes
 from encoders.networks.e4e import FullEncoder, FullEncoderConfig
 from encoders.networks.e4e_compact import load_encoder
-from encoders.restyle import ReStyle, ReStyleConfig
 from scripts.core import runtime
 from scripts.core.runtime import RunError
 from scripts.stages.convert_weights import convert_weights
@@ -224,7 +222,7 @@ def foreign_file(kind, net, folder):
     path = folder / f"{kind} [1].pt"
     if kind == "nvidia snapshot":
         return write_snapshot(path.with_suffix(".pkl"), G_ema=recorded(net, "Generator"))
-    encoder = {"encoder.input_layer.0.weight": torch.zeros(64, 6 if kind == "restyle" else 3, 3, 3)}
+    encoder = {"encoder.input_layer.0.weight": torch.zeros(64, 3, 3, 3)}
     decoder = {f"decoder.{key}": value for key, value in theirs.items()}
     content = {
         "nvidia names": to_nvidia(net),
@@ -242,23 +240,16 @@ def foreign_file(kind, net, folder):
             "opts": {"device": "cuda:3", "encoder_type": "Encoder4Editing"},
         },
         "psp": {"state_dict": encoder | decoder, "latent_avg": average, "opts": argparse.Namespace(a=1)},
-        "restyle": {"state_dict": encoder | decoder, "latent_avg": average, "opts": {}},
-        "restyle-psp": {
+        "restyle": {
             "state_dict": {"encoder.input_layer.0.weight": torch.zeros(64, 6, 3, 3)} | decoder,
             "latent_avg": average,
-            "opts": {"encoder_type": "BackboneEncoder"},
-        },
-        "restyle-resnet": {
-            "state_dict": {"encoder.conv1.weight": torch.zeros(64, 6, 7, 7)} | decoder,
-            "latent_avg": average,
-            "opts": {"encoder_type": "ResNetBackboneEncoder"},
+            "opts": {"encoder_type": "ProgressiveBackboneEncoder"},
         },
     }[kind]
     torch.save(content, path, _use_new_zipfile_serialization=kind not in ("e4e", "rosinality"))
     return path
 
 
-RESTYLE = ("restyle", "restyle-psp", "restyle-resnet")
 KINDS = {
     "nvidia snapshot": "NVIDIA snapshot",
     "nvidia names": "NVIDIA's names",
@@ -266,9 +257,7 @@ KINDS = {
     "training": "rosinality checkpoint",
     "e4e": "e4e or pSp",
     "psp": "e4e or pSp",
-    "restyle": "ReStyle",
-    "restyle-psp": "ReStyle",
-    "restyle-resnet": "ReStyle",
+    "restyle": "checkpoint",  # its encoder is refused, its decoder is a usual generator
 }
 
 
@@ -350,31 +339,6 @@ def test_encoders_are_recognised_and_handed_over(tmp_path):
     assert read_foreign(tmp_path / "ir.pth").kind.startswith("IR-SE50")
 
 
-@pytest.mark.slow  # a quarter of a gigabyte
-@pytest.mark.parametrize(
-    ("encoder_type", "kind"), [("ProgressiveBackboneEncoder", "e4e"), ("BackboneEncoder", "psp")]
-)
-def test_a_restyle_encoder_is_converted_and_inverts(encoder_type, kind, tmp_path, convert):
-    """With the decoder of its own file; the file's options say which kind it is, its first layer that it iterates."""
-    torch.manual_seed(0)
-    decoder = StyleGAN2(16, w_dim=512, z_dim=512, channels=CHANNELS).eval().requires_grad_(False)
-    net = ReStyle(ReStyleConfig(kind, num_rows=6), torch.randn(6, 512)).eval()  # type: ignore[arg-type]
-    state = {f"encoder.{key}": value for key, value in net.state_dict().items() if key != "w_avg"}
-    state |= {f"decoder.{key}": value for key, value in generator_to_rosinality(decoder).items()}
-    opts = argparse.Namespace(encoder_type=encoder_type, input_nc=6, device="cuda:0")
-    torch.save({"state_dict": state, "latent_avg": net.w_avg, "opts": opts}, tmp_path / "theirs.pt")
-    printed = convert(tmp_path / "theirs.pt", tmp_path / "e.safetensors", network="encoder")
-    assert f"ReStyle-{kind} encoder" in printed and "ReStyle checkpoint" in printed
-    convert(tmp_path / "theirs.pt", tmp_path / "g.safetensors")
-    ours, again = load_encoder(tmp_path / "e.safetensors"), load_generator(tmp_path / "g.safetensors")
-    x = torch.rand(1, 3, 256, 256) * 2 - 1
-    with torch.inference_mode():
-        w = net.w_avg[None]
-        for _ in range(2):
-            w = w + net(x, decoder.synthesis(w))
-        torch.testing.assert_close(start_codes(x, ours, again, InversionConfig(iterations=2)), w)
-
-
 @pytest.mark.slow  # 270 M parameters: a gigabyte, twice
 @pytest.mark.parametrize(
     ("encoder_type", "kind"), [("Encoder4Editing", "e4e"), ("GradualStyleEncoder", "psp")]
@@ -410,14 +374,8 @@ def test_a_network_that_computes_nan_is_not_written(tmp_path, convert):
         ("file", "o.safetensors", "d", "holds no network 'd', only g_ema, g"),
         ("file", "o.safetensors", "encoder", "holds no encoder"),
         ("e4e", "o.safetensors", "encoder", "not an e4e or pSp encoder"),
-        ("restyle", "o.safetensors", "encoder", "of the type 'unknown'; only Progressive"),
-        ("restyle-psp", "o.safetensors", "encoder", "not a ReStyle encoder"),
-        (
-            "restyle-resnet",
-            "o.safetensors",
-            "encoder",
-            "of the type 'ResNetBackboneEncoder'; only Progressive",
-        ),
+        ("psp", "o.safetensors", "encoder", "of the type 'unknown'; only Encoder4Editing"),
+        ("restyle", "o.safetensors", "encoder", "'ProgressiveBackboneEncoder'; only Encoder4Editing"),
         ("ir", "o.safetensors", "encoder", "not an IR-SE50 recognition network"),
         ("embedded", "o.pt", "g_ema", "only a StyleGAN2"),
         ("page", "o.safetensors", "g_ema", "web page"),
@@ -431,7 +389,7 @@ def test_impossible_requests(source, target, network, words, tmp_path, convert):
     torch.save({"fc.weight": torch.zeros(3)}, tmp_path / "unknown.pt")
     files = {"file": foreign_file("rosinality", net, tmp_path), "ours": tmp_path / "g.safetensors"}
     files |= {"embedded": EMBEDDED, "page": tmp_path / "page.pt", "unknown": tmp_path / "unknown.pt"}
-    files |= {kind: foreign_file(kind, net, tmp_path) for kind in ("e4e", *RESTYLE)}
+    files |= {kind: foreign_file(kind, net, tmp_path) for kind in ("e4e", "psp", "restyle")}
     files |= {"ir": tmp_path / "ir.pth"}
     torch.save({"input_layer.0.weight": torch.zeros(1), "output_layer.3.weight": torch.zeros(1)}, files["ir"])
     with pytest.raises((RunError, WeightsError), match=words) as caught:

@@ -31,7 +31,6 @@ from scripts.stages.standalone import (
     train_stage2_alone,
 )
 from trajectory.model.predictor import load_trajectory
-from tuning.tuned_weights import read_pivots
 
 FRAMES = 12  # of each clip in clip_folder
 STAGES: list[tuple[ModuleType, str]] = [
