@@ -176,7 +176,7 @@ def encoder_on_clips(
     """`check.frames` frames of every clip in data.root: identity of the reconstruction, encoder only and refined."""
     looks = Looks(detector)
     prepared = prepare_data(config, run).folder
-    judges = Judges(load_perceptual("alex").to(run.device))
+    losses = InversionLosses(load_perceptual("alex").to(run.device))
     settings = InversionConfig()
     result: dict[str, Any] = {}
     for entry in track(read_manifest(prepared).ok(), "clips", transient=True):
