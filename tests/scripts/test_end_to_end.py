@@ -44,6 +44,7 @@ STAGES: list[tuple[ModuleType, str]] = [
     (evaluate, "evaluate"),
 ]
 ENTERED: Counter[str] = Counter()
+LINES: list[str] = []  # what the run said
 SMALL = [
     "experiment=smoke",
     "data=folder",
@@ -67,10 +68,11 @@ def arguments(clip_folder, tmp_path_factory) -> list[str]:
 
 @pytest.fixture(scope="module")
 def finished(arguments):
-    """The pipeline's config, run and report, all stages made from nothing; `ENTERED` counts the calls of each stage."""
+    """The pipeline's config, run and report, all stages made from nothing; ENTERED counts the calls of each stage."""
     with pytest.MonkeyPatch.context() as patch:
         for module, name in STAGES:
             count_calls(patch, module, name)
+        patch.setattr(runtime.Run, "say", lambda run, text: LINES.append(text))
         config = runtime.resolve(runtime.compose(arguments))
         run = runtime.start(config)
         return config, run, run_pipeline(config, run)
@@ -103,6 +105,10 @@ def test_every_stage_ran_and_was_timed(finished):
 
 def test_every_stage_is_entered_once(finished):
     assert dict(ENTERED) == {name: 1 for _, name in STAGES}
+
+
+def test_every_line_is_said_once(finished):
+    assert len(LINES) > 10 and not [line for line, times in Counter(LINES).items() if times > 1]
 
 
 def test_clips_and_latents_are_whole(finished):
