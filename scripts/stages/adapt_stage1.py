@@ -12,12 +12,12 @@ from encoders.records import content_hash
 from scripts.core.networks import the_trajectory, with_encoder_of
 from scripts.core.runtime import Run, RunError, shown
 from stylegan2.weights import file_hash
-from trajectory.adapt.adaptation_data import OwnSpeech, enough_speech
+from trajectory.adapt.adaptation_data import PersonalSpeech, require_enough_speech
 from trajectory.adapt.personal_adaptation import adapt, load_adapted, save_adapted
 from trajectory.model.predictor import TrajectoryPredictor
 
 
-def demand_speech(own: OwnSpeech | None, name: str, config: Config) -> None:
+def demand_speech(own: PersonalSpeech | None, name: str, config: Config) -> None:
     """Where stage 1 is to be adapted: RunError for a face without speech, TrajectoryError for one with too little.
 
     Asked before the generator is tuned for minutes.
@@ -28,10 +28,12 @@ def demand_speech(own: OwnSpeech | None, name: str, config: Config) -> None:
         raise RunError(
             f"Stage 1 cannot be adapted to {name}: a photo has no speech; give clip=VIDEO, or set adapt=none."
         )
-    enough_speech(own)
+    require_enough_speech(own)
 
 
-def adapted_on(own: OwnSpeech, name: str, folder: Path, checkpoint: Path, config: Config, run: Run) -> Path:
+def adapted_on(
+    own: PersonalSpeech, name: str, folder: Path, checkpoint: Path, config: Config, run: Run
+) -> Path:
     """The adapted stage 1 of a face, made in `folder` if it is not there.
 
     own: what the person said and did in the frames that may be learnt from.
@@ -51,7 +53,7 @@ def adapted_on(own: OwnSpeech, name: str, folder: Path, checkpoint: Path, config
     return path
 
 
-def adapted_path(own: OwnSpeech, folder: Path, checkpoint: Path, config: Config) -> Path:
+def adapted_path(own: PersonalSpeech, folder: Path, checkpoint: Path, config: Config) -> Path:
     """Keyed by all that decides what it becomes and the folder's name does not say. Codes are not in it: computed again
     with other threads, or on a GPU, they differ in the last bits."""
     reference = (config.displacement.reference, config.displacement.reference_seed)
@@ -60,7 +62,7 @@ def adapted_path(own: OwnSpeech, folder: Path, checkpoint: Path, config: Config)
     return folder / f"adapted-{key}.safetensors"
 
 
-def found_adapted(own: OwnSpeech | None, folder: Path, checkpoint: Path, config: Config) -> Path | None:
+def found_adapted(own: PersonalSpeech | None, folder: Path, checkpoint: Path, config: Config) -> Path | None:
     """The adapted stage 1 that adapted=auto|none|FILE names, if there is one."""
     if config.adapted not in ("auto", "none"):
         return Path(config.adapted)

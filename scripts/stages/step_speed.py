@@ -29,7 +29,7 @@ from scripts.stages.invert_frames import Inverter
 from scripts.stages.synthesis_speed import Row, a_generator, computed_in, reference
 from stylegan2.protocol import sample_w
 from stylegan2.render import render
-from trajectory.losses.rendered_losses import RenderedTerms
+from trajectory.losses.rendered_losses import RenderedLoss
 from trajectory.losses.stage1_losses import LossConfig, stage1_losses
 from trajectory.model.displacement import DisplacementSpace, fit_space
 from trajectory.model.predictor import TrajectoryPredictor, predict
@@ -109,13 +109,13 @@ def stage1_rows(config: Config, run: Run) -> list[Row]:
     d = torch.randn(*shape, generator.num_rows, generator.w_dim, device=run.device) * 0.1
     mask = torch.ones(shape, dtype=torch.bool, device=run.device)
     image = LossConfig(image_size=config.losses.image_size)
-    rendered, rng = RenderedTerms(generator, image, the_teacher(config, run)), np.random.default_rng(0)
+    rendered, rng = RenderedLoss(generator, image, the_teacher(config, run)), np.random.default_rng(0)
 
     def step(with_image: bool) -> None:
         coefficients, _ = net(values, space.identity(w_ref))
         terms = stage1_losses(coefficients, d, mask, space, config.losses)
         if with_image:
-            terms |= rendered(coefficients, d, w_ref, mask, space, rng)
+            terms["image"] = rendered(coefficients, d, w_ref, mask, space, rng)
         optimiser.zero_grad()
         torch.stack(list(terms.values())).sum().backward()
         optimiser.step()

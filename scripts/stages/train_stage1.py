@@ -13,8 +13,6 @@ import torch
 from audio.features import checked_encoder, extract_features
 from audio.waveform import Waveform
 from configs.schema import Config, DataConfig, TargetConfig
-from encoders.features.landmark_net import load_landmark_net
-from encoders.features.mouth_crop import load_sync
 from encoders.features.perceptual import demand_trunk
 from encoders.geometry import aperture
 from encoders.records import FrameClip, keyed_fields, read_manifest
@@ -32,14 +30,12 @@ from trajectory.data.windows import (
     store_features,
 )
 from trajectory.losses.lip_loss import fit_lip_axis
-from trajectory.losses.rendered_losses import RenderedTerms
+from trajectory.losses.rendered_losses import RenderedLoss
 from trajectory.model.displacement import DisplacementSpace, TrajectoryError, fit_space
 from trajectory.model.recurrent_net import TrajectoryNet
-from trajectory.mouth_judge import MouthJudge
-from trajectory.training.preview import Illustrator
+from trajectory.training.preview import PreviewMaker
 from trajectory.training.stage1_loop import train
 from trajectory.training.train_state import changed_keys
-from trajectory.walk import ClipWalk
 
 IDENTITIES = 1000  # samples of W that the projection of the identity latent is fitted on
 # The parts of a config that decide what stage 1 learns.
@@ -53,9 +49,8 @@ def train_stage1(config: Config, run: Run) -> Path:
         return Path(config.stage1.weights)
     config, run = stage1_run(config, run)
     config = _pinned(config)
-    _check_carry(config)
     demand_resume(config, "state.pt")
-    if config.losses.image or config.losses.mouth:  # says now, not after the corpus, that weights are missing
+    if config.losses.image:  # says now, not after the corpus, that weights are missing
         demand_trunk(config.teacher.net, config.teacher.family)
     folder = run.results / "stage1"
     latents = invert_frames(config, run)
@@ -98,14 +93,6 @@ def _pinned(config: Config) -> Config:
     return replace(config, audio=replace(audio, encoder_sha256=checked_encoder(audio).sha256))
 
 
-def _check_carry(config: Config) -> None:
-    net = config.trajectory
-    if config.windows.carry and (net.bidirectional or net.cell not in ("gru", "lstm")):
-        raise RunError(
-            "windows.carry=true needs a net that hands on its state: trajectory.cell=gru or lstm and bidirectional=false."
-        )
-
-
 def speech_clips(config: Config, run: Run, latents: Path) -> list[TrajectoryClip]:
     """Every inverted clip with its speech features, which are cached in data/features-<hash>."""
     manifest = read_manifest(latents)
@@ -128,7 +115,7 @@ def _train(
     config: Config, run: Run, clips: list[TrajectoryClip], folder: Path, recipe: dict[str, Any]
 ) -> None:
     training, validation = split_of(clips, "train"), split_of(clips, "val")
-    sampler = (ClipWalk if config.windows.carry else WindowSampler)(
+    sampler = WindowSampler(
         training, config.audio, config.augment, config.windows.batch, config.windows.length, config.train.seed
     )
     generator = in_precision(the_generator(config, run), config)
@@ -139,9 +126,11 @@ def _train(
     torch.manual_seed(config.train.seed)  # the net's first weights do not depend on which stages ran before
     window = (config.audio.rows, config.audio.width)
     net = TrajectoryNet(config.trajectory, window, space.identity_dims, space.num_coefficients)
-    rendered = _rendered_terms(generator, config, run) if config.losses.renders else None
+    rendered = None
+    if config.losses.renders:
+        rendered = RenderedLoss(generator, config.losses, the_teacher(config, run))
     illustrated = run.first and config.train.pictures_every > 0 and len(validation) > 0
-    lip_axis = illustrator = judge = None
+    lip_axis = preview = None
     try:
         lip_axis = _lip_axis(training, space, config) if config.losses.lip > 0 or illustrated else None
     except TrajectoryError:
@@ -149,27 +138,14 @@ def _train(
             raise
         run.say("no face was found in the training frames: TensorBoard will have no pictures")
     if illustrated and lip_axis is not None:
-        illustrator = Illustrator(generator, validation, config.audio)
-    if config.train.select == "lmd_mouth" and validation:
-        landmarks = load_landmark_net().to(run.device)
-        judge = MouthJudge(generator, landmarks, validation, config.audio, config.train.val_frames)
+        preview = PreviewMaker(generator, validation, config.audio)
     if run.first:  # all that can be missing is there
         _forget(folder, config.resume)
         write_json(folder / "recipe.json", recipe)
     run.meet()
     resume = None if config.resume == "none" else config.resume
     parts = (net, space, sampler, validation)
-    judges = (rendered, lip_axis, judge, illustrator)
-    train(*parts, config.train, config.losses, folder, run.fabric, *judges, resume)
-
-
-def _rendered_terms(generator: Any, config: Config, run: Run) -> RenderedTerms:
-    """Only the networks that some weight asks for are loaded."""
-    losses = config.losses
-    perceptual = the_teacher(config, run) if losses.image or losses.mouth else None
-    landmarks = load_landmark_net().to(run.device) if losses.landmark else None
-    sync = load_sync(device=run.device) if losses.sync else None
-    return RenderedTerms(generator, losses, perceptual, landmarks, sync)
+    train(*parts, config.train, config.losses, folder, run.fabric, rendered, lip_axis, preview, resume)
 
 
 def _lip_axis(clips: list[TrajectoryClip], space: DisplacementSpace, config: Config) -> np.ndarray:

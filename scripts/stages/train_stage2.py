@@ -43,7 +43,7 @@ from scripts.stages.train_stage1 import stage1_run, train_stage1
 from stylegan2.image_sources import SUFFIXES
 from stylegan2.render import render
 from stylegan2.weights import file_hash
-from trajectory.adapt.adaptation_data import OwnSpeech, own_speech
+from trajectory.adapt.adaptation_data import PersonalSpeech, personal_speech
 from tuning.pivotal import Tuned, tune, uniform_frames
 from tuning.tuned_weights import load_tuned, save_tuned
 
@@ -68,7 +68,7 @@ class Face:
     used: int = 0
     ref_index: int = 0
     speech: Waveform | None = None
-    own: OwnSpeech | None = None
+    own: PersonalSpeech | None = None
 
 
 def train_stage2(config: Config, run: Run) -> Path:
@@ -182,7 +182,7 @@ def _face_of_video(path: Path, config: Config, run: Run) -> Face:
     w_NLD = inverter(frames, offset_LD)
     own = None
     if config.adapt.enabled:  # the codes of every frame cost minutes
-        own = own_speech(clip, inverter(clip.frames, offset_LD), len(clip), w_NLD[-1])
+        own = personal_speech(clip, inverter(clip.frames, offset_LD), len(clip), w_NLD[-1])
     return Face(path.stem, frames[:-1], w_NLD[:-1], frames[-1], w_NLD[-1], own=own)
 
 
@@ -206,7 +206,7 @@ def _face_of_data(config: Config, run: Run) -> Face:
         used=used,
         ref_index=reference,
         speech=Waveform(clip.waveform[samples_of_frames(used) :]) if only else None,
-        own=own_speech(clip, w_TLD, used, w_TLD[reference]),
+        own=personal_speech(clip, w_TLD, used, w_TLD[reference]),
     )
 
 

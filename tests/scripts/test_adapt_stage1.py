@@ -21,7 +21,7 @@ from scripts.stages.adapt_stage1 import (
     load_stage1_for,
 )
 from stylegan2.weights import file_hash
-from trajectory.adapt.adaptation_data import Lesson, OwnSpeech, own_speech
+from trajectory.adapt.adaptation_data import AdaptationData, PersonalSpeech, personal_speech
 from trajectory.adapt.personal_adaptation import (
     AdaptConfig,
     _mixture,
@@ -53,7 +53,7 @@ def base() -> TrajectoryPredictor:
     return TrajectoryPredictor(net, space, FEATURES).eval()
 
 
-def talk(frames: int = FRAMES, seed: int = 0) -> OwnSpeech:
+def talk(frames: int = FRAMES, seed: int = 0) -> PersonalSpeech:
     """Noise that is loud while the lips are open."""
     rng = np.random.default_rng(seed)
     level = np.convolve(rng.standard_normal(frames + 4), np.ones(5) / 5, "valid")
@@ -63,7 +63,7 @@ def talk(frames: int = FRAMES, seed: int = 0) -> OwnSpeech:
     axis = np.random.default_rng(1).standard_normal((ROWS, DIM))
     axis[1:] = 0
     w = w_ref + 4 * level[:, None, None] * axis + 0.1 * rng.standard_normal((frames, ROWS, DIM))
-    return OwnSpeech(
+    return PersonalSpeech(
         Waveform((0.1 * samples).astype(np.float32)),
         w.astype(np.float32),
         w_ref,
@@ -112,33 +112,33 @@ def test_frames_without_a_face_teach_nothing(base):
 
 def test_it_is_the_mean_of_net_and_regression(base):
     """After the same steps: with one share at 0 the other is all there is, and halves are the mean of both."""
-    lesson, values = Lesson(base, talk(80)), torch.randn(1, 5, FEATURES.rows, FEATURES.width)
+    data, values = AdaptationData(base, talk(80)), torch.randn(1, 5, FEATURES.rows, FEATURES.width)
     with torch.no_grad():
         made = [
-            _mixture(base, lesson, replace(QUICK, shortcut=share), 2, 1.0).eval() for share in (0.0, 0.5, 1.0)
+            _mixture(base, data, replace(QUICK, shortcut=share), 2, 1.0).eval() for share in (0.0, 0.5, 1.0)
         ]
-        net, mean, line = (model.coefficients(values, lesson.w_ref)[0] for model in made)
+        net, mean, line = (model.coefficients(values, data.w_ref)[0] for model in made)
     assert made[0].shortcut is None and float(made[2].state_dict()["net.decoder.5.weight"].abs().max()) == 0
     assert float(net.std(1).max()) > 0 and float(line.std(1).max()) > 0
     torch.testing.assert_close(mean, (net + line) / 2, atol=1e-4, rtol=1e-4)
 
 
 def test_only_the_lips_opening_moves_and_the_gain_stretches_it_about_the_mean(base):
-    lesson, values = Lesson(base, talk(80)), torch.randn(1, 5, FEATURES.rows, FEATURES.width)
+    data, values = AdaptationData(base, talk(80)), torch.randn(1, 5, FEATURES.rows, FEATURES.width)
     with torch.no_grad():
         one, two = (
-            _mixture(base, lesson, QUICK, 2, gain).eval().coefficients(values, lesson.w_ref)[0][0].numpy()
+            _mixture(base, data, QUICK, 2, gain).eval().coefficients(values, data.w_ref)[0][0].numpy()
             for gain in (1.0, 2.0)
         )
     assert np.linalg.matrix_rank(one - one[0], tol=1e-3) == 1
-    mean = lesson.mean.astype(np.float32)
+    mean = data.mean.astype(np.float32)
     np.testing.assert_allclose(two - mean, 2 * (one - mean), atol=1e-3)
-    # and the regression alone says what `moved` says of its opening
-    whole = lesson.regression()(lesson.x.reshape(80, -1))[:, 0]
+    # and the regression alone gives what `coefficients` gives of its opening
+    whole = data.regression()(data.x.reshape(80, -1))[:, 0]
     with torch.no_grad():
-        line = _mixture(base, lesson, replace(QUICK, shortcut=1.0), 0, 1.5).eval()
-        made = line.coefficients(torch.from_numpy(lesson.x)[None], lesson.w_ref)[0][0].numpy()
-    np.testing.assert_allclose(made, lesson.moved(whole, 1.5), atol=1e-3)
+        line = _mixture(base, data, replace(QUICK, shortcut=1.0), 0, 1.5).eval()
+        made = line.coefficients(torch.from_numpy(data.x)[None], data.w_ref)[0][0].numpy()
+    np.testing.assert_allclose(made, data.coefficients(whole, 1.5), atol=1e-3)
 
 
 def test_the_gain_undoes_as_much_shrinking_as_speech_explains():
@@ -187,7 +187,6 @@ def test_too_little_speech_is_one_clear_sentence(base):
         {"shortcut": 1.5},
         {"validation": 0.0},
         {"validation": 0.9},
-        {"calibration": "all"},
         {"length": 1},
     ],
 )
@@ -245,7 +244,7 @@ def _clip(folder: Path, tail: int) -> FrameClip:
     return clip
 
 
-def _own(folder: Path, tail: int, monkeypatch: pytest.MonkeyPatch, share: float = 0.6) -> OwnSpeech:
+def _own(folder: Path, tail: int, monkeypatch: pytest.MonkeyPatch, share: float = 0.6) -> PersonalSpeech:
     _clip(folder, tail)
     config = _config([f"target.share={share}", "adapt=personal"])
     run = runtime.Run(folder / "results", folder, None)  # type: ignore[arg-type]
@@ -273,7 +272,7 @@ def test_scored_frames_are_never_used(base, tmp_path, monkeypatch):
 
 def test_own_speech_cuts_everything(tmp_path):
     clip = _clip(tmp_path, 1)
-    own = own_speech(clip, np.zeros((FRAMES, ROWS, DIM)), 60, np.zeros((ROWS, DIM)))
+    own = personal_speech(clip, np.zeros((FRAMES, ROWS, DIM)), 60, np.zeros((ROWS, DIM)))
     assert {len(own.w), len(own.opening), len(own.known), len(own.sound.samples) // 640} == {60}
 
 

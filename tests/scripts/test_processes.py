@@ -1,4 +1,4 @@
-"""Stage 1 over processes that are killed, and over two that share a batch."""
+"""Stage 1 in processes that are killed, and in two that share a batch."""
 
 import subprocess
 import sys
@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_stage1_loop import parts, train
+from toy_stage1 import parts, parts_of_processes
 
 from encoders.records import LatentClip, read_manifest
 from scripts.core import runtime
 from scripts.stages.invert_frames import invert_frames
-from trajectory.model.recurrent_net import TrajectoryConfig, TrajectoryNet
+from trajectory.training.stage1_loop import train
 
 HERE = Path(__file__).resolve()
 PATHS = f"""
 import sys
-sys.path[:0] = [{str(HERE.parents[2])!r}, {str(HERE.parent)!r}, {str(HERE.parents[1] / "trajectory")!r}]
+sys.path[:0] = [{str(HERE.parents[2])!r}, {str(HERE.parents[1])!r}]
 import torch
 torch.set_num_threads(1)
 from pathlib import Path
@@ -40,7 +40,8 @@ def run_script(text: str, folder: Path, *launcher: str) -> None:
 # The parent only imports; each child trains from the last state and is killed at a random moment, mid-save included.
 KILLED = """
 import os, random, signal, time
-from test_stage1_loop import parts, train
+from toy_stage1 import parts
+from trajectory.training.stage1_loop import train
 folder, moments, steps = Path(sys.argv[1]), random.Random(0), []
 for attempt in range(20):
     child = os.fork()
@@ -76,44 +77,34 @@ def test_killed_twenty_times_is_bit_identical(tmp_path):
 
 SHARED = """
 from lightning_fabric import Fabric
-from test_processes import shared
-from test_stage1_loop import train
+from toy_stage1 import parts_of_processes
+from trajectory.training.stage1_loop import train
 folder = Path(sys.argv[1])
 fabric = Fabric(accelerator="cpu", devices=2, strategy="ddp")
 fabric.launch()
 assert fabric.world_size == 2
-train(**shared(folder / f"data{fabric.global_rank}", 2), folder=folder / "two", fabric=fabric, stop_at=8)
+train(**parts_of_processes(folder / f"data{fabric.global_rank}", 2), folder=folder / "two", fabric=fabric, stop_at=8)
 fabric.barrier()
-train(**shared(folder / f"data{fabric.global_rank}", 2), folder=folder / "two", fabric=fabric)
+train(**parts_of_processes(folder / f"data{fabric.global_rank}", 2), folder=folder / "two", fabric=fabric)
 """
-
-
-def shared(folder: Path, batch: int) -> dict[str, Any]:
-    """Augmented windows without dropout, whose random numbers each process draws for itself."""
-    folder.mkdir(exist_ok=True)
-    pieces = parts(folder, steps=12, val_every=4, save_every=4)
-    torch.manual_seed(1)
-    config = TrajectoryConfig(
-        channels=4, audio_dim=16, hidden=16, decoder=32, dropout=0.0, identity_dropout=0.0
-    )
-    window = (pieces["sampler"].features.rows, pieces["sampler"].features.width)
-    pieces["net"] = TrajectoryNet(config, window, pieces["space"].identity_dims, 2)
-    pieces["sampler"].batch = batch
-    return pieces
 
 
 @pytest.mark.slow
 def test_two_processes_are_one_with_the_same_batch(tmp_path):
     """gloo on the CPU, launched by torchrun; stopped and resumed on the way."""
     run_script(SHARED, tmp_path, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
-    train(**shared(tmp_path / "data", 4), folder=tmp_path / "one")
+    train(**parts_of_processes(tmp_path / "data", 4), folder=tmp_path / "one")
     one, two = (torch.load(tmp_path / run / "state.pt", weights_only=True) for run in ("one", "two"))
-    assert one["step"] == two["step"] == 12 and one["best_score"] == pytest.approx(
-        two["best_score"], abs=1e-5
-    )
-    for part in ("net", "ema", "best"):
-        for name, value in one[part].items():
-            assert torch.allclose(value, two[part][name], atol=1e-5), (part, name)
+    best, other_best = one["progress"], two["progress"]
+    assert one["step"] == two["step"] == 12
+    assert best["best_score"] == pytest.approx(other_best["best_score"], abs=1e-5)
+    for ours, theirs in (
+        (one["net"], two["net"]),
+        (one["ema"], two["ema"]),
+        (best["best"], other_best["best"]),
+    ):
+        for name, value in ours.items():
+            assert torch.allclose(value, theirs[name], atol=1e-5), name
     assert (tmp_path / "two" / "trajectory.safetensors").is_file()
 
 

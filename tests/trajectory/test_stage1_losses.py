@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from trajectory.losses.lip_loss import RIDGE, fit_lip_axis, lip_loss
-from trajectory.losses.stage1_losses import LossConfig, latent_loss, stage1_losses, velocity_loss
+from trajectory.losses.stage1_losses import LossConfig, latent_loss, stage1_losses, weighted_sum
 from trajectory.model.displacement import DisplacementConfig, TrajectoryError, fit_space
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -22,7 +22,7 @@ def space(components=6):
 
 def test_no_distance_to_itself():
     w = torch.randn(2, 5, ROWS, DIM)
-    assert latent_loss(w, w) == 0 and velocity_loss(w, w) == 0
+    assert latent_loss(w, w) == 0
 
 
 def test_latent_loss_is_the_mean_of_norms():
@@ -36,13 +36,7 @@ def test_padding_does_not_count():
     far = w.clone()
     far[:, 2:] += 100
     mask = torch.tensor([[True, True, False, False]])
-    assert latent_loss(far, w, mask) == 0 and velocity_loss(far, w, mask) == 0
-
-
-def test_velocity_ignores_a_constant_offset():
-    w = torch.randn(2, 5, ROWS, DIM)
-    assert velocity_loss(w + 7, w).item() == pytest.approx(0, abs=1e-4)
-    assert velocity_loss(w[:, :1], w[:, :1]) == 0  # one frame has no velocity
+    assert latent_loss(far, w, mask) == 0
 
 
 def test_inside_the_basis_both_spaces_are_the_same_distance():
@@ -63,33 +57,20 @@ def test_noise_outside_the_basis_counts_in_w_only():
     assert stage1_losses(s.encode(d), d, mask, s, LossConfig(space="w"))["latent"] > 0.1
 
 
-def test_velocity_falls_on_a_toy_problem_and_its_gradient_reaches_the_coefficients():
-    s, truth = space(), torch.randn(1, 8, 6)
-    c = torch.zeros(1, 8, 6, requires_grad=True)
-    optimiser, seen = torch.optim.Adam([c], lr=0.1), []
-    for _ in range(40):
-        mask = torch.ones(1, 8, dtype=torch.bool)
-        loss = stage1_losses(c, s.decode(truth), mask, s, LossConfig(velocity=1.0))["velocity"]
-        optimiser.zero_grad()
-        loss.backward()
-        assert c.grad is not None and c.grad.any()
-        optimiser.step()
-        seen.append(loss.item())
-    assert seen[-1] < 0.3 * seen[0]
+def test_the_sum_weighs_each_loss_by_the_setting_of_its_name():
+    config = LossConfig(latent=0.5, image=2.0, lip=3.0)
+    losses = {"latent": torch.tensor(1.0), "lip": torch.tensor(10.0), "image": torch.tensor(100.0)}
+    assert weighted_sum(losses, config) == 0.5 + 30 + 200
+    s, mask = space(), torch.ones(1, 5, dtype=torch.bool)
+    predicted, d = torch.randn(1, 5, 6), s.decode(torch.randn(1, 5, 6))
+    assert list(stage1_losses(predicted, d, mask, s, config, torch.ones(6))) == ["latent", "lip"]
+    assert list(stage1_losses(predicted, d, mask, s, config)) == ["latent"]
 
 
-def test_when_frames_are_due():
-    assert [LossConfig(image_every=3).wants_frames(step) for step in range(4)] == [True, False, False, True]
-    assert not LossConfig(image=0).wants_frames(0) and not LossConfig(image_every=0).wants_frames(0)
-    only: list[dict[str, Any]] = [{name: 1.0} for name in ("mouth", "landmark", "sync")]
-    assert all(LossConfig(image=0, **weight).wants_frames(4) for weight in only)
-    wrong: list[dict[str, Any]] = [
-        {"latent": -1},
-        {"sync": -1},
-        {"space": "z"},
-        {"image_size": 8},
-        {"sync_frames": 4},
-    ]
+def test_at_which_steps_frames_are_rendered():
+    assert [LossConfig(image_every=3).renders_at(step) for step in range(4)] == [True, False, False, True]
+    assert not LossConfig(image=0).renders_at(0) and not LossConfig(image_every=0).renders_at(0)
+    wrong: list[dict[str, Any]] = [{"latent": -1}, {"lip": -1}, {"image_size": 8}, {"image_every": -1}]
     for bad in wrong:
         with pytest.raises(ValueError):
             LossConfig(**bad)

@@ -1,4 +1,4 @@
-"""Windows of the training split: cut exactly, drawn repeatably, augmented without touching what they should not."""
+"""Windows of the training split: cut exactly, drawn repeatably, and augmented."""
 
 import numpy as np
 import pytest
@@ -86,7 +86,7 @@ def test_batches_depend_on_seed_and_step_alone(tmp_path):
 def test_processes_share_one_batch(tmp_path):
     """Each reads its part of the batch that one process would read whole, padding and augmentation included."""
     train = split_of(clips(tmp_path), "train")
-    augmentation = AugmentConfig(mask_ms=80, mask_bins=6)
+    augmentation = AugmentConfig()
     whole = next(WindowSampler(train, FEATURES, augmentation, batch=6, length=14, seed=4))
     for rank in range(3):
         part = next(WindowSampler(train, FEATURES, augmentation, 2, 14, seed=4, rank=rank, world=3))
@@ -128,7 +128,7 @@ def test_augmentation_off_changes_nothing_and_never_its_input():
     )
     kept = rows.copy()
     assert np.array_equal(augment(rows, STILL, FEATURES, rng), rows)
-    changed = augment(rows, AugmentConfig(mask_ms=80, mask_bins=6), FEATURES, rng)
+    changed = augment(rows, AugmentConfig(), FEATURES, rng)
     assert changed.shape == rows.shape and changed.dtype == np.float32 and not np.allclose(changed, rows)
     assert np.array_equal(rows, kept)
 
@@ -136,7 +136,7 @@ def test_augmentation_off_changes_nothing_and_never_its_input():
 def test_cepstra_are_never_warped_or_tilted():
     mfcc = FeatureConfig(kind="mfcc")
     rows = np.random.default_rng(0).standard_normal((2, 30, 12)).astype(np.float32)
-    settings = AugmentConfig(warp=0.2, gain=0, tilt=0.5, noise=0, mask_bins=4)
+    settings = AugmentConfig(warp=0.2, gain=0, tilt=0.5, noise=0)
     assert np.array_equal(augment(rows, settings, mfcc, np.random.default_rng(0)), rows)
 
 
