@@ -18,9 +18,9 @@ from trajectory.synthetic_corpus.coarticulation import (
     articulate,
     blinks,
     closures,
-    held,
     shapes_of,
     sway,
+    viseme_weights,
 )
 from trajectory.synthetic_corpus.espeak import Phoneme, Utterance
 
@@ -149,13 +149,13 @@ def test_heads_sway_slowly_and_within_bounds(seed, frames):
 
 
 def test_fifteen_visemes_differ_and_the_labials_are_shut():
-    shapes = {name: held(name) for name in VISEMES}
+    shapes = {name: viseme_weights(name) for name in VISEMES}
     assert len(shapes) == 15 == len({tuple(shape) for shape in shapes.values()})
     assert not shapes["sil"].any() and shapes["PP"][OPEN] == 0 and shapes["PP"][PRESS] > 0.8
     assert shapes["aa"][OPEN] == max(shape[OPEN] for shape in shapes.values())
     assert shapes["ou"][ROUND] > shapes["oh"][ROUND] > shapes["ih"][ROUND] == 0
     with pytest.raises(ValueError, match="there is no viseme 'XX'"):
-        held("XX")
+        viseme_weights("XX")
 
 
 def test_every_phoneme_that_the_corpus_says_is_known():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -197,17 +197,8 @@ class WindowSampler:
 
 
 def split_of(clips: Sequence[TrajectoryClip], split: str) -> list[TrajectoryClip]:
-    """The clips of one split, with absolute paths, because a run may change its working folder."""
-    return [
-        replace(
-            clip,
-            latents=Path(clip.latents).resolve(),
-            features=Path(clip.features).resolve(),
-            frames=None if clip.frames is None else Path(clip.frames).resolve(),
-        )
-        for clip in clips
-        if clip.split == split
-    ]
+    """The clips of one split."""
+    return [clip for clip in clips if clip.split == split]
 
 
 def _pad(x: np.ndarray, count: int) -> np.ndarray:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from encoders.bases.viseme_basis import OffsetBasis, fit_pca
+from encoders.bases.viseme_basis import fit_pca
 
 
 class TrajectoryError(ValueError):
@@ -64,28 +64,21 @@ class DisplacementSpace(nn.Module):
     offset_scale: Tensor  # (C,)
 
     def __init__(
-        self,
-        num_rows: int,
-        w_dim: int,
-        rows: tuple[int, int],
-        identity: OffsetBasis | tuple[int, int],
-        offset: OffsetBasis | tuple[int, int],
+        self, num_rows: int, w_dim: int, rows: tuple[int, int], identity_dims: int, components: int
     ) -> None:
-        """identity, offset: a basis, or the shape (number of axes, length of an axis) of one that load_state_dict fills."""
+        """Buffers of these shapes, which `fit_space` or load_state_dict fills."""
         super().__init__()
         if not 0 <= rows[0] < rows[1] <= num_rows:
             raise TrajectoryError(f"rows {list(rows)} are outside the latent's {num_rows} rows")
         self.num_rows, self.w_dim, self.rows = num_rows, w_dim, rows
-        for name, basis in (("identity", identity), ("offset", offset)):
-            if isinstance(basis, OffsetBasis):
-                mean, axes = basis.mean.reshape(-1), basis.components.reshape(-1, basis.mean.size)
-                scale = basis.scale
-            else:
-                count, width = basis
-                mean, axes, scale = np.zeros(width), np.zeros((count, width)), np.ones(count)
-            self.register_buffer(f"{name}_mean", torch.tensor(mean, dtype=torch.float32))
-            self.register_buffer(f"{name}_axes", torch.tensor(axes, dtype=torch.float32))
-            self.register_buffer(f"{name}_scale", torch.tensor(scale, dtype=torch.float32))
+        moving = (rows[1] - rows[0]) * w_dim
+        for name, count, width in (
+            ("identity", identity_dims, num_rows * w_dim),
+            ("offset", components, moving),
+        ):
+            self.register_buffer(f"{name}_mean", torch.zeros(width))
+            self.register_buffer(f"{name}_axes", torch.zeros(count, width))
+            self.register_buffer(f"{name}_scale", torch.ones(count))
 
     @property
     def identity_dims(self) -> int:
@@ -107,8 +100,9 @@ class DisplacementSpace(nn.Module):
 
     @classmethod
     def from_layout(cls, layout: dict) -> DisplacementSpace:
-        rows, identity, offset = (tuple(layout[k]) for k in ("rows", "identity", "offset"))
-        return cls(layout["num_rows"], layout["w_dim"], rows, identity, offset)
+        start, stop = layout["rows"]
+        dims = layout["identity"][0], layout["offset"][0]
+        return cls(layout["num_rows"], layout["w_dim"], (start, stop), *dims)
 
     def identity(self, w_ref_NLD: Tensor) -> Tensor:
         """V: identity latents (N, L, D) -> (N, P), unit variance on the fitted samples."""
@@ -142,4 +136,9 @@ def fit_space(d_NLD: np.ndarray, identities_NLD: np.ndarray, config: Displacemen
         raise TrajectoryError(
             f"cannot fit the frozen projections on {num} training frames: {error}"
         ) from error
-    return DisplacementSpace(num_rows, w_dim, rows, identity, offset)
+    space = DisplacementSpace(num_rows, w_dim, rows, len(identity.scale), len(offset.scale))
+    for name, basis in (("identity", identity), ("offset", offset)):
+        space.get_buffer(f"{name}_mean").copy_(torch.as_tensor(basis.mean).flatten())
+        space.get_buffer(f"{name}_axes").copy_(torch.as_tensor(basis.components).flatten(1))
+        space.get_buffer(f"{name}_scale").copy_(torch.as_tensor(basis.scale))
+    return space

@@ -1,4 +1,4 @@
-"""What the synthetic speakers say: sentences of the GRID corpus' grammar and free ones of varied rhythm."""
+"""The sentences of the synthetic corpus: sentences of the GRID corpus' grammar, and free ones of varied rhythm."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,8 +17,8 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVXYZ"  # without W, the only letter of several s
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 ADVERBS = ("again", "now", "please", "soon")
 
-# About two seconds each. Lip closures (p b m) in every line, rounded beside spread vowels, and rhythms that differ:
-# lists, questions, short and long words, pauses.
+# About two seconds each. Every sentence has lip closures (p b m), most have rounded and spread vowels, and their rhythms
+# differ: lists, questions, short and long words, pauses.
 FREE_SENTENCES = (
     "My mum bought a pot of purple paint.",
     "Bob and Pam moved the big blue boat.",
@@ -97,7 +97,7 @@ FREE_SENTENCES = (
 
 @dataclass(frozen=True)
 class Sentence:
-    """name: unique for the text ("bbaf2n" as GRID names its files, "free_07"); text: what is said."""
+    """name: unique for the text ("bbaf2n" as GRID names its files, "free_07"); text: as it is written."""
 
     name: str
     text: str
@@ -105,7 +105,7 @@ class Sentence:
 
     @property
     def spoken(self) -> str:
-        """The text for the synthesiser: a lone "A" would be read as the article."""
+        """The text for the synthesiser, which would read the letter "A" as the article."""
         return self.text.replace(" A ", " eigh ") if self.kind == "grid" else self.text
 
 
@@ -129,11 +129,11 @@ def splits_of(sentences: int, unseen: bool) -> list[Split]:
 
 
 class SentenceSource:
-    """Draws sentences such that no text of one split is ever a text of another.
+    """Draws sentences such that no text of one split is a text of another.
 
-    GRID sentences are drawn from 64,000 and never repeat. The free ones are dealt out to train, val and test by the
-    seed (60, 15, 25 %); within a split they come in turn, so that speakers repeat one another only once the pool is
-    empty. Both test splits share a pool: they are compared on like sentences.
+    GRID sentences are drawn from 64,000 without repetition. The free ones are divided among train, val and test by the
+    seed (60, 15, 25 %) and taken in turn within a split, so a text is said twice only after all others of its split. The
+    two test splits (seen and unseen speakers) share their sentences, so that they can be compared.
     """
 
     def __init__(self, seed: int) -> None:
