@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from encoders.bases.viseme_basis import VisemeBasis
 from trajectory.synthetic_corpus.sentences import FREE_SENTENCES, SentenceSource, grid_sentence, splits_of
 from trajectory.synthetic_corpus.speakers import FACE_SEEDS, VARIANTS, draw_speakers
 
@@ -34,14 +35,9 @@ class ToyGenerator(torch.nn.Module):
         return torch.nn.functional.interpolate(coarse.tanh(), size=SIZE, mode="bilinear")
 
 
-class ToyBasis:
-    """One direction for each of three axes, in another order than the visemes'."""
-
-    names: tuple[str, ...] = ("press", "open", "blink")
-    directions = np.random.default_rng(0).standard_normal((3, ROWS, WIDTH)).astype(np.float32)
-
-    def displacement(self, weights_TV):
-        return np.einsum("tv,vld->tld", weights_TV, self.directions)
+# One direction for each of three axes, in another order than coarticulation.AXES.
+DIRECTIONS = np.random.default_rng(0).standard_normal((3, ROWS, WIDTH)).astype(np.float32)
+BASIS = VisemeBasis(("press", "open", "blink"), DIRECTIONS)
 
 
 def corpus_module():
@@ -57,9 +53,7 @@ def small(**fields):
 
 def build(out, config, **fields):
     return json.loads(
-        corpus_module()
-        .build_corpus(config, ToyGenerator(), ToyBasis(), out, progress=False, **fields)
-        .read_text()
+        corpus_module().build_corpus(config, ToyGenerator(), BASIS, out, progress=False, **fields).read_text()
     )
 
 
@@ -150,8 +144,8 @@ def test_a_corpus_on_disk(tmp_path):
         info = video.probe(tmp_path / clip["file"])
         with np.load(tmp_path / "truth" / clip["file"].replace(".mp4", ".npz")) as truth:
             frames = len(truth["w"])
-            weights_TV = truth["weights"][:, [list(truth["axes"]).index(name) for name in ToyBasis.names]]
-            expected = truth["w_speaker"] + ToyBasis().displacement(weights_TV)
+            weights_TV = truth["weights"][:, [list(truth["axes"]).index(name) for name in BASIS.names]]
+            expected = truth["w_speaker"] + BASIS.displacement(weights_TV)
             np.testing.assert_allclose(truth["w"], expected, atol=5e-3)
             assert abs(truth["seconds"][-1, 1] - frames / 25) < 0.04
         assert (info.frames, info.width, info.fps) == (frames, SIZE, 25) and info.has_audio
@@ -185,13 +179,12 @@ def test_a_changed_generator_remakes_the_clips(tmp_path):
     listing = build(tmp_path, config)
     file = tmp_path / listing["clips"][0]["file"]
     before = file.read_bytes()
-    module.build_corpus(config, ToyGenerator(seed=1), ToyBasis(), tmp_path, progress=False)
+    module.build_corpus(config, ToyGenerator(seed=1), BASIS, tmp_path, progress=False)
     assert file.read_bytes() != before
 
 
 def test_a_basis_with_a_foreign_axis_is_refused(tmp_path):
-    basis = ToyBasis()
-    basis.names = ("open", "tongue", "blink")
+    basis = VisemeBasis(("open", "tongue", "blink"), DIRECTIONS)
     with pytest.raises(ValueError, match="tongue"):
         corpus_module().build_corpus(small(), ToyGenerator(), basis, tmp_path, progress=False)
 

@@ -88,21 +88,22 @@ class TrajectoryNet(nn.Module):
 
         With one direction, a clip in pieces, each with the state of the piece before, gives what the whole clip gives.
         """
-        windows = values_NTKM.flatten(0, 1)[:, None]
-        audio_NTE = self.frontend(windows).unflatten(0, values_NTKM.shape[:2])
+        audio_NTE = self.encode_audio(values_NTKM)
         hidden_NTH, state = self.recurrent(self.dropout(audio_NTE), state)
         return self.decoder(self.with_identity(hidden_NTH, identity_NP)), state
 
+    def encode_audio(self, values_NTKM: Tensor) -> Tensor:
+        """Each window by itself: (N, T, K, M) -> (N, T, E)."""
+        return self.frontend(values_NTKM.flatten(0, 1)[:, None]).unflatten(0, values_NTKM.shape[:2])
+
     def with_identity(self, hidden_NTH: Tensor, identity_NP: Tensor) -> Tensor:
-        """The decoder's input: the recurrent output of each frame, with V(w_ref) appended."""
+        """The decoder's input: V(w_ref) appended to every frame; training sets it to zero in a random share of clips."""
         if self.config.identity == "none":
             return self.dropout(hidden_NTH)
-        identity_NTP = self.drop_identity(identity_NP)[:, None].expand(-1, hidden_NTH.shape[1], -1)
+        if self.training and self.config.identity_dropout:
+            keep_N1 = (
+                torch.rand(len(identity_NP), 1, device=identity_NP.device) >= self.config.identity_dropout
+            )
+            identity_NP = identity_NP * keep_N1
+        identity_NTP = identity_NP[:, None].expand(-1, hidden_NTH.shape[1], -1)
         return torch.cat([self.dropout(hidden_NTH), identity_NTP], dim=-1)
-
-    def drop_identity(self, identity_NP: Tensor) -> Tensor:
-        """In training, zeros for a random share of the clips."""
-        if not self.training or self.config.identity_dropout == 0:
-            return identity_NP
-        keep_N1 = torch.rand(len(identity_NP), 1, device=identity_NP.device) >= self.config.identity_dropout
-        return identity_NP * keep_N1

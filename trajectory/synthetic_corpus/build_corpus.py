@@ -12,7 +12,6 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from rich.progress import Progress
@@ -20,6 +19,7 @@ from torch import nn
 
 from audio.timing import frames_of_samples, samples_of_frames
 from audio.waveform import Waveform
+from encoders.bases.viseme_basis import VisemeBasis
 from encoders.footage.video import write_video
 from encoders.records import content_hash
 from stylegan2.protocol import Generator
@@ -83,15 +83,6 @@ class Performance:
         return f"{self.speaker.name}/{self.sentence.name}"
 
 
-class MouthBasis(Protocol):
-    """What is used of encoders.bases.viseme_basis.VisemeBasis: the names of V axes, and weights (T, V) -> (T, L, D)."""
-
-    @property
-    def names(self) -> tuple[str, ...]: ...
-
-    def displacement(self, weights_TV: np.ndarray, /) -> np.ndarray: ...
-
-
 def plan_corpus(config: CorpusConfig) -> list[tuple[Speaker, Sentence, Split]]:
     """Speaker, sentence and split of every clip. No text of a test split is said in another split."""
     source, drawn, plan = SentenceSource(config.seed), Counter(), []
@@ -135,7 +126,7 @@ def perform(config: CorpusConfig, speaker: Speaker, sentence: Sentence, split: S
 def build_corpus(
     config: CorpusConfig,
     generator: Generator,
-    basis: MouthBasis,
+    basis: VisemeBasis,
     out_dir: str | Path,
     workers: int = 1,
     progress: bool = True,
@@ -194,7 +185,7 @@ def _make_clip(
     performance: Performance,
     face_LD: np.ndarray,
     generator: Generator,
-    basis: MouthBasis,
+    basis: VisemeBasis,
     common: str,
     out: Path,
 ) -> None:

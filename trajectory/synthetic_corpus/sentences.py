@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import cycle
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -17,81 +18,10 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVXYZ"  # without W, the only letter of several s
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 ADVERBS = ("again", "now", "please", "soon")
 
-# About two seconds each. Every sentence has lip closures (p b m), most have rounded and spread vowels, and their rhythms
-# differ: lists, questions, short and long words, pauses.
-FREE_SENTENCES = (
-    "My mum bought a pot of purple paint.",
-    "Bob and Pam moved the big blue boat.",
-    "Please pick up the broom by the pump.",
-    "We saw two moose beside the bamboo.",
-    "Poppy bakes apple pie every May.",
-    "Maybe the bus will be empty by noon.",
-    "Who moved my umbrella? Was it you?",
-    "Stop! The paper lamp is burning.",
-    "A warm breeze blew over the beach.",
-    "People bring maps; pilots bring compasses.",
-    "Both boys jumped into the muddy pool.",
-    "Keep the cheese and the beans apart.",
-    "Some birds sleep while they float.",
-    "Do you believe in magic, Bruno?",
-    "The baker swept up a mound of crumbs.",
-    "Five brave women climbed the mountain.",
-    "Peel the potato, then boil it slowly.",
-    "Mice, moths and bees, but no wolves.",
-    "I hope my beard grows back by spring.",
-    "Put the bottle back, my boy.",
-    "Ruby opened a shop above the market.",
-    "Too much pepper makes me sneeze.",
-    "The moon rose; the whole bay grew calm.",
-    "Why would a puma wear a bow?",
-    "Beep, beep, beep: somebody is phoning me.",
-    "Emma plays the oboe and the piano.",
-    "He whispered, but they all complained.",
-    "Pull the rope as hard as possible.",
-    "Maps of Peru are cheaper in bulk.",
-    "This tomb belongs to a famous poet.",
-    "Blue smoke poured from the chimney.",
-    "Amy, may I borrow your pen?",
-    "The umpire blew a whistle and smiled.",
-    "We keep sheep, bees and a goose.",
-    "Mix both spoons of butter with the oats.",
-    "Nobody in the room spoke Portuguese.",
-    "Perhaps the museum opens tomorrow.",
-    "A tiny bell rang above the doorway.",
-    "Go home, wash up, and go to bed.",
-    "The plumber found a pipe full of moss.",
-    "Her map was upside down all morning.",
-    "Summer brings us plums and wasps.",
-    "Whose boots are by the swimming pool?",
-    "Paul has seen a blue whale up close.",
-    "Move over, please: this is my place.",
-    "The puppy chewed my brother's shoe.",
-    "Balloons popped above the wooden roof.",
-    "Bees hum; pumps thump; babies babble.",
-    "I am free from noon on Monday.",
-    "What a beautiful bowl of mushrooms!",
-    "Combine two cups of rice with one of milk.",
-    "The boss may approve your proposal.",
-    "Few people swim here in September.",
-    "My robot paints; yours only moves boxes.",
-    "Be brave, be quick, and be home by two.",
-    "Tom rubbed his eyes, then woke up.",
-    "You may keep the map, but not the book.",
-    "Soup, bread, more soup, and a peach.",
-    "The bishop bowed before the choir.",
-    "Bright ribbons were wrapped round the beam.",
-    "Could we meet by the opera at three?",
-    "Steam was pouring from the broken pipe.",
-    "Mum teaches math; Papa repairs pianos.",
-    "The wind blew the maple leaves to the pond.",
-    "Open the window; I smell something burning.",
-    "She wore a purple robe and big boots.",
-    "Remember the password: bamboo, moon, apple.",
-    "Eve proved me wrong about the tomatoes.",
-    "Rub a bit of balm upon the bruise.",
-    "Most bridges move a bit in a storm.",
-    "How many bulbs do we need? Maybe ten.",
-    "The group agreed to wait for Pamela.",
+# One sentence a line, about two seconds each. Every one has lip closures (p b m), most have rounded and spread vowels,
+# and their rhythms differ: lists, questions, short and long words, pauses.
+FREE_SENTENCES = tuple(
+    Path(__file__).with_name("free_sentences.txt").read_text(encoding="utf-8").splitlines()
 )
 
 

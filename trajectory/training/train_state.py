@@ -83,8 +83,8 @@ class TrainState:
         )
 
     def _parts(self) -> dict[str, Part]:
-        names = ("net", "space", "ema", "optimiser", "sampler", "precision")
-        return {name: getattr(self, name) for name in names} | {"progress": self}
+        parts: dict[str, Part] = {"net": self.net, "space": self.space, "ema": self.ema, "progress": self}
+        return parts | {"optimiser": self.optimiser, "sampler": self.sampler, "precision": self.precision}
 
     def state_dict(self) -> dict[str, Any]:
         """What is in no other part."""
