@@ -116,7 +116,7 @@ def _adapt(base: TrajectoryPredictor, speech: PersonalSpeech, config: AdaptConfi
     predictor = _mixture(base, whole, config, steps, gain)
 
     # Measure the base and the adaptation without the held-out frames.
-    base_VC = (base.gain.double().cpu().numpy() * _predicted(base, whole))[cut:][scored_V]
+    base_VC = (base.gain.double().cpu().numpy() * _predicted(base.net, base, whole))[cut:][scored_V]
     before = _measures(base_VC, part, true_VC, base)
     after = _measures(part.coefficients(o_V, gain), part, true_VC, base) | {"gain": gain}
     return Adapted(predictor.eval().requires_grad_(False), before, after, steps, config)
@@ -181,7 +181,7 @@ def _choose_steps(
     for step, net in _steps(base, part, config, config.steps if a < 1 else 0):
         if a < 1 and (step == 0 or (step % config.every and step != config.steps)):
             continue
-        o_V = (1 - a) * (_predicted(base, whole, net)[cut:] @ part.axis) + a * linear_V
+        o_V = (1 - a) * (_predicted(net, base, whole)[cut:] @ part.axis) + a * linear_V
         score = correlation(o_V[known_V], (whole.c[cut:] @ part.axis)[known_V])
         if score > best[0]:
             best = score, step, o_V
@@ -255,11 +255,7 @@ def _windows(
 
 
 @torch.no_grad()
-def _predicted(
-    base: TrajectoryPredictor, data: AdaptationData, net: TrajectoryNet | None = None
-) -> np.ndarray:
-    """Coefficients (U, C) of all frames, by `net` or by the base's own net, before the gain."""
-    net = base.net if net is None else net
-    net.eval()
+def _predicted(net: TrajectoryNet, base: TrajectoryPredictor, data: AdaptationData) -> np.ndarray:
+    """Coefficients (U, C) of all frames by `net`, before the gain."""
     values_NTKM = torch.from_numpy(data.x)[None].to(data.d.device)
-    return net(values_NTKM, base.space.identity(data.w_ref))[0][0].double().cpu().numpy()
+    return net.eval()(values_NTKM, base.space.identity(data.w_ref))[0][0].double().cpu().numpy()

@@ -21,42 +21,18 @@ FACE_SEEDS: tuple[tuple[int, Sex], ...] = (
     *((seed, "m") for seed in MALE),
 )
 
-ACCENTS = tuple(
-    [
-        "en",
-        "en-us",
-        "en-gb-x-rp",
-        "en-gb-scotland",
-        "en-gb-x-gbclan",
-        "en-gb-x-gbcwmd",
-        "en-029",
-        "en-us-nyc",
-    ]  # of espeak
-)
+# Of espeak.
+ACCENTS = (
+    "en", "en-us", "en-gb-x-rp", "en-gb-scotland", "en-gb-x-gbclan", "en-gb-x-gbcwmd", "en-029", "en-us-nyc",
+)  # fmt: skip
 # espeak's variants f2, f3, f5, Alicia and victor are left out because they read uninitialised memory, so that their sound
 # differs from run to run; whispers, robots and Klatt voices because they do not sound like people.
 VARIANTS: dict[Sex, tuple[str, ...]] = {
-    "m": tuple(
-        [
-            "m1",
-            "m2",
-            "m3",
-            "m4",
-            "m5",
-            "m6",
-            "m7",
-            "m8",
-            "Andy",
-            "Michael",
-            "Mario",
-            "Gene",
-            "Diogo",
-            "Hugo",
-            "Lee",
-        ]
+    "m": (
+        "m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8", "Andy", "Michael", "Mario", "Gene", "Diogo", "Hugo", "Lee",
     ),
-    "f": tuple(["f1", "f4", "Annie", "Andrea", "belinda", "linda", "steph", "steph2", "steph3", "anika"]),
-}
+    "f": ("f1", "f4", "Annie", "Andrea", "belinda", "linda", "steph", "steph2", "steph3", "anika"),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

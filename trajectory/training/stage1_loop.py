@@ -58,16 +58,13 @@ def train(
     if there is no dropout (each process draws its own), no batch norm (the paper's front end; each process has its own
     statistics), and no clip shorter than a window.
     """
-    # Parts: device, optimiser, random numbers.
+    # Device, optimiser and random numbers.
     fabric = fabric or Fabric(accelerator="cpu", devices=1)
     folder, checkpoint = Path(folder), Path(folder) / "state.pt"
     torch.manual_seed(config.seed + fabric.global_rank)
-    matrices = [p for p in net.parameters() if p.ndim > 1]
-    vectors = [p for p in net.parameters() if p.ndim <= 1]
-    groups = [
-        {"params": matrices, "weight_decay": config.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
+    decayed = {"params": [p for p in net.parameters() if p.ndim > 1], "weight_decay": config.weight_decay}
+    others = {"params": [p for p in net.parameters() if p.ndim <= 1], "weight_decay": 0.0}
+    groups = [decayed, others]
     model, optimiser = fabric.setup(net, torch.optim.AdamW(groups, lr=config.lr))
     space = space.to(fabric.device)
     precision = fabric.strategy.precision
@@ -75,12 +72,9 @@ def train(
     sampler.rank, sampler.world = fabric.global_rank, fabric.world_size
     rng = np.random.default_rng([config.seed, fabric.global_rank])
 
-    # State, resumed where a checkpoint is there.
-    settings = {
-        "net": asdict(net.config),
-        "space": space.layout(),
-        "features": keyed_fields(sampler.features),
-    }
+    # The state, restored if there is a checkpoint.
+    settings = {"net": asdict(net.config), "space": space.layout()}
+    settings["features"] = keyed_fields(sampler.features)
     lip_axis_C = None if lip_axis is None else torch.from_numpy(lip_axis).to(fabric.device)
     state = TrainState(net, space, optimiser, sampler, flat(settings), rng, precision, lip_axis_C)
     source = checkpoint if resume == "auto" else resume
@@ -93,19 +87,19 @@ def train(
     with TrainingLog(folder, state.step, config.steps, config.log_every, fabric.is_global_zero) as log:
         model.train()
         while state.step < last and not state.out_of_patience(config.patience):
-            # Sample.
+            # Sample a batch.
             batch = next(sampler)
             arrays = (batch.values, batch.d, batch.w_ref, batch.mask)
             values, d, w_ref, mask = (torch.from_numpy(x).to(fabric.device) for x in arrays)
 
-            # Loss.
+            # Predict and compute the losses.
             coefficients, _ = model(values, space.identity(w_ref))
             terms = stage1_losses(coefficients, d, mask, space, losses, state.lip_axis)
             if rendered and losses.renders_at(state.step):
                 terms["image"] = rendered(coefficients, d, w_ref, mask, space, rng, batch.places)
             loss = weighted_sum(terms, losses)
 
-            # Backward.
+            # Compute and clip the gradient.
             optimiser.zero_grad()
             fabric.backward(loss)
             norm = fabric.clip_gradients(
@@ -117,7 +111,7 @@ def train(
                     "checkpoint is intact."
                 )
 
-            # Step.
+            # Update the weights and their average.
             rate = learning_rate(state.step, config)
             for group in optimiser.param_groups:
                 group["lr"] = rate
@@ -126,20 +120,18 @@ def train(
             state.update_ema(config.ema)
             log.train(state.step, terms | {"total": loss}, {"gradient": norm or 0.0, "lr": rate})
 
-            # Validate.
+            # Validate; the score is the same in all processes, so that they end together.
             if validation and (state.step % config.val_every == 0 or state.step == config.steps):
                 report = validate(state.ema, space, sampler.features, validation)
-                state.keep_best(
-                    fabric.broadcast(report.score)
-                )  # the same in all processes: they end together
+                state.keep_best(fabric.broadcast(report.score))
                 log.validation(state.step, {"score": report.score, "latent": report.latent})
 
-            # Preview.
+            # Draw a preview.
             due = config.pictures_every and state.step % config.pictures_every == 0
             if due and preview and state.lip_axis is not None:
                 log.preview(state.step, preview(state.ema, space, state.lip_axis))
 
-            # Save.
+            # Save a checkpoint.
             ends = state.step == last or state.out_of_patience(config.patience)
             if state.step % config.save_every == 0 or ends:
                 fabric.barrier()
