@@ -26,7 +26,6 @@ from trajectory.adapt.personal_adaptation import (
     AdaptConfig,
     _mixture,
     adapt,
-    lip_gain,
     load_adapted,
     save_adapted,
 )
@@ -139,18 +138,6 @@ def test_only_the_lips_opening_moves_and_the_gain_stretches_it_about_the_mean(ba
         line = _mixture(base, data, replace(QUICK, shortcut=1.0), 0, 1.5).eval()
         made = line.coefficients(torch.from_numpy(data.x)[None], data.w_ref)[0][0].numpy()
     np.testing.assert_allclose(made, data.coefficients(whole, 1.5), atol=1e-3)
-
-
-def test_the_gain_undoes_as_much_shrinking_as_speech_explains():
-    rng = np.random.default_rng(0)
-    true = rng.standard_normal(200)
-    assert lip_gain(0.8 * true + 3, true) == pytest.approx(1.25)
-    assert lip_gain(0.1 * true, true) == 2.0  # no further than faces go
-    assert lip_gain(2 * true, true) == 1.0  # never smaller than predicted
-    assert lip_gain(-0.8 * true, true) == 1.0 and lip_gain(np.zeros(200), true) == 1.0
-    noisy = 0.5 * (true + rng.standard_normal(200))
-    r2 = np.corrcoef(noisy, true)[0, 1] ** 2
-    assert lip_gain(noisy, true) == pytest.approx(1 + r2 * (true.std() / noisy.std() - 1))
 
 
 def test_a_face_that_is_found_late_is_enough(base):

@@ -13,6 +13,7 @@ from trajectory.model.displacement import DisplacementConfig, TrajectoryError, f
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 ROWS, DIM = 4, 8
+ALL = torch.ones(2, 5, dtype=torch.bool)  # a mask without padding
 
 
 def space(components=6):
@@ -22,13 +23,13 @@ def space(components=6):
 
 def test_no_distance_to_itself():
     w = torch.randn(2, 5, ROWS, DIM)
-    assert latent_loss(w, w) == 0
+    assert latent_loss(w, w, ALL) == 0
 
 
 def test_latent_loss_is_the_mean_of_norms():
     w, off = torch.randn(2, 5, ROWS, DIM), torch.zeros(2, 5, ROWS, DIM)
     off[0, 1, 0, 0], off[0, 1, 1, 1] = 3.0, 4.0
-    assert latent_loss(w + off, w).item() == pytest.approx(5 / 10, rel=1e-5)
+    assert latent_loss(w + off, w, ALL).item() == pytest.approx(5 / 10, rel=1e-5)
 
 
 def test_padding_does_not_count():
@@ -103,9 +104,10 @@ def test_lip_loss_is_one_minus_the_correlation():
         np.corrcoef((t @ axis).numpy(), (p @ axis).numpy())[0, 1]
         for t, p in zip(truth, predicted, strict=True)
     ]
-    assert lip_loss(predicted, truth, axis).item() == pytest.approx(1 - np.mean(r), abs=1e-4)
-    assert lip_loss(3 * truth + 1, truth, axis).item() == pytest.approx(0, abs=1e-4)  # rhythm, not size
-    assert lip_loss(-truth, truth, axis).item() == pytest.approx(2, abs=1e-4)
+    mask = torch.ones(3, 40, dtype=torch.bool)
+    assert lip_loss(predicted, truth, axis, mask).item() == pytest.approx(1 - np.mean(r), abs=1e-4)
+    assert lip_loss(3 * truth + 1, truth, axis, mask).item() == pytest.approx(0, abs=1e-4)  # rhythm, not size
+    assert lip_loss(-truth, truth, axis, mask).item() == pytest.approx(2, abs=1e-4)
 
 
 def test_lip_loss_ignores_padding_and_still_lips():
@@ -116,6 +118,6 @@ def test_lip_loss_ignores_padding_and_still_lips():
     mask = torch.arange(20)[None] < 12
     assert lip_loss(predicted, truth, torch.ones(2), mask).item() == pytest.approx(0, abs=1e-4)
     still = torch.zeros(1, 20, 2, requires_grad=True)
-    loss = lip_loss(still, torch.zeros(1, 20, 2), torch.ones(2))
+    loss = lip_loss(still, torch.zeros(1, 20, 2), torch.ones(2), mask)
     loss.backward()
     assert loss.item() == 1 and still.grad is not None and (still.grad == 0).all()

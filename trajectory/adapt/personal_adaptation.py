@@ -4,7 +4,7 @@
 
 o: the lips' opening. net: the base model, trained for some steps on the clip; l reads the opening from its coefficients
 (trajectory.losses.lip_loss). s, b: ridge regression from a frame's own window (encoders.ridge_regression). a: the share of
-the regression. v: how this person's coefficients change with their lips' opening; m: their mean; g: a gain (`lip_gain`).
+the regression. v: how this person's coefficients change with their lips' opening; m: their mean; g: a gain (`opening_gain`).
 
 Seconds of speech are too little to train a network on, and a base trained on synthetic voices helps little with a real
 one: a ridge regression does better, so it has the larger share, and the net adds what is not linear. Only the lips'
@@ -42,7 +42,7 @@ from trajectory.losses.stage1_losses import LossConfig, stage1_losses, weighted_
 from trajectory.model.displacement import TrajectoryError
 from trajectory.model.predictor import TrajectoryPredictor, load_trajectory, save_trajectory
 from trajectory.model.recurrent_net import TrajectoryNet
-from trajectory.training.amplitude_calibration import LARGEST_GAIN, agreement
+from trajectory.training.amplitude_calibration import agreement, opening_gain
 
 
 @dataclass
@@ -112,7 +112,7 @@ def _adapt(base: TrajectoryPredictor, speech: PersonalSpeech, config: AdaptConfi
     # Choose steps and gain on the held-out frames, then adapt on all frames.
     steps, o_V = _choose_steps(base, part, whole, cut, config)
     o_V = o_V[scored_V]
-    gain = lip_gain(o_V, true_VC @ part.axis)
+    gain = opening_gain(o_V, true_VC @ part.axis)
     predictor = _mixture(base, whole, config, steps, gain)
 
     # Measure the base and the adaptation without the held-out frames.
@@ -127,17 +127,6 @@ def _measures(
 ) -> dict[str, float]:
     latent = agreement([(predicted_VC, true_VC)], base.space).latent
     return {"lips": correlation(predicted_VC @ data.axis, true_VC @ data.axis), "latent": latent}
-
-
-def lip_gain(predicted_V: np.ndarray, true_V: np.ndarray) -> float:
-    """1 + r^2 (std(o) / std(o^) - 1) of the lips' opening on held-out frames, within [1, LARGEST_GAIN].
-
-    A prediction that explains all (r = 1) gets the truth's amplitude. With the small r that seconds of speech allow,
-    std(o) / std(o^) alone would mostly amplify errors.
-    """
-    r2 = max(correlation(predicted_V, true_V), 0.0) ** 2
-    ratio = float(true_V.std() / max(predicted_V.std(), 1e-9))
-    return float(np.clip(1 + r2 * (ratio - 1), 1.0, LARGEST_GAIN))
 
 
 def save_adapted(

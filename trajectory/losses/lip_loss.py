@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from trajectory.model.displacement import TrajectoryError
@@ -43,14 +42,11 @@ def fit_lip_axis(clips: Iterable[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
     return axis.astype(np.float32)
 
 
-def lip_loss(
-    predicted_NTC: Tensor, target_NTC: Tensor, axis_C: Tensor, mask_NT: Tensor | None = None
-) -> Tensor:
+def lip_loss(predicted_NTC: Tensor, target_NTC: Tensor, axis_C: Tensor, mask_NT: Tensor) -> Tensor:
     """L_lip of windows (N, T, C); r is over the frames where mask is true.
 
     r = cov / sqrt(var var^ + STILL^4), which is 0, with a gradient near 0, in a window without motion.
     """
-    mask_NT = torch.ones_like(target_NTC[..., 0], dtype=torch.bool) if mask_NT is None else mask_NT
     weight_NT = mask_NT / mask_NT.sum(1, keepdim=True).clamp_min(1)
 
     def centred(c_NTC: Tensor) -> Tensor:

@@ -55,10 +55,10 @@ class LossConfig:
         return self.renders and step % self.image_every == 0
 
 
-def latent_loss(predicted_NTX: Tensor, target_NTX: Tensor, mask_NT: Tensor | None = None) -> Tensor:
+def latent_loss(predicted_NTX: Tensor, target_NTX: Tensor, mask_NT: Tensor) -> Tensor:
     """L_latent = mean_t || w_t - w^_t ||_2 over the frames where mask is true. X: any trailing dimensions."""
     distance_NT = torch.linalg.vector_norm((predicted_NTX - target_NTX).flatten(2), dim=-1)
-    return distance_NT.mean() if mask_NT is None else distance_NT[mask_NT].mean()
+    return distance_NT[mask_NT].mean()
 
 
 def stage1_losses(

@@ -48,12 +48,10 @@ class TrajectoryPredictor(nn.Module):
         self.shortcut = nn.Linear(width, space.num_coefficients) if shortcut else None
         self.register_buffer("gain", torch.ones(space.num_coefficients))
 
-    def forward(
-        self, values_NTKM: Tensor, w_ref_NLD: Tensor, state: State = None, amplitude: float = 1.0
-    ) -> tuple[Tensor, State]:
+    def forward(self, values_NTKM: Tensor, w_ref_NLD: Tensor, state: State = None) -> tuple[Tensor, State]:
         """Windows and identity latents -> (w (N, T, L, D), recurrent state)."""
         c_NTC, state = self.coefficients(values_NTKM, w_ref_NLD, state)
-        return w_ref_NLD[:, None] + self.space.decode(amplitude * self.gain * c_NTC), state
+        return w_ref_NLD[:, None] + self.space.decode(self.gain * c_NTC), state
 
     def coefficients(
         self, values_NTKM: Tensor, w_ref_NLD: Tensor, state: State = None
@@ -66,24 +64,21 @@ class TrajectoryPredictor(nn.Module):
 
 
 @torch.no_grad()
-def predict(
-    model: TrajectoryPredictor, features: AudioFeatures, w_ref_LD: np.ndarray, amplitude: float = 1.0
-) -> np.ndarray:
+def predict(model: TrajectoryPredictor, features: AudioFeatures, w_ref_LD: np.ndarray) -> np.ndarray:
     """w (T, L, D) float32 for a whole utterance.
 
-    amplitude multiplies the calibrated motion about its mean (1 = as calibrated). Raises TrajectoryError for
-    features or a latent of another shape than the model was trained on.
+    Raises TrajectoryError for features or a latent of another shape than the model was trained on.
     """
     device = model.gain.device
     _check(model, features.values.shape[1:], w_ref_LD.shape)
     values_NTKM = torch.from_numpy(features.values)[None].to(device)
     w_ref_NLD = torch.tensor(w_ref_LD, dtype=torch.float32)[None].to(device)
-    return model.eval()(values_NTKM, w_ref_NLD, amplitude=amplitude)[0][0].float().cpu().numpy()
+    return model.eval()(values_NTKM, w_ref_NLD)[0][0].float().cpu().numpy()
 
 
 @torch.no_grad()
 def stream(
-    model: TrajectoryPredictor, windows: Iterable[np.ndarray], w_ref_LD: np.ndarray, amplitude: float = 1.0
+    model: TrajectoryPredictor, windows: Iterable[np.ndarray], w_ref_LD: np.ndarray
 ) -> Iterator[np.ndarray]:
     """Feature windows (K, M) one by one -> w (L, D) one by one, equal to `predict` on the whole.
 
@@ -105,7 +100,7 @@ def stream(
     for window_KM in windows:
         _check(model, window_KM.shape, w_ref_LD.shape)
         values_NTKM = torch.tensor(window_KM, dtype=torch.float32)[None, None].to(device)
-        w_NTLD, state = model(values_NTKM, w_ref_NLD, state, amplitude)
+        w_NTLD, state = model(values_NTKM, w_ref_NLD, state)
         yield w_NTLD[0, 0].float().cpu().numpy()
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from audio.features import FeatureConfig
+from encoders.geometry import correlation
 from trajectory.data.windows import TrajectoryClip, read_clip
 from trajectory.model.displacement import DisplacementSpace
 
@@ -102,3 +103,14 @@ def gain_of(report: Agreement, kind: Calibration = "scalar") -> Tensor:
     ratio = (m * report.truth**2).sum() / max((m * report.predicted**2).sum(), 1e-12)
     gain = np.full(len(r2), np.sqrt(ratio))
     return torch.tensor(gain.clip(1.0, LARGEST_GAIN), dtype=torch.float32)
+
+
+def opening_gain(predicted_T: np.ndarray, true_T: np.ndarray) -> float:
+    """1 + r^2 (std(o) / std(o^) - 1) of the lips' opening, within [1, LARGEST_GAIN]; used in adaptation to one person.
+
+    A prediction that explains all (r = 1) gets the truth's amplitude. With the small r that seconds of speech allow,
+    std(o) / std(o^) alone would mostly amplify errors.
+    """
+    r2 = max(correlation(predicted_T, true_T), 0.0) ** 2
+    ratio = float(true_T.std() / max(predicted_T.std(), 1e-9))
+    return float(np.clip(1 + r2 * (ratio - 1), 1.0, LARGEST_GAIN))
