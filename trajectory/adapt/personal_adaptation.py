@@ -42,7 +42,7 @@ from trajectory.losses.stage1_losses import LossConfig, stage1_losses, weighted_
 from trajectory.model.displacement import TrajectoryError
 from trajectory.model.predictor import TrajectoryPredictor, load_trajectory, save_trajectory
 from trajectory.model.recurrent_net import TrajectoryNet
-from trajectory.training.amplitude_calibration import agreement, opening_gain
+from trajectory.training.amplitude_calibration import opening_gain
 
 
 @dataclass
@@ -125,8 +125,9 @@ def _adapt(base: TrajectoryPredictor, speech: PersonalSpeech, config: AdaptConfi
 def _measures(
     predicted_VC: np.ndarray, data: AdaptationData, true_VC: np.ndarray, base: TrajectoryPredictor
 ) -> dict[str, float]:
-    latent = agreement([(predicted_VC, true_VC)], base.space).latent
-    return {"lips": correlation(predicted_VC @ data.axis, true_VC @ data.axis), "latent": latent}
+    distance_V = np.linalg.norm((predicted_VC - true_VC) * base.space.offset_scale.cpu().numpy(), axis=1)
+    lips = correlation(predicted_VC @ data.axis, true_VC @ data.axis)
+    return {"lips": lips, "latent": float(distance_V.mean())}
 
 
 def save_adapted(

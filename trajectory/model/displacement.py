@@ -36,7 +36,7 @@ class DisplacementConfig:
     # [start, stop) of the W+ rows that may move; None: all. AudioStyleNet moves rows 4 to 7: [4, 8].
     rows: list[int] | None = None
     max_samples: int = (
-        3000  # frames the offset projection is fitted on, at most; memory: samples x L x D x 8 bytes
+        3000  # most frames the offset projection is fitted on; memory: samples x L x D x 8 bytes
     )
     # The identity frame, whose latent is w_ref: "neutral" (lips closest, at their usual width), "first", or "random". All
     # are chosen among the frames in which a face was found, if there are any.
@@ -71,11 +71,9 @@ class DisplacementSpace(nn.Module):
         if not 0 <= rows[0] < rows[1] <= num_rows:
             raise TrajectoryError(f"rows {list(rows)} are outside the latent's {num_rows} rows")
         self.num_rows, self.w_dim, self.rows = num_rows, w_dim, rows
-        moving = (rows[1] - rows[0]) * w_dim
-        for name, count, width in (
-            ("identity", identity_dims, num_rows * w_dim),
-            ("offset", components, moving),
-        ):
+        shapes = {"identity": (identity_dims, num_rows), "offset": (components, rows[1] - rows[0])}
+        for name, (count, moving_rows) in shapes.items():
+            width = moving_rows * w_dim
             self.register_buffer(f"{name}_mean", torch.zeros(width))
             self.register_buffer(f"{name}_axes", torch.zeros(count, width))
             self.register_buffer(f"{name}_scale", torch.ones(count))

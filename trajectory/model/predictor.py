@@ -20,11 +20,7 @@ from trajectory.model.displacement import DisplacementSpace, TrajectoryError
 from trajectory.model.recurrent_net import State, TrajectoryConfig, TrajectoryNet
 
 KIND = "trajectory"
-RETIRED = {
-    "kernel",
-    "heads",
-    "context",
-}  # settings of nets that are gone; older files of a GRU or LSTM hold them too
+RETIRED = ("kernel", "heads", "context")  # settings that are gone, but in older files
 
 
 class TrajectoryPredictor(nn.Module):

@@ -7,6 +7,7 @@ Shapes: T video frames, A articulatory axes (coarticulation.AXES), V axes of a v
 """
 
 import json
+import math
 import zipfile
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -39,18 +40,16 @@ class CorpusConfig:
     """The size of the synthetic corpus and how its speakers look and move (all ours)."""
 
     seed: int = 0  # draws faces, voices, sentences, blinks and head sway; another seed changes all of them
-    speakers: int = 8  # as many as the demo builds in minutes
+    speakers: int = 8  # all of them; small enough for the demo
     unseen_speakers: int = 2  # the last ones, never trained on
     sentences: int = 6  # of each speaker; 6: 4 train, 1 validation, 1 test
     grid_share: float = 0.5  # share of sentences with GRID's grammar; the others are free
     psi: float = 0.7  # truncation of the faces, the usual value
-    sway: float = (
-        0.5  # amplitude of the head's sway; 1: about 6 degrees of yaw and 3 of pitch, beyond it faces distort
-    )
+    sway: float = 0.5  # of the head; 1: about 6 degrees of yaw and 3 of pitch, beyond which faces distort
 
     def __post_init__(self) -> None:
         limits = {
-            "seed": (0, 2**63),
+            "seed": (0, math.inf),
             "speakers": (1, len(FACE_SEEDS)),
             "unseen_speakers": (0, self.speakers - 1),
             "sentences": (3, 1000),  # at least one for each split
@@ -92,9 +91,7 @@ def plan_corpus(config: CorpusConfig) -> list[tuple[Speaker, Sentence, Split]]:
             count, share = drawn[split], config.grid_share
             kind: Kind = "grid" if int((count + 1) * share + 1e-9) > int(count * share + 1e-9) else "free"
             sentence = source.draw(split, kind)
-            if (
-                sentence.name in said
-            ):  # the free sentences of this split are used up and repeat within one speaker
+            if sentence.name in said:  # this split's free sentences repeat within one speaker
                 sentence = source.draw(split, "grid")
             drawn[split] += 1
             said.add(sentence.name)
@@ -215,9 +212,8 @@ def _make_clip(
 
 
 def _weights_hash(generator: Generator) -> str:
-    """Of all tensors of the network; of none for a stand-in that has none."""
-    network: object = generator
-    state = network.state_dict() if isinstance(network, nn.Module) else {}
+    """Of all tensors of a generator."""
+    state = generator.state_dict() if isinstance(generator, nn.Module) else {}
     return content_hash({name: value.cpu().numpy() for name, value in state.items()})
 
 

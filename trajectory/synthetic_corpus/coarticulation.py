@@ -185,7 +185,7 @@ def blinks(num_frames: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def sway(num_frames: int, rng: np.random.Generator) -> np.ndarray:
-    """Yaw and pitch of the head (T, 2) in [-1, 1]: each the mean of three sines of 0.1 to 0.6 Hz."""
+    """Yaw and pitch of the head (T, 2) in [-1, 1]: each the weighted mean of three sines of 0.1 to 0.6 Hz."""
     times_T = np.arange(num_frames) / FPS
     waves = rng.uniform((0.1, 0, 0.5), (0.6, 2 * np.pi, 1.0), (2, 3, 3))
     frequency, phase, height = (waves[..., i, None] for i in range(3))

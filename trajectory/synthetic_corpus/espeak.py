@@ -119,9 +119,9 @@ def with_silence(utterance: Utterance, lead: float, tail: float) -> Utterance:
     shift, end = before / rate, (before + len(samples)) / rate
     moved = [Phoneme(p.name, p.start + shift, p.end + shift, p.stress) for p in utterance.phonemes]
     start = moved[0].start if moved else end
-    pauses = [Phoneme("_", 0.0, start)], [Phoneme("_", end, end + after / rate)]
-    phonemes = [p for p in (*pauses[0], *moved, *pauses[1]) if p.end > p.start]
-    return Utterance(Waveform(np.pad(samples, (before, after)), rate), tuple(phonemes))
+    phonemes = (Phoneme("_", 0.0, start), *moved, Phoneme("_", end, end + after / rate))
+    waveform = Waveform(np.pad(samples, (before, after)), rate)
+    return Utterance(waveform, tuple(p for p in phonemes if p.end > p.start))
 
 
 def _phonemes(marks: list[tuple[int, str]], samples: int, rate: int) -> tuple[Phoneme, ...]:

@@ -20,9 +20,7 @@ ADVERBS = ("again", "now", "please", "soon")
 
 # One sentence a line, about two seconds each. Every one has lip closures (p b m), most have rounded and spread vowels,
 # and their rhythms differ: lists, questions, short and long words, pauses.
-FREE_SENTENCES = tuple(
-    Path(__file__).with_name("free_sentences.txt").read_text(encoding="utf-8").splitlines()
-)
+FREE_SENTENCES = tuple(Path(__file__).with_name("free_sentences.txt").read_text("utf-8").splitlines())
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ Shapes: T frames of a clip, C coefficients of the displacement, L rows of W+, D 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -61,31 +61,21 @@ def validate(
     """Runs `net` over whole clips, one at a time so that memory holds one. Without clips, all figures are zero."""
     was_training = net.training
     net.eval()
-
-    def pairs() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for clip in clips:
-            c_TC, d_TLD, _ = on_clip(net, space, features, clip)
-            yield c_TC.double().cpu().numpy(), space.encode(d_TLD).double().cpu().numpy()
-
-    result = agreement(pairs(), space)
-    net.train(was_training)
-    return result
-
-
-def agreement(pairs: Iterable[tuple[np.ndarray, np.ndarray]], space: DisplacementSpace) -> Agreement:
-    """pairs: of each clip, predicted and true coefficients (T, C)."""
     scale_C = space.offset_scale.cpu().numpy()
     sums = np.zeros((3, space.num_coefficients))  # of predicted * truth, predicted^2, truth^2
     distance, frames = 0.0, 0
-    for p_TC, c_TC in pairs:
+    for clip in clips:
+        predicted, d_TLD, _ = on_clip(net, space, features, clip)
+        p_TC, c_TC = (x.double().cpu().numpy() for x in (predicted, space.encode(d_TLD)))
         distance += float(np.linalg.norm((p_TC - c_TC) * scale_C, axis=1).sum())
         frames += len(c_TC)
         p_TC, c_TC = p_TC - p_TC.mean(0), c_TC - c_TC.mean(0)
         sums += np.stack([(p_TC * c_TC).sum(0), (p_TC**2).sum(0), (c_TC**2).sum(0)])
-    count = max(frames, 1)
-    predicted, truth = np.sqrt(sums[1] / count), np.sqrt(sums[2] / count)
-    correlation = sums[0] / count / np.maximum(predicted * truth, 1e-9)
-    return Agreement(correlation, predicted, truth, scale_C, distance / count)
+    net.train(was_training)
+    covariance, *variances = sums / max(frames, 1)
+    std_predicted, std_truth = np.sqrt(variances)
+    r_C = covariance / np.maximum(std_predicted * std_truth, 1e-9)
+    return Agreement(r_C, std_predicted, std_truth, scale_C, distance / max(frames, 1))
 
 
 def gain_of(report: Agreement, kind: Calibration = "scalar") -> Tensor:
