@@ -37,7 +37,7 @@ def run_script(text: str, folder: Path, *launcher: str) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-# The parent only imports; each child trains from the last state and is killed at a random moment, mid-save included.
+# The parent only imports; each child resumes training and is killed at a random moment, also while it saves.
 KILLED = """
 import os, random, signal, time
 from toy_stage1 import parts
@@ -98,19 +98,19 @@ def test_two_processes_are_one_with_the_same_batch(tmp_path):
     best, other_best = one["progress"], two["progress"]
     assert one["step"] == two["step"] == 12
     assert best["best_score"] == pytest.approx(other_best["best_score"], abs=1e-5)
-    for ours, theirs in (
+    for one_part, two_part in (
         (one["net"], two["net"]),
         (one["ema"], two["ema"]),
         (best["best"], other_best["best"]),
     ):
-        for name, value in ours.items():
-            assert torch.allclose(value, theirs[name], atol=1e-5), name
+        for name, value in one_part.items():
+            assert torch.allclose(value, two_part[name], atol=1e-5), name
     assert (tmp_path / "two" / "trajectory.safetensors").is_file()
 
 
 @pytest.mark.slow
 def test_two_processes_prepare_and_invert_what_one_does(clip_folder, tmp_path):
-    """Each takes its share; the manifest and the codes are those of one process, and stage 1 is trained by both."""
+    """Each does its share; manifest and codes are those of one process, and both train stage 1."""
     arguments = ["experiment=smoke", "data=folder", f"data.root={clip_folder}", "workers=1", "threads=1"]
     arguments += ["data.seen=0.0", "data.validation=0.0", "device=cpu", "losses.image=0", "losses.lip=0"]
     places = [f"results_dir={tmp_path / 'two'}", f"data_dir={tmp_path / 'two'}"]
@@ -130,6 +130,6 @@ def test_two_processes_prepare_and_invert_what_one_does(clip_folder, tmp_path):
     other = tmp_path / "two" / folder.name
     assert read_manifest(folder) == read_manifest(other) and len(read_manifest(folder).ok()) == 3
     for entry in read_manifest(folder).ok():
-        ours, theirs = (LatentClip.load(place / entry.file) for place in (folder, other))
-        assert np.allclose(ours.w, theirs.w, atol=0.01) and ours.ref_index == theirs.ref_index
+        one_clip, two_clip = (LatentClip.load(place / entry.file) for place in (folder, other))
+        assert np.allclose(one_clip.w, two_clip.w, atol=0.01) and one_clip.ref_index == two_clip.ref_index
     assert not list((tmp_path / "two").glob("*/part-*.json"))

@@ -1,4 +1,4 @@
-"""The synthetic corpus: splits that do not leak, the same bytes from the same seed, and speech that predicts the mouth."""
+"""The synthetic corpus: no text in two splits, the same bytes for the same seed, and speech that predicts the mouth."""
 
 import json
 from collections import defaultdict
@@ -15,7 +15,7 @@ ROWS, WIDTH, SIZE = 4, 8, 128  # x264 is not reproducible in pictures smaller th
 
 
 class ToyGenerator(torch.nn.Module):
-    """Four rows of eight numbers to a smooth image."""
+    """Renders four rows of eight numbers as a smooth image."""
 
     num_rows, w_dim, resolution = ROWS, WIDTH, SIZE
     w_avg: torch.Tensor
@@ -153,7 +153,7 @@ def test_a_corpus_on_disk(tmp_path):
         assert abs(len(sound.samples) - frames * 640) <= 640 and 0.2 < np.abs(sound.samples).max() <= 1.1
 
 
-def test_an_interrupted_build_goes_on_and_ends_in_the_same_bytes(tmp_path):
+def test_an_interrupted_build_continues_and_makes_the_same_bytes(tmp_path):
     config = small(speakers=2)
     listing = build(tmp_path / "a", config)
     content = {path.relative_to(tmp_path / "a"): path.read_bytes() for path in (tmp_path / "a").rglob("*.*")}
@@ -183,7 +183,7 @@ def test_a_changed_generator_remakes_the_clips(tmp_path):
     assert file.read_bytes() != before
 
 
-def test_a_basis_with_a_foreign_axis_is_refused(tmp_path):
+def test_a_basis_with_an_unknown_axis_is_refused(tmp_path):
     basis = VisemeBasis(("open", "tongue", "blink"), DIRECTIONS)
     with pytest.raises(ValueError, match="tongue"):
         corpus_module().build_corpus(small(), ToyGenerator(), basis, tmp_path, progress=False)
@@ -217,7 +217,7 @@ def test_the_demo_is_about_a_minute_of_training_speech():
 
 def test_speech_predicts_the_mouth():
     """Ridge regression from feature windows to `open`, trained on three speakers, tested on other
-    sentences of theirs and on a speaker never heard."""
+    sentences of theirs and on an unseen speaker."""
     from audio.features import FeatureConfig, extract_features
 
     module = corpus_module()

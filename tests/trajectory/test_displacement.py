@@ -59,7 +59,7 @@ def test_a_space_is_rebuilt_from_its_layout_and_state():
     assert torch.equal(space.encode(d), again.encode(d))
 
 
-def test_still_clips_and_rows_that_are_not_there_are_refused():
+def test_still_clips_and_impossible_rows_are_refused():
     with pytest.raises(TrajectoryError, match="equal"):
         fit_space(np.ones((9, ROWS, DIM), np.float32), samples(), DisplacementConfig(3, 4))
     with pytest.raises(TrajectoryError, match="outside"):

@@ -76,13 +76,13 @@ def test_the_gain_scales_motion_about_the_mean_displacement():
 
 
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
-def test_streaming_is_the_whole_frame_by_frame(cell):
+def test_frame_by_frame_equals_the_whole_clip(cell):
     model = predictor(cell=cell, bidirectional=False)
     whole = predict(model, speech(model), W_REF)
     assert np.allclose(np.stack(list(stream(model, speech(model).values, W_REF))), whole, atol=1e-5)
 
 
-def test_what_cannot_stream_says_so():
+def test_a_model_that_needs_the_whole_clip_says_so():
     for model in (predictor(), *(predictor(kind, bidirectional=False) for kind in ("clip", "none"))):
         with pytest.raises(TrajectoryError, match="needs the whole clip"):
             next(stream(model, speech(model).values, W_REF))
@@ -99,7 +99,7 @@ def test_other_features_latents_or_files_are_refused(tmp_path):
         load_trajectory(tmp_path / "other.safetensors")
 
 
-def test_damaged_files_are_one_sentence_with_their_name(tmp_path):
+def test_damaged_files_are_named(tmp_path):
     path = tmp_path / "damaged.safetensors"
     save_trajectory(predictor(), path)
     file = read_weights(path)

@@ -38,7 +38,7 @@ def test_the_papers_front_end_takes_its_mfcc_windows():
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_one_direction_streams_in_any_pieces_and_never_looks_ahead(cell):
+def test_one_direction_takes_a_clip_in_pieces_and_uses_no_later_frame(cell):
     model = net(cell=cell, bidirectional=False, layers=2)
     values, identity = torch.randn(1, 16, *WINDOW), torch.randn(1, 3)
     whole, _ = model(values, identity)
@@ -54,7 +54,7 @@ def test_one_direction_streams_in_any_pieces_and_never_looks_ahead(cell):
     assert not torch.allclose(model(changed, identity)[0][:, 11], whole[:, 11], atol=1e-6)
 
 
-def test_both_directions_look_ahead():
+def test_both_directions_use_later_frames():
     model, values, identity = net(), torch.randn(1, 6, *WINDOW), torch.randn(1, 3)
     changed = values.clone()
     changed[:, 5] = 0

@@ -94,7 +94,7 @@ def adapt(base: TrajectoryPredictor, speech: PersonalSpeech, config: AdaptConfig
     """
     if base.shortcut is not None:
         raise TrajectoryError(
-            "This stage 1 was adapted to somebody already: give the one that it was made from."
+            "This stage 1 was already adapted to one person: give the model that it was adapted from."
         )
     require_enough_speech(speech)
     with torch.random.fork_rng():  # the caller's random numbers are not touched
