@@ -78,6 +78,7 @@ def windows_of(rows_NJM: np.ndarray, config: FeatureConfig) -> np.ndarray:
 
 @contextlib.contextmanager
 def _reading(clip: TrajectoryClip) -> Iterator[None]:
+    """Turns errors of reading into a TrajectoryError that names the clip."""
     try:
         yield
     except (SafetensorError, OSError) as error:

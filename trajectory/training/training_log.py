@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
@@ -21,7 +20,7 @@ class TrainingLog:
     """
 
     def __init__(self, folder: Path, start: int, total: int, every: int, enabled: bool = True) -> None:
-        self.enabled, self.every, self.step = enabled, every, start
+        self.enabled, self.every = enabled, every
         if not enabled:
             return
         # purge_step hides what a killed run logged after its last checkpoint: those steps are done again.
@@ -37,9 +36,7 @@ class TrainingLog:
             self.progress.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         if self.enabled:
             self.progress.stop()
             self.writer.close()
