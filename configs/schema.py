@@ -29,7 +29,7 @@ from trajectory.losses.stage1_losses import LossConfig
 from trajectory.model.displacement import DisplacementConfig
 from trajectory.model.recurrent_net import TrajectoryConfig
 from trajectory.synthetic_corpus.build_corpus import CorpusConfig
-from trajectory.training.stage1_loop import TrainConfig
+from trajectory.training.train_config import TrainConfig
 from tuning.pivotal import PivotalConfig
 
 
@@ -106,15 +106,10 @@ class Stage2Config:
 
 @dataclass
 class WindowConfig:
-    """One training batch of stage 1: `batch` windows of `length` video frames, in each process.
+    """One training batch of stage 1."""
 
-    carry: the windows walk through whole clips and the net goes on from its state of the window before (a GRU or LSTM of
-    one direction, trajectory/walk.py); otherwise each is drawn anew and starts from nothing.
-    """
-
-    batch: int = 16
-    length: int = 32
-    carry: bool = False
+    batch: int = 16  # windows in each process
+    length: int = 32  # video frames of a window, 1.3 s; the paper's preset uses 16
 
     def __post_init__(self) -> None:
         if self.batch < 1 or self.length < 2:

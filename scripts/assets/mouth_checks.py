@@ -23,7 +23,7 @@ from metrics.report.plots import save_image
 from stylegan2.protocol import Generator, sample_w
 from stylegan2.render import render
 from trajectory.synthetic_corpus.build_corpus import perform
-from trajectory.synthetic_corpus.coarticulation import VISEMES, held
+from trajectory.synthetic_corpus.coarticulation import VISEMES, viseme_weights
 from trajectory.synthetic_corpus.sentences import SentenceSource
 from trajectory.synthetic_corpus.speakers import FACE_SEEDS, Speaker, draw_speakers, face_latent
 
@@ -46,7 +46,7 @@ def visemes(
     identity = DlibIdentity()
     codes = sample_w(generator, config.check.people, config.check.seed, 0.7)
     places = [AXES.index(name) for name in basis.names]
-    shapes = {name: held(name)[places] for name in VISEMES} | dict(
+    shapes = {name: viseme_weights(name)[places] for name in VISEMES} | dict(
         zip(basis.names, np.eye(len(basis.names), dtype=np.float32), strict=True)
     )
     weights_KV = np.stack(list(shapes.values()))  # the first is the face at rest

@@ -12,7 +12,7 @@ from scripts.core.networks import the_trajectory, with_encoder_of
 from scripts.core.runtime import Run, RunError, shown
 from scripts.stages.records import Face
 from stylegan2.weights import file_hash
-from trajectory.adapt.adaptation_data import OwnSpeech, enough_speech
+from trajectory.adapt.adaptation_data import PersonalSpeech, require_enough_speech
 from trajectory.adapt.personal_adaptation import adapt, load_adapted, save_adapted
 from trajectory.model.predictor import TrajectoryPredictor
 
@@ -28,10 +28,12 @@ def demand_speech(face: Face, config: Config) -> None:
         raise RunError(
             f"Stage 1 cannot be adapted to {face.name}: a photo has no speech; give clip=VIDEO, or set adapt=none."
         )
-    enough_speech(face.own)
+    require_enough_speech(face.own)
 
 
-def adapt_stage1(own: OwnSpeech, name: str, folder: Path, checkpoint: Path, config: Config, run: Run) -> Path:
+def adapt_stage1(
+    own: PersonalSpeech, name: str, folder: Path, checkpoint: Path, config: Config, run: Run
+) -> Path:
     """The file of the adapted stage 1 of a person, made in `folder` if it is not there.
 
     own: what the person said, and how the face moved, in the frames that may be fitted to.
@@ -51,7 +53,7 @@ def adapt_stage1(own: OwnSpeech, name: str, folder: Path, checkpoint: Path, conf
     return path
 
 
-def adapted_path(own: OwnSpeech, folder: Path, checkpoint: Path, config: Config) -> Path:
+def adapted_path(own: PersonalSpeech, folder: Path, checkpoint: Path, config: Config) -> Path:
     """Keyed by everything that decides the adapted model and that the folder's name does not contain. The codes are not
     part of the key: computed with other threads, or on a GPU, they differ in the last bits."""
     reference = (config.displacement.reference, config.displacement.reference_seed)
@@ -60,7 +62,9 @@ def adapted_path(own: OwnSpeech, folder: Path, checkpoint: Path, config: Config)
     return folder / f"adapted-{key}.safetensors"
 
 
-def existing_adapted(own: OwnSpeech | None, folder: Path, checkpoint: Path, config: Config) -> Path | None:
+def existing_adapted(
+    own: PersonalSpeech | None, folder: Path, checkpoint: Path, config: Config
+) -> Path | None:
     """The adapted stage 1 that adapted=auto|none|FILE names; "auto" is the one in `folder`, where there is one."""
     if config.adapted not in ("auto", "none"):
         return Path(config.adapted)

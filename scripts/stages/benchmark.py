@@ -42,7 +42,7 @@ from scripts.stages.invert_frames import Inverter
 from stylegan2.networks.generator import StyleGAN2
 from stylegan2.protocol import sample_w
 from stylegan2.render import render
-from trajectory.losses.rendered_losses import RenderedTerms
+from trajectory.losses.rendered_losses import RenderedLoss
 from trajectory.losses.stage1_losses import LossConfig, stage1_losses
 from trajectory.model.displacement import fit_space
 from trajectory.model.predictor import TrajectoryPredictor, predict
@@ -142,13 +142,13 @@ def stage1_step(config: Config, run: Run) -> list[Row]:
     d = torch.randn(*shape, generator.num_rows, generator.w_dim, device=run.device) * 0.1
     mask = torch.ones(shape, dtype=torch.bool, device=run.device)
     image_loss = LossConfig(image_size=config.losses.image_size)
-    rendered = RenderedTerms(generator, image_loss, the_teacher(config, run))
+    rendered = RenderedLoss(generator, image_loss, the_teacher(config, run))
 
     def step(image_term: bool) -> None:
         coefficients, _ = model.coefficients(values, w_ref)
         terms = stage1_losses(coefficients, d, mask, model.space, config.losses)
         if image_term:
-            terms |= rendered(coefficients, d, w_ref, mask, model.space, np.random.default_rng(0))
+            terms["image"] = rendered(coefficients, d, w_ref, mask, model.space, np.random.default_rng(0))
         optimiser.zero_grad()
         torch.stack(list(terms.values())).sum().backward()
         optimiser.step()

@@ -17,7 +17,7 @@ from scripts.stages.identity_frames import fitted_frames, portrait_clip, portrai
 from scripts.stages.invert_frames import Inverter
 from scripts.stages.records import Face, Latents
 from stylegan2.image_sources import SUFFIXES
-from trajectory.adapt.adaptation_data import own_speech
+from trajectory.adapt.adaptation_data import personal_speech
 from tuning.pivotal import uniform_frames
 
 
@@ -50,7 +50,7 @@ def face_of_data(config: Config, latents: Latents) -> Face:
         used=used,
         ref_index=reference,
         speech=Waveform(clip.waveform[samples_of_frames(used) :]) if only else None,
-        own=own_speech(clip, w_TLD, used, w_TLD[reference]),
+        own=personal_speech(clip, w_TLD, used, w_TLD[reference]),
     )
 
 
@@ -101,5 +101,5 @@ def _face_of_video(path: Path, config: Config, run: Run) -> Face:
     w_NLD = inverter(frames, offset_LD)
     own = None
     if config.adapt.enabled:  # only adaptation needs the codes of all frames, which take minutes
-        own = own_speech(clip, inverter(clip.frames, offset_LD), len(clip), w_NLD[-1])
+        own = personal_speech(clip, inverter(clip.frames, offset_LD), len(clip), w_NLD[-1])
     return Face(path.stem, frames[:-1], w_NLD[:-1], frames[-1], w_NLD[-1], own=own)

@@ -8,7 +8,7 @@ import numpy as np
 
 from audio.waveform import Waveform
 from encoders.records import ClipEntry, FrameClip, LatentClip, Manifest, read_manifest
-from trajectory.adapt.adaptation_data import OwnSpeech
+from trajectory.adapt.adaptation_data import PersonalSpeech
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Face:
     used: int = 0  # the first frames of that clip, which may be fitted to; evaluation scores the others
     ref_index: int = 0  # number of the identity frame in that clip
     speech: Waveform | None = None  # sound of the frames after `used`, where the speaker has one clip only
-    own: OwnSpeech | None = None  # speech and codes of the first `used` frames, for adapting stage 1
+    own: PersonalSpeech | None = None  # speech and codes of the first `used` frames, for adapting stage 1
 
 
 @dataclass(frozen=True)

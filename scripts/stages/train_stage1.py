@@ -14,8 +14,6 @@ import torch
 from audio.features import checked_encoder, extract_features
 from audio.waveform import Waveform
 from configs.schema import Config, DataConfig, TargetConfig
-from encoders.features.landmark_net import load_landmark_net
-from encoders.features.mouth_crop import load_sync
 from encoders.features.perceptual import demand_trunk
 from encoders.geometry import aperture
 from encoders.records import FrameClip, keyed_fields
@@ -33,14 +31,12 @@ from trajectory.data.windows import (
     store_features,
 )
 from trajectory.losses.lip_loss import fit_lip_axis
-from trajectory.losses.rendered_losses import RenderedTerms
+from trajectory.losses.rendered_losses import RenderedLoss
 from trajectory.model.displacement import DisplacementSpace, TrajectoryError, fit_space
 from trajectory.model.recurrent_net import TrajectoryNet
-from trajectory.mouth_judge import MouthJudge
-from trajectory.training.preview import Illustrator
+from trajectory.training.preview import PreviewMaker
 from trajectory.training.stage1_loop import train
 from trajectory.training.train_state import changed_keys
-from trajectory.walk import ClipWalk
 
 IDENTITIES = 1000  # samples of W that the projection of the identity latent is fitted on
 # The parts of a config that decide what stage 1 learns.
@@ -55,7 +51,6 @@ def train_stage1(config: Config, run: Run, latents: Latents) -> Path:
     """
     config, run = stage1_config(config), stage1_run(config, run)
     config = _with_encoder_hash(config)
-    _check_carry(config)
     folder = run.results / "stage1"
     checkpoint = folder / "trajectory.safetensors"
     recipe = _recipe(config, latents)
@@ -80,7 +75,7 @@ def check_training_inputs(config: Config) -> None:
         return
     demand_resume(config, "state.pt")
     _with_encoder_hash(stage1_config(config))
-    if config.losses.image or config.losses.mouth:
+    if config.losses.image:
         demand_trunk(config.teacher.net, config.teacher.family)
 
 
@@ -109,14 +104,6 @@ def _with_encoder_hash(config: Config) -> Config:
     return replace(config, audio=replace(audio, encoder_sha256=checked_encoder(audio).sha256))
 
 
-def _check_carry(config: Config) -> None:
-    net = config.trajectory
-    if config.windows.carry and (net.bidirectional or net.cell not in ("gru", "lstm")):
-        raise RunError(
-            "windows.carry=true needs a net that hands on its state: trajectory.cell=gru or lstm and bidirectional=false."
-        )
-
-
 def speech_clips(config: Config, run: Run, latents: Latents) -> list[TrajectoryClip]:
     """Every inverted clip with its speech features, which are cached in data/features-<hash>."""
     folder = keyed(run, "features", latents.prepared.name, config.audio)
@@ -137,7 +124,7 @@ def _train(
     config: Config, run: Run, clips: list[TrajectoryClip], folder: Path, recipe: dict[str, Any]
 ) -> None:
     training, validation = split_of(clips, "train"), split_of(clips, "val")
-    sampler = (ClipWalk if config.windows.carry else WindowSampler)(
+    sampler = WindowSampler(
         training, config.audio, config.augment, config.windows.batch, config.windows.length, config.train.seed
     )
     generator = in_precision(the_generator(config, run), config)
@@ -148,9 +135,11 @@ def _train(
     torch.manual_seed(config.train.seed)  # the net's first weights do not depend on which stages ran before
     window = (config.audio.rows, config.audio.width)
     net = TrajectoryNet(config.trajectory, window, space.identity_dims, space.num_coefficients)
-    rendered = _rendered_terms(generator, config, run) if config.losses.renders else None
+    rendered = None
+    if config.losses.renders:
+        rendered = RenderedLoss(generator, config.losses, the_teacher(config, run))
     illustrated = run.first and config.train.pictures_every > 0 and len(validation) > 0
-    lip_axis = illustrator = judge = None
+    lip_axis = preview = None
     try:
         lip_axis = _lip_axis(training, space, config) if config.losses.lip > 0 or illustrated else None
     except TrajectoryError:
@@ -158,27 +147,14 @@ def _train(
             raise
         run.say("no face was found in the training frames: TensorBoard will have no pictures")
     if illustrated and lip_axis is not None:
-        illustrator = Illustrator(generator, validation, config.audio)
-    if config.train.select == "lmd_mouth" and validation:
-        landmarks = load_landmark_net().to(run.device)
-        judge = MouthJudge(generator, landmarks, validation, config.audio, config.train.val_frames)
+        preview = PreviewMaker(generator, validation, config.audio)
     if run.first:  # all that can be missing is there
         _forget(folder, config.resume)
         write_json(folder / "recipe.json", recipe)
     run.meet()
     resume = None if config.resume == "none" else config.resume
     parts = (net, space, sampler, validation)
-    judges = (rendered, lip_axis, judge, illustrator)
-    train(*parts, config.train, config.losses, folder, run.fabric, *judges, resume)
-
-
-def _rendered_terms(generator: Any, config: Config, run: Run) -> RenderedTerms:
-    """Only the networks that some weight asks for are loaded."""
-    losses = config.losses
-    perceptual = the_teacher(config, run) if losses.image or losses.mouth else None
-    landmarks = load_landmark_net().to(run.device) if losses.landmark else None
-    sync = load_sync(device=run.device) if losses.sync else None
-    return RenderedTerms(generator, losses, perceptual, landmarks, sync)
+    train(*parts, config.train, config.losses, folder, run.fabric, rendered, lip_axis, preview, resume)
 
 
 def _lip_axis(clips: list[TrajectoryClip], space: DisplacementSpace, config: Config) -> np.ndarray:
@@ -220,7 +196,7 @@ def _finished(folder: Path, recipe: dict[str, Any], config: Config) -> bool:
         return False
     if not any((folder / name).is_file() for name in ("state.pt", "trajectory.safetensors")):
         return False
-    saved = _with_defaults(json.loads((folder / "recipe.json").read_text(encoding="utf-8")))
+    saved = json.loads((folder / "recipe.json").read_text(encoding="utf-8"))
     changed = changed_keys(saved, recipe)
     if changed:
         same_settings = saved | {"data": recipe["data"]} == recipe
@@ -231,14 +207,3 @@ def _finished(folder: Path, recipe: dict[str, Any], config: Config) -> bool:
             "with train_stage1.py resume=none."
         )
     return (folder / "trajectory.safetensors").is_file()
-
-
-def _with_defaults(recipe: dict[str, Any]) -> dict[str, Any]:
-    """A recipe written before some setting existed, or while another still counted: it was made as the setting's default
-    makes it."""
-    found = {"data": recipe["data"]}
-    found["precision"] = recipe.get("precision", "bf16-mixed" if recipe.get("bf16") else "32-true")
-    for name in RECIPE:
-        default = keyed_fields(getattr(Config(), name))
-        found[name] = {key: recipe.get(name, {}).get(key, value) for key, value in default.items()}
-    return found

@@ -149,7 +149,7 @@ def test_a_training_that_was_stopped_passes_off_no_other_model(arguments, monkey
 
     old = trained()
     with monkeypatch.context() as patch:  # what fails before the training begins leaves the model there
-        patch.setattr("scripts.stages.train_stage1._rendered_terms", stopped)
+        patch.setattr("scripts.stages.train_stage1.RenderedLoss", stopped)
         with pytest.raises(KeyboardInterrupt):
             trained("losses.lip=1.0", "resume=none")
     with pytest.raises(runtime.RunError, match=r"resume=no\.pt does not exist"):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from lightning_fabric import Fabric
-from test_stage1_loop import FEATURES, parts
+from toy_stage1 import FEATURES, parts
 
 from encoders.bases.viseme_basis import load_viseme_basis
 from encoders.features.landmark_net import load_landmark_net

@@ -1,4 +1,4 @@
-"""Stage 1 over processes that are killed, and over two that share a batch."""
+"""Stage 1 in processes that are killed, and in two that share a batch."""
 
 import subprocess
 import sys
@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_stage1_loop import parts, train
+from toy_stage1 import parts, parts_of_processes
 
 from encoders.records import LatentClip, read_manifest
 from scripts.core import runtime
 from scripts.stages.standalone import invert_frames_alone
-from trajectory.model.recurrent_net import TrajectoryConfig, TrajectoryNet
+from trajectory.training.stage1_loop import train
 
 HERE = Path(__file__).resolve()
 PATHS = f"""
 import sys
-sys.path[:0] = [{str(HERE.parents[2])!r}, {str(HERE.parent)!r}, {str(HERE.parents[1] / "trajectory")!r}]
+sys.path[:0] = [{str(HERE.parents[2])!r}, {str(HERE.parents[1])!r}]
 import torch
 torch.set_num_threads(1)
 from pathlib import Path
@@ -37,10 +37,11 @@ def run_script(text: str, folder: Path, *launcher: str) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-# The parent only imports; each child trains from the last state and is killed at a random moment, mid-save included.
+# The parent only imports; each child resumes training and is killed at a random moment, also while it saves.
 KILLED = """
 import os, random, signal, time
-from test_stage1_loop import parts, train
+from toy_stage1 import parts
+from trajectory.training.stage1_loop import train
 folder, moments, steps = Path(sys.argv[1]), random.Random(0), []
 for attempt in range(20):
     child = os.fork()
@@ -76,50 +77,40 @@ def test_killed_twenty_times_is_bit_identical(tmp_path):
 
 SHARED = """
 from lightning_fabric import Fabric
-from test_processes import shared
-from test_stage1_loop import train
+from toy_stage1 import parts_of_processes
+from trajectory.training.stage1_loop import train
 folder = Path(sys.argv[1])
 fabric = Fabric(accelerator="cpu", devices=2, strategy="ddp")
 fabric.launch()
 assert fabric.world_size == 2
-train(**shared(folder / f"data{fabric.global_rank}", 2), folder=folder / "two", fabric=fabric, stop_at=8)
+train(**parts_of_processes(folder / f"data{fabric.global_rank}", 2), folder=folder / "two", fabric=fabric, stop_at=8)
 fabric.barrier()
-train(**shared(folder / f"data{fabric.global_rank}", 2), folder=folder / "two", fabric=fabric)
+train(**parts_of_processes(folder / f"data{fabric.global_rank}", 2), folder=folder / "two", fabric=fabric)
 """
-
-
-def shared(folder: Path, batch: int) -> dict[str, Any]:
-    """Augmented windows without dropout, whose random numbers each process draws for itself."""
-    folder.mkdir(exist_ok=True)
-    pieces = parts(folder, steps=12, val_every=4, save_every=4)
-    torch.manual_seed(1)
-    config = TrajectoryConfig(
-        channels=4, audio_dim=16, hidden=16, decoder=32, dropout=0.0, identity_dropout=0.0
-    )
-    window = (pieces["sampler"].features.rows, pieces["sampler"].features.width)
-    pieces["net"] = TrajectoryNet(config, window, pieces["space"].identity_dims, 2)
-    pieces["sampler"].batch = batch
-    return pieces
 
 
 @pytest.mark.slow
 def test_two_processes_are_one_with_the_same_batch(tmp_path):
     """gloo on the CPU, launched by torchrun; stopped and resumed on the way."""
     run_script(SHARED, tmp_path, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
-    train(**shared(tmp_path / "data", 4), folder=tmp_path / "one")
+    train(**parts_of_processes(tmp_path / "data", 4), folder=tmp_path / "one")
     one, two = (torch.load(tmp_path / run / "state.pt", weights_only=True) for run in ("one", "two"))
-    assert one["step"] == two["step"] == 12 and one["best_score"] == pytest.approx(
-        two["best_score"], abs=1e-5
-    )
-    for part in ("net", "ema", "best"):
-        for name, value in one[part].items():
-            assert torch.allclose(value, two[part][name], atol=1e-5), (part, name)
+    best, other_best = one["progress"], two["progress"]
+    assert one["step"] == two["step"] == 12
+    assert best["best_score"] == pytest.approx(other_best["best_score"], abs=1e-5)
+    for one_part, two_part in (
+        (one["net"], two["net"]),
+        (one["ema"], two["ema"]),
+        (best["best"], other_best["best"]),
+    ):
+        for name, value in one_part.items():
+            assert torch.allclose(value, two_part[name], atol=1e-5), name
     assert (tmp_path / "two" / "trajectory.safetensors").is_file()
 
 
 @pytest.mark.slow
 def test_two_processes_prepare_and_invert_what_one_does(clip_folder, tmp_path):
-    """Each takes its share; the manifest and the codes are those of one process, and stage 1 is trained by both."""
+    """Each does its share; manifest and codes are those of one process, and both train stage 1."""
     arguments = ["experiment=smoke", "data=folder", f"data.root={clip_folder}", "workers=1", "threads=1"]
     arguments += ["data.seen=0.0", "data.validation=0.0", "device=cpu", "losses.image=0", "losses.lip=0"]
     places = [f"results_dir={tmp_path / 'two'}", f"data_dir={tmp_path / 'two'}"]
@@ -139,6 +130,6 @@ def test_two_processes_prepare_and_invert_what_one_does(clip_folder, tmp_path):
     other = tmp_path / "two" / folder.name
     assert read_manifest(folder) == read_manifest(other) and len(read_manifest(folder).ok()) == 3
     for entry in read_manifest(folder).ok():
-        ours, theirs = (LatentClip.load(place / entry.file) for place in (folder, other))
-        assert np.allclose(ours.w, theirs.w, atol=0.01) and ours.ref_index == theirs.ref_index
+        one_clip, two_clip = (LatentClip.load(place / entry.file) for place in (folder, other))
+        assert np.allclose(one_clip.w, two_clip.w, atol=0.01) and one_clip.ref_index == two_clip.ref_index
     assert not list((tmp_path / "two").glob("*/part-*.json"))

@@ -1,4 +1,4 @@
-"""The synthetic corpus: splits that do not leak, the same bytes from the same seed, and speech that predicts the mouth."""
+"""The synthetic corpus: no text in two splits, the same bytes for the same seed, and speech that predicts the mouth."""
 
 import json
 from collections import defaultdict
@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from encoders.bases.viseme_basis import VisemeBasis
 from trajectory.synthetic_corpus.sentences import FREE_SENTENCES, SentenceSource, grid_sentence, splits_of
 from trajectory.synthetic_corpus.speakers import FACE_SEEDS, VARIANTS, draw_speakers
 
@@ -14,7 +15,7 @@ ROWS, WIDTH, SIZE = 4, 8, 128  # x264 is not reproducible in pictures smaller th
 
 
 class ToyGenerator(torch.nn.Module):
-    """Four rows of eight numbers to a smooth image."""
+    """Renders four rows of eight numbers as a smooth image."""
 
     num_rows, w_dim, resolution = ROWS, WIDTH, SIZE
     w_avg: torch.Tensor
@@ -34,14 +35,9 @@ class ToyGenerator(torch.nn.Module):
         return torch.nn.functional.interpolate(coarse.tanh(), size=SIZE, mode="bilinear")
 
 
-class ToyBasis:
-    """One direction for each of three axes, in another order than the visemes'."""
-
-    names: tuple[str, ...] = ("press", "open", "blink")
-    directions = np.random.default_rng(0).standard_normal((3, ROWS, WIDTH)).astype(np.float32)
-
-    def displacement(self, weights_TV):
-        return np.einsum("tv,vld->tld", weights_TV, self.directions)
+# One direction for each of three axes, in another order than coarticulation.AXES.
+DIRECTIONS = np.random.default_rng(0).standard_normal((3, ROWS, WIDTH)).astype(np.float32)
+BASIS = VisemeBasis(("press", "open", "blink"), DIRECTIONS)
 
 
 def corpus_module():
@@ -57,9 +53,7 @@ def small(**fields):
 
 def build(out, config, **fields):
     return json.loads(
-        corpus_module()
-        .build_corpus(config, ToyGenerator(), ToyBasis(), out, progress=False, **fields)
-        .read_text()
+        corpus_module().build_corpus(config, ToyGenerator(), BASIS, out, progress=False, **fields).read_text()
     )
 
 
@@ -150,8 +144,8 @@ def test_a_corpus_on_disk(tmp_path):
         info = video.probe(tmp_path / clip["file"])
         with np.load(tmp_path / "truth" / clip["file"].replace(".mp4", ".npz")) as truth:
             frames = len(truth["w"])
-            weights_TV = truth["weights"][:, [list(truth["axes"]).index(name) for name in ToyBasis.names]]
-            expected = truth["w_speaker"] + ToyBasis().displacement(weights_TV)
+            weights_TV = truth["weights"][:, [list(truth["axes"]).index(name) for name in BASIS.names]]
+            expected = truth["w_speaker"] + BASIS.displacement(weights_TV)
             np.testing.assert_allclose(truth["w"], expected, atol=5e-3)
             assert abs(truth["seconds"][-1, 1] - frames / 25) < 0.04
         assert (info.frames, info.width, info.fps) == (frames, SIZE, 25) and info.has_audio
@@ -159,7 +153,7 @@ def test_a_corpus_on_disk(tmp_path):
         assert abs(len(sound.samples) - frames * 640) <= 640 and 0.2 < np.abs(sound.samples).max() <= 1.1
 
 
-def test_an_interrupted_build_goes_on_and_ends_in_the_same_bytes(tmp_path):
+def test_an_interrupted_build_continues_and_makes_the_same_bytes(tmp_path):
     config = small(speakers=2)
     listing = build(tmp_path / "a", config)
     content = {path.relative_to(tmp_path / "a"): path.read_bytes() for path in (tmp_path / "a").rglob("*.*")}
@@ -185,13 +179,12 @@ def test_a_changed_generator_remakes_the_clips(tmp_path):
     listing = build(tmp_path, config)
     file = tmp_path / listing["clips"][0]["file"]
     before = file.read_bytes()
-    module.build_corpus(config, ToyGenerator(seed=1), ToyBasis(), tmp_path, progress=False)
+    module.build_corpus(config, ToyGenerator(seed=1), BASIS, tmp_path, progress=False)
     assert file.read_bytes() != before
 
 
-def test_a_basis_with_a_foreign_axis_is_refused(tmp_path):
-    basis = ToyBasis()
-    basis.names = ("open", "tongue", "blink")
+def test_a_basis_with_an_unknown_axis_is_refused(tmp_path):
+    basis = VisemeBasis(("open", "tongue", "blink"), DIRECTIONS)
     with pytest.raises(ValueError, match="tongue"):
         corpus_module().build_corpus(small(), ToyGenerator(), basis, tmp_path, progress=False)
 
@@ -224,7 +217,7 @@ def test_the_demo_is_about_a_minute_of_training_speech():
 
 def test_speech_predicts_the_mouth():
     """Ridge regression from feature windows to `open`, trained on three speakers, tested on other
-    sentences of theirs and on a speaker never heard."""
+    sentences of theirs and on an unseen speaker."""
     from audio.features import FeatureConfig, extract_features
 
     module = corpus_module()

@@ -1,4 +1,4 @@
-"""The mouth moves as the phonemes ask: lips seal, vowels open, rounded is round, rest is rest."""
+"""Mouth shapes of phonemes: closures, opening, rounding, rest; blinks and head sway."""
 
 from itertools import pairwise
 
@@ -18,9 +18,9 @@ from trajectory.synthetic_corpus.coarticulation import (
     articulate,
     blinks,
     closures,
-    held,
     shapes_of,
     sway,
+    viseme_weights,
 )
 from trajectory.synthetic_corpus.espeak import Phoneme, Utterance
 
@@ -79,7 +79,7 @@ def test_lips_close_between_open_vowels_and_open_again(name, length, offset):
     assert opening[: shut[0]].max() > 0.6 and opening[shut[-1] :].max() > 0.6
 
 
-def test_vowels_open_by_height_and_take_their_lips():
+def test_low_vowels_open_wider_and_lips_are_rounded_or_spread():
     def middle(vowel):
         return move(("_", 0.2), ("t", 0.06), (vowel, 0.25), ("t", 0.06), ("_", 0.2))[9]
 
@@ -95,7 +95,7 @@ def test_labiodentals_nearly_close():
     assert 0 < centre[OPEN] < 0.3 and centre[PRESS] > 0.3
 
 
-def test_rounding_comes_before_its_vowel():
+def test_rounding_begins_before_its_vowel():
     rounded = move(("_", 0.2), ("t", 0.08), ("u:", 0.2), ("_", 0.2))
     spread = move(("_", 0.2), ("t", 0.08), ("i:", 0.2), ("_", 0.2))
     assert rounded[6, ROUND] > spread[6, ROUND] + 0.1  # frame 6 is within the t
@@ -149,13 +149,13 @@ def test_heads_sway_slowly_and_within_bounds(seed, frames):
 
 
 def test_fifteen_visemes_differ_and_the_labials_are_shut():
-    shapes = {name: held(name) for name in VISEMES}
+    shapes = {name: viseme_weights(name) for name in VISEMES}
     assert len(shapes) == 15 == len({tuple(shape) for shape in shapes.values()})
     assert not shapes["sil"].any() and shapes["PP"][OPEN] == 0 and shapes["PP"][PRESS] > 0.8
     assert shapes["aa"][OPEN] == max(shape[OPEN] for shape in shapes.values())
     assert shapes["ou"][ROUND] > shapes["oh"][ROUND] > shapes["ih"][ROUND] == 0
     with pytest.raises(ValueError, match="there is no viseme 'XX'"):
-        held("XX")
+        viseme_weights("XX")
 
 
 def test_every_phoneme_that_the_corpus_says_is_known():
@@ -164,7 +164,7 @@ def test_every_phoneme_that_the_corpus_says_is_known():
     from trajectory.synthetic_corpus.sentences import FREE_SENTENCES, LETTERS
     from trajectory.synthetic_corpus.speakers import ACCENTS
 
-    said = set()
+    names = set()
     for index, accent in enumerate(ACCENTS):
         texts = [
             " ".join(FREE_SENTENCES[index::4]),
@@ -172,6 +172,6 @@ def test_every_phoneme_that_the_corpus_says_is_known():
             "zero one two three four five six seven",
         ]
         for text in texts:
-            said |= {p.name for p in synthesise(text, f"{accent}+m3", rate=300).phonemes}
-    assert len(said) > 50
-    assert {name for name in said if shapes_of(name) is None} <= {"_", ";"}
+            names |= {p.name for p in synthesise(text, f"{accent}+m3", rate=300).phonemes}
+    assert len(names) > 50
+    assert {name for name in names if shapes_of(name) is None} <= {"_", ";"}

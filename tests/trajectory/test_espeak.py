@@ -1,4 +1,4 @@
-"""The phoneme events are real, in time with the sound, and the same whatever was said before."""
+"""Phoneme events are in time with the sound, and the same request gives the same speech whatever was said before."""
 
 import sys
 
@@ -30,7 +30,7 @@ def hissing(utterance, phoneme):
     return spectrum[np.fft.rfftfreq(round(2 * half * rate), 1 / rate) > 3000].sum() / spectrum.sum()
 
 
-def test_phonemes_tile_the_sound():
+def test_phonemes_cover_the_sound_without_gaps():
     utterance = synthesise("Bob put a map of Peru by the blue boat.", "en+m3")
     phonemes = utterance.phonemes
     assert [p.name for p in phonemes[:4]] == ["b", "0", "b", "p"]
@@ -112,7 +112,7 @@ def test_silence_around_an_utterance():
     ("arguments", "reason"),
     [({"voice": "nobody"}, "no voice"), ({"rate": 20}, "rate"), ({"pitch": 101}, "pitch"), ({"text": ""}, "nothing to say")],
 )  # fmt: skip
-def test_what_cannot_be_said_is_refused(arguments, reason):
+def test_impossible_requests_are_refused(arguments, reason):
     with pytest.raises(ValueError, match=reason):
         synthesise(**{"text": "hello", **arguments})
 

@@ -1,6 +1,6 @@
-"""Latents of a corpus as large as GRID (33,000 clips of 3 s, 36 GB) stream from disk: memory does not grow with it.
+"""Latents of a corpus as large as GRID (33,000 clips of 3 s, 36 GB) are read from disk with constant memory.
 
-pytest -m slow -s tests/test_grid_size_store.py      prints peak memory and frames a second
+pytest -m slow -s tests/trajectory/test_grid_size_store.py      prints peak memory and frames a second
 """
 
 import json
@@ -19,7 +19,7 @@ GRID, FRAMES, ROWS, DIM = 33_000, 75, 14, 512
 FEATURES = FeatureConfig(n_mels=40)
 ROOT = Path(__file__).resolve().parents[2]
 
-# Reads windows for the default model in a process of its own, whose peak memory is then that of this store alone.
+# Reads windows for the default model in a separate process, so that its peak memory is that of reading alone.
 READER = """
 import json, sys, time
 sys.path.insert(0, {root!r})
@@ -47,7 +47,7 @@ print(json.dumps({{"offsets": len(offsets), "frames": frames, "frames_per_s": fr
 
 
 def _write(folder: Path, clips: int) -> None:
-    """Real blocks on the disk, all alike but for one value: what is read is not looked at here."""
+    """Clips that differ in one value only, because the test does not look at what is read."""
     rng = np.random.default_rng(0)
     w = rng.standard_normal((FRAMES, ROWS, DIM)).astype(np.float16)
     rows = FEATURES.rows_per_frame * (FRAMES - 1) + FEATURES.rows

@@ -7,12 +7,13 @@ import pytest
 import torch
 
 from trajectory.losses.lip_loss import RIDGE, fit_lip_axis, lip_loss
-from trajectory.losses.stage1_losses import LossConfig, latent_loss, stage1_losses, velocity_loss
+from trajectory.losses.stage1_losses import LossConfig, latent_loss, stage1_losses, weighted_sum
 from trajectory.model.displacement import DisplacementConfig, TrajectoryError, fit_space
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 ROWS, DIM = 4, 8
+ALL = torch.ones(2, 5, dtype=torch.bool)  # a mask without padding
 
 
 def space(components=6):
@@ -22,13 +23,13 @@ def space(components=6):
 
 def test_no_distance_to_itself():
     w = torch.randn(2, 5, ROWS, DIM)
-    assert latent_loss(w, w) == 0 and velocity_loss(w, w) == 0
+    assert latent_loss(w, w, ALL) == 0
 
 
 def test_latent_loss_is_the_mean_of_norms():
     w, off = torch.randn(2, 5, ROWS, DIM), torch.zeros(2, 5, ROWS, DIM)
     off[0, 1, 0, 0], off[0, 1, 1, 1] = 3.0, 4.0
-    assert latent_loss(w + off, w).item() == pytest.approx(5 / 10, rel=1e-5)
+    assert latent_loss(w + off, w, ALL).item() == pytest.approx(5 / 10, rel=1e-5)
 
 
 def test_padding_does_not_count():
@@ -36,13 +37,7 @@ def test_padding_does_not_count():
     far = w.clone()
     far[:, 2:] += 100
     mask = torch.tensor([[True, True, False, False]])
-    assert latent_loss(far, w, mask) == 0 and velocity_loss(far, w, mask) == 0
-
-
-def test_velocity_ignores_a_constant_offset():
-    w = torch.randn(2, 5, ROWS, DIM)
-    assert velocity_loss(w + 7, w).item() == pytest.approx(0, abs=1e-4)
-    assert velocity_loss(w[:, :1], w[:, :1]) == 0  # one frame has no velocity
+    assert latent_loss(far, w, mask) == 0
 
 
 def test_inside_the_basis_both_spaces_are_the_same_distance():
@@ -63,33 +58,20 @@ def test_noise_outside_the_basis_counts_in_w_only():
     assert stage1_losses(s.encode(d), d, mask, s, LossConfig(space="w"))["latent"] > 0.1
 
 
-def test_velocity_falls_on_a_toy_problem_and_its_gradient_reaches_the_coefficients():
-    s, truth = space(), torch.randn(1, 8, 6)
-    c = torch.zeros(1, 8, 6, requires_grad=True)
-    optimiser, seen = torch.optim.Adam([c], lr=0.1), []
-    for _ in range(40):
-        mask = torch.ones(1, 8, dtype=torch.bool)
-        loss = stage1_losses(c, s.decode(truth), mask, s, LossConfig(velocity=1.0))["velocity"]
-        optimiser.zero_grad()
-        loss.backward()
-        assert c.grad is not None and c.grad.any()
-        optimiser.step()
-        seen.append(loss.item())
-    assert seen[-1] < 0.3 * seen[0]
+def test_the_sum_weighs_each_loss_by_the_setting_of_its_name():
+    config = LossConfig(latent=0.5, image=2.0, lip=3.0)
+    losses = {"latent": torch.tensor(1.0), "lip": torch.tensor(10.0), "image": torch.tensor(100.0)}
+    assert weighted_sum(losses, config) == 0.5 + 30 + 200
+    s, mask = space(), torch.ones(1, 5, dtype=torch.bool)
+    predicted, d = torch.randn(1, 5, 6), s.decode(torch.randn(1, 5, 6))
+    assert list(stage1_losses(predicted, d, mask, s, config, torch.ones(6))) == ["latent", "lip"]
+    assert list(stage1_losses(predicted, d, mask, s, config)) == ["latent"]
 
 
-def test_when_frames_are_due():
-    assert [LossConfig(image_every=3).wants_frames(step) for step in range(4)] == [True, False, False, True]
-    assert not LossConfig(image=0).wants_frames(0) and not LossConfig(image_every=0).wants_frames(0)
-    only: list[dict[str, Any]] = [{name: 1.0} for name in ("mouth", "landmark", "sync")]
-    assert all(LossConfig(image=0, **weight).wants_frames(4) for weight in only)
-    wrong: list[dict[str, Any]] = [
-        {"latent": -1},
-        {"sync": -1},
-        {"space": "z"},
-        {"image_size": 8},
-        {"sync_frames": 4},
-    ]
+def test_at_which_steps_frames_are_rendered():
+    assert [LossConfig(image_every=3).renders_at(step) for step in range(4)] == [True, False, False, True]
+    assert not LossConfig(image=0).renders_at(0) and not LossConfig(image_every=0).renders_at(0)
+    wrong: list[dict[str, Any]] = [{"latent": -1}, {"lip": -1}, {"image_size": 8}, {"image_every": -1}]
     for bad in wrong:
         with pytest.raises(ValueError):
             LossConfig(**bad)
@@ -122,9 +104,10 @@ def test_lip_loss_is_one_minus_the_correlation():
         np.corrcoef((t @ axis).numpy(), (p @ axis).numpy())[0, 1]
         for t, p in zip(truth, predicted, strict=True)
     ]
-    assert lip_loss(predicted, truth, axis).item() == pytest.approx(1 - np.mean(r), abs=1e-4)
-    assert lip_loss(3 * truth + 1, truth, axis).item() == pytest.approx(0, abs=1e-4)  # rhythm, not size
-    assert lip_loss(-truth, truth, axis).item() == pytest.approx(2, abs=1e-4)
+    mask = torch.ones(3, 40, dtype=torch.bool)
+    assert lip_loss(predicted, truth, axis, mask).item() == pytest.approx(1 - np.mean(r), abs=1e-4)
+    assert lip_loss(3 * truth + 1, truth, axis, mask).item() == pytest.approx(0, abs=1e-4)  # rhythm, not size
+    assert lip_loss(-truth, truth, axis, mask).item() == pytest.approx(2, abs=1e-4)
 
 
 def test_lip_loss_ignores_padding_and_still_lips():
@@ -135,6 +118,6 @@ def test_lip_loss_ignores_padding_and_still_lips():
     mask = torch.arange(20)[None] < 12
     assert lip_loss(predicted, truth, torch.ones(2), mask).item() == pytest.approx(0, abs=1e-4)
     still = torch.zeros(1, 20, 2, requires_grad=True)
-    loss = lip_loss(still, torch.zeros(1, 20, 2), torch.ones(2))
+    loss = lip_loss(still, torch.zeros(1, 20, 2), torch.ones(2), mask)
     loss.backward()
     assert loss.item() == 1 and still.grad is not None and (still.grad == 0).all()

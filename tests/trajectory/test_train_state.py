@@ -1,15 +1,17 @@
-"""The checkpoint: an average, a best, and every part of a run back as it was."""
+"""The state of a training: the average, the best weights, and a checkpoint that restores every part."""
 
-from dataclasses import asdict
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from lightning_fabric.plugins import Precision
 
-from trajectory.model.displacement import DisplacementConfig, TrajectoryError, fit_space
+from trajectory.model.displacement import DisplacementConfig, fit_space
 from trajectory.model.recurrent_net import TrajectoryConfig, TrajectoryNet
-from trajectory.training.train_state import TrainState, changed_keys
+from trajectory.training.train_state import TrainState, changed_keys, flat
 
 
 class Counter:
@@ -25,16 +27,15 @@ class Counter:
         self.step = state["step"]
 
 
-def fresh(seed=0, signature: Any = None):
+def fresh(seed: int = 0, settings: Any = None) -> TrainState:
     torch.manual_seed(seed)
     d = np.random.default_rng(seed).standard_normal((20, 2, 4)).astype(np.float32)
     space = fit_space(d, d, DisplacementConfig(2, 2))
     net = TrajectoryNet(TrajectoryConfig(channels=2, audio_dim=4, hidden=4, decoder=4), (4, 8), 2, 2)
     counter: Any = Counter()
     optimiser = torch.optim.Adam(net.parameters(), lr=0.1)
-    return TrainState(
-        net, space, optimiser, counter, signature or {"a": {"b": 1}}, np.random.default_rng(seed)
-    )
+    rng = np.random.default_rng(seed)
+    return TrainState(net, space, optimiser, counter, settings or {"a.b": 1}, rng, Precision())
 
 
 def work(state, steps):
@@ -49,24 +50,24 @@ def work(state, steps):
         state.keep_best(-abs(state.step - 4))
 
 
-def test_everything_comes_back(tmp_path):
+def test_everything_is_restored(tmp_path):
     once = fresh()
     work(once, 6)
     once.save(tmp_path / "state.pt")
     work(once, 5)
     again = fresh(seed=7)
     again.restore(tmp_path / "state.pt")
-    assert again.step == again.sampler.step == 6 and again.best_score == 0
+    assert again.step == again.sampler.step == 6 and again.best_score == 0 and again.waited == 2
     work(again, 5)
     for a, b in ((once.net, again.net), (once.ema, again.ema), (once.space, again.space)):
         assert all(
             torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True)
         )
     assert all(torch.equal(once.best[k], again.best[k]) for k in once.best)
-    assert [p.name for p in tmp_path.iterdir()] == ["state.pt"]  # nothing temporary is left
+    assert [p.name for p in tmp_path.iterdir()] == ["state.pt"]  # no temporary file is left
 
 
-def test_the_average_follows_and_starts_without_the_initial_weights():
+def test_the_average_follows_and_soon_forgets_the_initial_weights():
     state = fresh()
     with torch.no_grad():
         for p in state.net.parameters():
@@ -80,39 +81,45 @@ def test_the_average_follows_and_starts_without_the_initial_weights():
     assert torch.allclose(next(state.ema.parameters()), 0.1 * (0.75 * before + 0.25) + 0.9)
 
 
-def test_the_best_is_a_copy():
+def test_the_best_weights_are_a_copy():
     state = fresh()
-    assert state.keep_best(0.5) and not state.keep_best(0.4)
-    kept = {k: v.clone() for k, v in state.best.items()}
+    state.keep_best(0.5)
+    state.keep_best(0.4)
+    assert state.best_score == 0.5 and state.waited == 1
+    copied = {k: v.clone() for k, v in state.best.items()}
     with torch.no_grad():
         for p in state.net.parameters():
             p.add_(1.0)
     state.update_ema(0.5)
-    assert all(torch.equal(kept[k], v) for k, v in state.best.items())
-    assert state.keep_best(0.6)
-    assert not all(torch.equal(kept[k], v) for k, v in state.best.items())
+    assert all(torch.equal(copied[k], v) for k, v in state.best.items())
+    state.keep_best(0.6)
+    assert state.waited == 0 and not all(torch.equal(copied[k], v) for k, v in state.best.items())
 
 
-def test_another_configuration_is_refused_with_both_values(tmp_path):
+def test_other_settings_and_a_damaged_file_are_refused(tmp_path):
     fresh().save(tmp_path / "state.pt")
-    with pytest.raises(TrajectoryError, match=r"a\.b was 1, is 2"):
-        fresh(signature={"a": {"b": 2}}).restore(tmp_path / "state.pt")
+    with pytest.raises(ValueError, match=r"a\.b was 1, is 2.*resume=none"):
+        fresh(settings={"a.b": 2}).restore(tmp_path / "state.pt")
     (tmp_path / "state.pt").write_bytes((tmp_path / "state.pt").read_bytes()[:500])
-    with pytest.raises(TrajectoryError, match="cut short"):
+    with pytest.raises(ValueError, match=r"is no checkpoint .*resume=none"):
         fresh().restore(tmp_path / "state.pt")
 
 
-def test_a_setting_that_is_new_counts_as_its_default(tmp_path):
-    net = asdict(TrajectoryConfig(hidden=4))
-    old = {key: value for key, value in net.items() if key != "identity"}
-    fresh(signature={"net": old}).save(tmp_path / "state.pt")
-    defaults = {"select": "correlation", "carry": False}
-    fresh(signature={"net": net} | defaults).restore(tmp_path / "state.pt")
-    with pytest.raises(TrajectoryError, match=r"net\.identity was concat, is film"):
-        fresh(signature={"net": net | {"identity": "film"}} | defaults).restore(tmp_path / "state.pt")
+def edit_settings(path: Path, **changes: Any) -> None:
+    content = torch.load(path, weights_only=True)
+    settings = {k: v for k, v in (json.loads(content["settings"]) | changes).items() if v is not None}
+    torch.save(content | {"settings": json.dumps(settings)}, path)
 
 
-def test_changed_keys_names_what_differs():
+def test_a_setting_that_a_checkpoint_does_not_name_may_be_new(tmp_path):
+    state = fresh(settings={"net.cell": "gru", "net.identity": "concat"})
+    state.save(tmp_path / "state.pt")
+    edit_settings(tmp_path / "state.pt", **{"net.identity": None, "net.kernel": 3})
+    fresh(settings=state.settings).restore(tmp_path / "state.pt")
+
+
+def test_nested_settings_by_dotted_names():
+    assert flat({"a": 1, "b": {"c": [1], "d": {"e": 2}}}) == {"a": 1, "b.c": [1], "b.d.e": 2}
     assert changed_keys({"a": 1, "b": {"c": [1]}}, {"a": 1, "b": {"c": [2]}, "d": 3}) == [
         "b.c was [1], is [2]",
         "d was None, is 3",

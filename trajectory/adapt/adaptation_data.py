@@ -1,4 +1,4 @@
-"""What stage 1 is taught when it is adapted to a person: their own speech, and how their lips move in W+ meanwhile.
+"""The data that stage 1 is adapted to one person with: speech, W+ codes and lip opening of the frames that may be used.
 
 Shapes: U frames, J feature rows, K rows of a window, M bins, X = K M, L rows of W+, D = 512, C coefficients.
 """
@@ -25,10 +25,10 @@ LEAST_SECONDS = 2.0  # of speech with a face
 
 
 @dataclass(frozen=True)
-class OwnSpeech:
-    """What a person said and how their face moved meanwhile, in the frames that may be learnt from.
+class PersonalSpeech:
+    """A person's speech and face in the U frames of a clip that may be learnt from.
 
-    sound: of these U frames. w (U, L, D) float32: their codes; w_ref (L, D): the identity latent. opening (U,): the
+    sound: of these frames. w (U, L, D) float32: their codes; w_ref (L, D): the identity latent. opening (U,): the
     lips' aperture; known (U,) bool: where landmarks were found.
     """
 
@@ -38,15 +38,15 @@ class OwnSpeech:
     opening: np.ndarray
     known: np.ndarray
 
-    def until(self, frames: int) -> OwnSpeech:
-        """The first so many frames."""
+    def until(self, frames: int) -> PersonalSpeech:
+        """The first `frames` frames."""
         cut = {name: getattr(self, name)[:frames] for name in ("w", "opening", "known")}
         return replace(self, sound=Waveform(self.sound.samples[: samples_of_frames(frames)]), **cut)
 
 
-def own_speech(clip: FrameClip, w_TLD: np.ndarray, used: int, w_ref_LD: np.ndarray) -> OwnSpeech:
-    """The first `used` frames of a clip. Whatever comes later is scored: none of it is kept, the sound included."""
-    return OwnSpeech(
+def personal_speech(clip: FrameClip, w_TLD: np.ndarray, used: int, w_ref_LD: np.ndarray) -> PersonalSpeech:
+    """The first `used` frames of a clip. Later frames are for scoring: nothing of them is taken, nor of their sound."""
+    return PersonalSpeech(
         sound=Waveform(np.asarray(clip.waveform)[: samples_of_frames(used)]),
         w=np.asarray(w_TLD[:used], np.float32),
         w_ref=np.asarray(w_ref_LD, np.float32),
@@ -55,43 +55,45 @@ def own_speech(clip: FrameClip, w_TLD: np.ndarray, used: int, w_ref_LD: np.ndarr
     )
 
 
-def enough_speech(own: OwnSpeech) -> None:
+def require_enough_speech(speech: PersonalSpeech) -> None:
     """Raises TrajectoryError for less than LEAST_SECONDS of frames with a face."""
-    if (known := int(own.known.sum())) < LEAST_SECONDS * FPS:
+    if (known := int(speech.known.sum())) < LEAST_SECONDS * FPS:
         raise TrajectoryError(
             f"{known} frames ({known / FPS:.1f} s) of speech with a face are too few to adapt stage 1 to, it needs "
             f"{LEAST_SECONDS * FPS:.0f}: give a longer clip, raise target.share, or set adapt=none."
         )
 
 
-class Lesson:
-    """A person's speech as a model sees it: x (U, K, M), rows (J, M), d (U, L, D), c (U, C) of all frames.
+class AdaptationData:
+    """A person's speech in the features and coefficients of a stage-1 model.
 
-    axis (C,): l; direction (C,): v; mean (C,): m, and opening: the mean of o, over the frames with landmarks.
+    x (U, K, M): windows; rows (J, M): the same features, each row once; d (U, L, D), c (U, C): displacements and
+    coefficients. Of the frames with landmarks: axis (C,), l of the equation in personal_adaptation.py, reads the lips'
+    opening; direction (C,), v, is how coefficients change with it; mean (C,), m; opening: the mean of o.
     """
 
-    def __init__(self, base: TrajectoryPredictor, own: OwnSpeech) -> None:
-        features = extract_features(own.sound, base.features, len(own.w))
-        self.x, self.rows, self.known = features.values, rows_of(features, base.features), own.known
-        self.w_ref = torch.from_numpy(own.w_ref)[None].to(base.gain.device)
-        self.d = torch.from_numpy(own.w).to(base.gain.device) - self.w_ref
+    def __init__(self, base: TrajectoryPredictor, speech: PersonalSpeech) -> None:
+        features = extract_features(speech.sound, base.features, len(speech.w))
+        self.x, self.rows, self.known = features.values, rows_of(features, base.features), speech.known
+        self.w_ref = torch.from_numpy(speech.w_ref)[None].to(base.gain.device)
+        self.d = torch.from_numpy(speech.w).to(base.gain.device) - self.w_ref
         self.c = base.space.encode(self.d).double().cpu().numpy()
-        known_UC, opening_U = self.c[own.known], own.opening[own.known]
+        known_UC, opening_U = self.c[speech.known], speech.opening[speech.known]
         self.axis = fit_lip_axis([(known_UC, opening_U)])
         self.mean, self.opening = known_UC.mean(axis=0), float(known_UC.mean(axis=0) @ self.axis)
         o_U = opening_U - opening_U.mean()
         self.direction = (known_UC - self.mean).T @ o_U / max(float(o_U @ o_U), 1e-12)
 
-    def moved(self, o_T: np.ndarray, gain: float) -> np.ndarray:
+    def coefficients(self, o_T: np.ndarray, gain: float) -> np.ndarray:
         """c = m + g v (o - mean o), (T, C)."""
         return self.mean + gain * (o_T - self.opening)[:, None] * self.direction
 
     def regression(self) -> Ridge:
-        """s and b, from the frames with landmarks."""
-        x_TX, o_T = flat(self.x)[self.known], (self.c @ self.axis)[self.known]
+        """Ridge regression s, b from windows to o, on the frames with landmarks."""
+        x_TX, o_T = flat_windows(self.x)[self.known], (self.c @ self.axis)[self.known]
         return cross_validated(x_TX, o_T[:, None])[0]
 
 
-def flat(x_TKM: np.ndarray) -> np.ndarray:
+def flat_windows(x_TKM: np.ndarray) -> np.ndarray:
     """Windows as vectors, (T, X) float64."""
     return x_TKM.reshape(len(x_TKM), -1).astype(np.float64)

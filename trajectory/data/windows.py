@@ -1,4 +1,4 @@
-"""Windows of (speech, latents, identity latent) for stage 1, streamed from files.
+"""Windows of speech features, latents and the identity latent for stage 1, read from files when they are needed.
 
 Shapes: N clips in a batch, T video frames, K feature rows in a frame's window, J rows of a whole clip, M bins,
 L rows of W+, D = 512.
@@ -7,8 +7,8 @@ L rows of W+, D = 512.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from trajectory.model.displacement import TrajectoryError
 class TrajectoryClip:
     """One clip on disk: latents is its LatentClip file, features the file that `store_features` wrote.
 
-    split: train, val, seen or unseen; num_frames: T. frames: its FrameClip file, for losses on real frames or sound.
+    split: train, val, seen or unseen; num_frames: T. frames: its FrameClip file, for losses on the camera's frames.
     Only paths and numbers, so thousands of clips fit in memory.
     """
 
@@ -43,13 +43,12 @@ Place = tuple[TrajectoryClip, int]  # a clip and the first frame of a window in 
 
 
 @dataclass(frozen=True)
-class Batch:
+class WindowBatch:
     """Training windows, float32 numpy.
 
     values: (N, T, K, M) feature windows. d: (N, T, L, D) displacements w_t - w_ref. w_ref: (N, L, D).
     mask: (N, T) bool, false where a window that reaches beyond its clip is padded with zeros.
-    places: of each window, its clip and its first frame in it. fresh: (N,) bool, where the net starts anew instead of going
-    on from the window before; None: everywhere.
+    places: of each window, its clip and its first frame in it.
     """
 
     values: np.ndarray
@@ -57,17 +56,16 @@ class Batch:
     w_ref: np.ndarray
     mask: np.ndarray
     places: tuple[Place, ...]
-    fresh: np.ndarray | None = None
 
 
 def store_features(features: AudioFeatures, config: FeatureConfig, path: str | Path) -> None:
-    """Writes a clip's feature rows once (float16): its windows overlap sevenfold and are cut again when read."""
+    """Writes a clip's feature rows as float16, each once: the windows, which overlap, are cut when they are read."""
     with atomic_path(path) as temporary:
         save_file({"rows": rows_of(features, config).astype(np.float16)}, temporary)
 
 
 def rows_of(features: AudioFeatures, config: FeatureConfig) -> np.ndarray:
-    """The clip's rows (J, M), each once: what `windows_of` cuts into windows again."""
+    """The clip's feature rows (J, M), each once; `windows_of` is the inverse."""
     values, step = features.values, config.rows_per_frame
     return np.concatenate([values[:-1, :step].reshape(-1, values.shape[2]), values[-1]])
 
@@ -80,6 +78,7 @@ def windows_of(rows_NJM: np.ndarray, config: FeatureConfig) -> np.ndarray:
 
 @contextlib.contextmanager
 def _reading(clip: TrajectoryClip) -> Iterator[None]:
+    """Turns errors of reading into a TrajectoryError that names the clip."""
     try:
         yield
     except (SafetensorError, OSError) as error:
@@ -91,7 +90,10 @@ def _reading(clip: TrajectoryClip) -> Iterator[None]:
 def read_window(
     clip: TrajectoryClip, config: FeatureConfig, start: int, length: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Frames [start, start + length) of one clip, nothing else read: rows (J, M), w (T, L, D), w_ref (L, D)."""
+    """Reads frames [start, start + length) of one clip: feature rows (J, M), w (T, L, D), w_ref (L, D).
+
+    TrajectoryError for a damaged file, or features of another audio config.
+    """
     step = config.rows_per_frame
     stop = min(start + length, clip.num_frames)
     with _reading(clip):
@@ -108,15 +110,15 @@ def read_window(
     return rows.astype(np.float32), w.astype(np.float32), w_ref.astype(np.float32)
 
 
-def read_clip(clip: TrajectoryClip, config: FeatureConfig) -> Batch:
-    """A whole clip as a batch of one."""
+def read_clip(clip: TrajectoryClip, config: FeatureConfig) -> WindowBatch:
+    """A whole clip as a batch of one window."""
     rows, w, w_ref = read_window(clip, config, 0, clip.num_frames)
     mask = np.ones((1, clip.num_frames), bool)
-    return Batch(windows_of(rows[None], config), (w - w_ref)[None], w_ref[None], mask, ((clip, 0),))
+    return WindowBatch(windows_of(rows[None], config), (w - w_ref)[None], w_ref[None], mask, ((clip, 0),))
 
 
 def offsets_of(clips: Sequence[TrajectoryClip], max_samples: int) -> np.ndarray:
-    """Displacements (N, L, D) at up to max_samples frames, evenly spaced over all clips: what the basis is fitted on."""
+    """Displacements (N, L, D) at up to max_samples frames, evenly spaced over all clips, to fit the offset basis on."""
     total = sum(clip.num_frames for clip in clips)
     chosen = np.unique(np.linspace(0, total - 1, min(total, max_samples)).round().astype(int))
     offsets, first = [], 0
@@ -131,11 +133,12 @@ def offsets_of(clips: Sequence[TrajectoryClip], max_samples: int) -> np.ndarray:
 
 
 class WindowSampler:
-    """Random windows of the training split. Batch number `step` is a function of (seed, step) alone.
+    """An endless iterator over random windows of the training split. Batch number `step` depends on (seed, step) alone.
 
-    The step is therefore the sampler's whole state, and a resumed run sees exactly the batches it would have seen.
-    Clips are drawn in proportion to their frames. A window is up to `length` frames. Of several processes (`world`),
-    each reads its own `batch` windows of the world's batch, the one that a single process with world x batch would read.
+    The step is therefore the whole state, and a resumed run gets the same batches as one that never stopped. Clips are
+    drawn in proportion to their frames; windows have `length` frames, fewer where the clip is shorter. With several
+    processes (`world`), each reads its own `batch` windows of the batch that a single process would draw with
+    world x batch windows.
     """
 
     def __init__(
@@ -161,39 +164,31 @@ class WindowSampler:
     def __iter__(self) -> WindowSampler:
         return self
 
-    def __next__(self) -> Batch:
+    def __next__(self) -> WindowBatch:
+        # Draw the clips and first frames of all processes' windows.
         rng = np.random.default_rng([self.seed, 0, self.step])
         self.step += 1
         drawn = [self.clips[i] for i in rng.choice(len(self.clips), self.batch * self.world, p=self.share)]
         starts = [int(rng.integers(0, max(clip.num_frames - self.length, 0) + 1)) for clip in drawn]
-        places = list(zip(drawn, starts, strict=True))
-        return self._read(places, lambda rows: augment(rows, self.augmentation, self.features, rng))
+        longest = max(min(clip.num_frames, self.length) for clip in drawn)
 
-    @property
-    def mine(self) -> slice:
-        """Of the world's windows, this process's."""
-        return slice(self.rank * self.batch, (self.rank + 1) * self.batch)
-
-    def _read(self, places: Sequence[Place], vary: Callable[[np.ndarray], np.ndarray]) -> Batch:
-        """This process's windows of the world's. vary: augments the rows (N, J, M) of all of them."""
-        lengths = [min(clip.num_frames - start, self.length) for clip, start in places]
-        own = tuple(places[self.mine])
-        parts = [read_window(clip, self.features, start, self.length) for clip, start in own]
-        longest = max(lengths)
-        frames = lengths[self.mine]
-        pad = [longest - t for t in frames]
+        # Read this process's windows, padded with zeros to the longest of all.
+        own = slice(self.rank * self.batch, (self.rank + 1) * self.batch)
+        places = tuple(zip(drawn, starts, strict=True))[own]
+        parts = [read_window(clip, self.features, start, self.length) for clip, start in places]
+        frames = np.array([len(w) for _, w, _ in parts])
         step = self.features.rows_per_frame
-        read = np.stack([np.pad(r, ((0, p * step), (0, 0))) for (r, _, _), p in zip(parts, pad, strict=True)])
-        d = np.stack(
-            [np.pad(w - ref, ((0, p), (0, 0), (0, 0))) for (_, w, ref), p in zip(parts, pad, strict=True)]
-        )
-        rows = np.zeros(
-            (len(places), *read.shape[1:]), np.float32
-        )  # of the others: only their random numbers matter
-        rows[self.mine] = read
-        rows = vary(rows)[self.mine]
-        mask = np.arange(longest)[None] < np.array(frames)[:, None]
-        return Batch(windows_of(rows, self.features), d, np.stack([ref for *_, ref in parts]), mask, own)
+        own_rows = np.stack([_pad(rows, (longest - len(w)) * step) for rows, w, _ in parts])
+        d = np.stack([_pad(w - w_ref, longest - len(w)) for _, w, w_ref in parts])
+
+        # Augment a batch of all windows, so that each window gets the random numbers it would get in one process.
+        rows = np.zeros((len(drawn), *own_rows.shape[1:]), np.float32)
+        rows[own] = own_rows
+        rows = augment(rows, self.augmentation, self.features, rng)[own]
+
+        mask = np.arange(longest)[None] < frames[:, None]
+        w_ref = np.stack([w_ref for *_, w_ref in parts])
+        return WindowBatch(windows_of(rows, self.features), d, w_ref, mask, places)
 
     def state_dict(self) -> dict[str, Any]:
         return {"seed": self.seed, "step": self.step}
@@ -203,14 +198,10 @@ class WindowSampler:
 
 
 def split_of(clips: Sequence[TrajectoryClip], split: str) -> list[TrajectoryClip]:
-    """The clips of one split, with absolute paths (a run may change its working folder)."""
-    return [
-        replace(
-            c,
-            latents=Path(c.latents).resolve(),
-            features=Path(c.features).resolve(),
-            frames=None if c.frames is None else Path(c.frames).resolve(),
-        )
-        for c in clips
-        if c.split == split
-    ]
+    """The clips of one split."""
+    return [clip for clip in clips if clip.split == split]
+
+
+def _pad(x: np.ndarray, count: int) -> np.ndarray:
+    """`count` zeros after the last entry of the first axis."""
+    return np.pad(x, ((0, count), *((0, 0),) * (x.ndim - 1)))

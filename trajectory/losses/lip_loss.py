@@ -1,11 +1,11 @@
-"""The lips' opening as a linear reading of displacement coefficients, and the loss that keeps its rhythm.
+"""L_lip, the loss on the rhythm of the lips (ours), and the linear axis that reads their opening from coefficients.
 
     o_t ~ <a, c_t> + const        L_lip = mean over windows of 1 - r(<a, c>, <a, c^>),  r = Pearson's correlation
 
-The latent distance weighs every direction of W+ by how far it moves, so a small gain in the cheeks pays for lips that
-open late. This term (ours, not the paper's) asks only when and how far the lips open relative to the same window.
+L_latent weighs every direction of W+ by how far it moves, so large regions such as the cheeks count more than the
+timing of the lips. L_lip looks only at when and how far the lips open, relative to the same window.
 
-Shapes: N clips, T frames, C coefficients.
+Shapes: N clips, T frames, F frames of all clips, C coefficients.
 """
 
 from __future__ import annotations
@@ -13,28 +13,28 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from trajectory.model.displacement import TrajectoryError
 
-RIDGE = 0.01  # of a coefficient's unit variance: what speaks for one clip only stays small
-STILL = 0.02  # lips that move less than this (of the inter-ocular distance) have no rhythm to keep
+RIDGE = 0.01  # penalty, relative to a coefficient's unit variance; keeps peculiarities of single clips small
+STILL = 0.02  # inter-ocular distances; where the lips move less, the correlation fades to 0
 
 
 def fit_lip_axis(clips: Iterable[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
-    """a (C,) float32 from the training clips' (coefficients (T, C), opening (T,)), each clip's own mean removed.
+    """a (C,) float32 by ridge regression on the training clips.
 
-    opening: encoders.geometry.aperture. TrajectoryError without a frame.
+    clips: of each, coefficients (T, C) and opening (T,) (encoders.geometry.aperture) of the frames with a face; each
+    clip's own mean is removed. TrajectoryError without a frame.
     """
     pairs = [(c - c.mean(0), o - o.mean()) for c, o in clips if len(c)]
     if not pairs:
         raise TrajectoryError(
-            "no face was found in any training frame, so losses.lip has nothing to go by: set it to 0"
+            "no face was found in any training frame, so losses.lip cannot be computed: set it to 0"
         )
     x_FC = np.concatenate([c for c, _ in pairs]).astype(np.float64)
     o_F = np.concatenate([o for _, o in pairs])
-    # The same solution from whichever system is smaller: (X'X + k)^-1 X' = X' (XX' + k)^-1.
+    # Solves the smaller of two equivalent systems: (X'X + k)^-1 X' = X' (XX' + k)^-1.
     if len(x_FC) < x_FC.shape[1]:
         axis = x_FC.T @ np.linalg.solve(x_FC @ x_FC.T + RIDGE * len(x_FC) * np.eye(len(x_FC)), o_F)
     else:
@@ -42,14 +42,11 @@ def fit_lip_axis(clips: Iterable[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
     return axis.astype(np.float32)
 
 
-def lip_loss(
-    predicted_NTC: Tensor, target_NTC: Tensor, axis_C: Tensor, mask_NT: Tensor | None = None
-) -> Tensor:
-    """1 - r of the lips' opening, the mean over windows; r counts the frames where mask is true.
+def lip_loss(predicted_NTC: Tensor, target_NTC: Tensor, axis_C: Tensor, mask_NT: Tensor) -> Tensor:
+    """L_lip of windows (N, T, C); r is over the frames where mask is true.
 
-    r = cov / sqrt(var var^ + STILL^4): a window in which nothing moves gives r = 0 and no gradient to speak of.
+    r = cov / sqrt(var var^ + STILL^4), which is 0, with a gradient near 0, in a window without motion.
     """
-    mask_NT = torch.ones_like(target_NTC[..., 0], dtype=torch.bool) if mask_NT is None else mask_NT
     weight_NT = mask_NT / mask_NT.sum(1, keepdim=True).clamp_min(1)
 
     def centred(c_NTC: Tensor) -> Tensor:

@@ -1,8 +1,11 @@
-"""What stage 1 predicts: the displacement of W+ from the identity latent, seen through two frozen projections.
+"""The displacement of W+ that stage 1 predicts, and the two frozen linear projections around it.
 
-    d_t = w_t - w_ref        V(w_ref): identity latent -> P numbers        d_t <-> C coefficients
+    d_t = w_t - w_ref                      displacement of frame t from the identity latent
+    V(w_ref) = (w_ref - mean) A^T / scale  identity projection: the latent as P numbers, input of the net
+    d_t = (c_t * scale) B + mean           offset projection: C coefficients, output of the net
 
-Shapes: N clips, T frames, L rows of W+, D = 512, P identity dimensions, C coefficients of the offset.
+A and B are principal components, fitted once before training and stored in the checkpoint.
+Shapes: N clips, T frames, L rows of W+, D = 512, P identity dimensions, C coefficients.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from encoders.bases.viseme_basis import OffsetBasis, fit_pca
+from encoders.bases.viseme_basis import fit_pca
 
 
 class TrajectoryError(ValueError):
@@ -23,68 +26,57 @@ class TrajectoryError(ValueError):
 
 @dataclass
 class DisplacementConfig:
-    """components: principal components of the offsets that the decoder fills (None: the raw L x D offset).
-    identity_dims: P, dimensions of V. rows: [start, stop) of the W+ rows that may move (None: all).
-    max_samples: frames that the bases are fitted on, at most (evenly spaced; memory is samples x L x D x 8 B).
-    reference: the identity frame, whose code is w_ref: "neutral" (narrowest lips of the clip's usual width), "first", or
-    "random" (drawn with reference_seed and the clip's name). All are frames in which a face was found, if there is one.
-    The paper leaves V unexplained; MoCoGAN-HD's PCA of W and AudioStyleNet's PCA of offsets are the nearest kin.
+    """The two projections and the choice of the identity frame.
+
+    The paper leaves V unexplained; the PCA of W in MoCoGAN-HD and the PCA of offsets in AudioStyleNet are closest.
     """
 
-    components: int | None = 32
-    identity_dims: int = 64
+    components: int = 32  # C, principal components of the displacements
+    identity_dims: int = 64  # P, principal components of identity latents
+    # [start, stop) of the W+ rows that may move; None: all. AudioStyleNet moves rows 4 to 7: [4, 8].
     rows: list[int] | None = None
-    max_samples: int = 3000
+    max_samples: int = (
+        3000  # most frames the offset projection is fitted on; memory: samples x L x D x 8 bytes
+    )
+    # The identity frame, whose latent is w_ref: "neutral" (lips closest, at their usual width), "first", or "random". All
+    # are chosen among the frames in which a face was found, if there are any.
     reference: Literal["neutral", "first", "random"] = "neutral"
-    reference_seed: int = 0
+    reference_seed: int = 0  # of reference=random, together with the clip's name
 
     def __post_init__(self) -> None:
-        if self.components is not None and self.components < 1:
-            raise ValueError(f"components must be at least 1 or null, got {self.components}")
-        if self.identity_dims < 1 or self.max_samples < 2:
-            raise ValueError("identity_dims must be at least 1 and max_samples at least 2")
+        if min(self.components, self.identity_dims) < 1 or self.max_samples < 2:
+            raise ValueError("components and identity_dims must be at least 1 and max_samples at least 2")
         if self.rows is not None and not (len(self.rows) == 2 and 0 <= self.rows[0] < self.rows[1]):
             raise ValueError(f"rows must be [start, stop] with 0 <= start < stop, got {self.rows}")
-        if self.reference not in ("neutral", "first", "random"):
-            raise ValueError(f"reference is {self.reference!r}; it must be 'neutral', 'first' or 'random'")
 
 
 class DisplacementSpace(nn.Module):
-    """Both frozen projections as buffers, so that they travel with the checkpoint.
+    """The identity projection V and the offset projection, as buffers that are saved with the model.
 
-    All tensors are fitted on the training split alone. Outside `rows` a decoded displacement is exactly 0.
+    The offset projection is fitted on the training split alone. Outside `rows` a decoded displacement is exactly 0.
     """
 
     identity_mean: Tensor  # (F,) with F = L * D
     identity_axes: Tensor  # (P, F)
     identity_scale: Tensor  # (P,)
     offset_mean: Tensor  # (R * D,) with R = rows that may move
-    offset_axes: Tensor  # (C, R * D), or (0, R * D) without a projection
-    offset_scale: Tensor  # (C,), or (1,) without a projection
+    offset_axes: Tensor  # (C, R * D)
+    offset_scale: Tensor  # (C,)
 
     def __init__(
-        self,
-        num_rows: int,
-        w_dim: int,
-        rows: tuple[int, int],
-        identity: OffsetBasis | tuple[int, int],
-        offset: OffsetBasis | tuple[int, int],
+        self, num_rows: int, w_dim: int, rows: tuple[int, int], identity_dims: int, components: int
     ) -> None:
-        """A basis fills the buffers; (number of axes, length of an axis) reserves room for load_state_dict."""
+        """Buffers of these shapes, which `fit_space` or load_state_dict fills."""
         super().__init__()
         if not 0 <= rows[0] < rows[1] <= num_rows:
             raise TrajectoryError(f"rows {list(rows)} are outside the latent's {num_rows} rows")
         self.num_rows, self.w_dim, self.rows = num_rows, w_dim, rows
-        for name, basis in (("identity", identity), ("offset", offset)):
-            if isinstance(basis, OffsetBasis):
-                mean, axes = basis.mean.reshape(-1), basis.components.reshape(-1, basis.mean.size)
-                scale = basis.scale
-            else:
-                count, width = basis
-                mean, axes, scale = np.zeros(width), np.zeros((count, width)), np.ones(max(count, 1))
-            self.register_buffer(f"{name}_mean", torch.tensor(mean, dtype=torch.float32))
-            self.register_buffer(f"{name}_axes", torch.tensor(axes, dtype=torch.float32))
-            self.register_buffer(f"{name}_scale", torch.tensor(scale, dtype=torch.float32))
+        shapes = {"identity": (identity_dims, num_rows), "offset": (components, rows[1] - rows[0])}
+        for name, (count, moving_rows) in shapes.items():
+            width = moving_rows * w_dim
+            self.register_buffer(f"{name}_mean", torch.zeros(width))
+            self.register_buffer(f"{name}_axes", torch.zeros(count, width))
+            self.register_buffer(f"{name}_scale", torch.ones(count))
 
     @property
     def identity_dims(self) -> int:
@@ -92,10 +84,10 @@ class DisplacementSpace(nn.Module):
 
     @property
     def num_coefficients(self) -> int:
-        return len(self.offset_axes) or self.offset_mean.numel()
+        return len(self.offset_axes)
 
     def layout(self) -> dict:
-        """Plain numbers from which `from_layout` rebuilds an empty space of this shape."""
+        """The shape as plain numbers, from which `from_layout` builds a space without values."""
         return {
             "num_rows": self.num_rows,
             "w_dim": self.w_dim,
@@ -106,8 +98,9 @@ class DisplacementSpace(nn.Module):
 
     @classmethod
     def from_layout(cls, layout: dict) -> DisplacementSpace:
-        rows, identity, offset = (tuple(layout[k]) for k in ("rows", "identity", "offset"))
-        return cls(layout["num_rows"], layout["w_dim"], rows, identity, offset)
+        start, stop = layout["rows"]
+        dims = layout["identity"][0], layout["offset"][0]
+        return cls(layout["num_rows"], layout["w_dim"], (start, stop), *dims)
 
     def identity(self, w_ref_NLD: Tensor) -> Tensor:
         """V: identity latents (N, L, D) -> (N, P), unit variance on the fitted samples."""
@@ -117,38 +110,33 @@ class DisplacementSpace(nn.Module):
     def encode(self, d_NTLD: Tensor) -> Tensor:
         """Displacements (..., L, D) -> standardised coefficients (..., C)."""
         flat = d_NTLD[..., self.rows[0] : self.rows[1], :].flatten(-2) - self.offset_mean
-        if len(self.offset_axes):
-            flat = flat @ self.offset_axes.T
-        return flat / self.offset_scale
+        return flat @ self.offset_axes.T / self.offset_scale
 
     def decode(self, c_NTC: Tensor) -> Tensor:
         """Standardised coefficients (..., C) -> displacements (..., L, D)."""
-        flat = c_NTC * self.offset_scale
-        if len(self.offset_axes):
-            flat = flat @ self.offset_axes
+        flat = (c_NTC * self.offset_scale) @ self.offset_axes
         moved = (flat + self.offset_mean).unflatten(-1, (-1, self.w_dim))
         return nn.functional.pad(moved, (0, 0, self.rows[0], self.num_rows - self.rows[1]))
 
 
 def fit_space(d_NLD: np.ndarray, identities_NLD: np.ndarray, config: DisplacementConfig) -> DisplacementSpace:
-    """Both projections, from offsets of the training split and from identity latents.
+    """Both projections: the offset one from displacements of the training split, V from identity latents.
 
-    identities: best a thousand samples of the generator's W (`stylegan2.protocol.sample_w`): a handful of
-    training speakers spans only as many directions. Raises TrajectoryError if the offsets never move.
+    identities: better a thousand samples of the generator's W (`stylegan2.protocol.sample_w`) than the few training
+    speakers, which span few directions. Raises TrajectoryError if the displacements are all equal.
     """
     num, num_rows, w_dim = d_NLD.shape
     rows = (config.rows[0], config.rows[1]) if config.rows is not None else (0, num_rows)
-    moving = d_NLD[:, rows[0] : rows[1]]
     try:
         identity = fit_pca(identities_NLD, config.identity_dims)
-        if config.components is None:
-            # One scale for all: per-entry scales would blow up the rows that carry only the encoder's noise.
-            scale = np.array([max(float(moving.std()), 1e-8)], np.float32)
-            offset = OffsetBasis(moving.mean(0), np.zeros((0, *moving.shape[1:]), np.float32), scale)
-        else:
-            offset = fit_pca(moving, config.components)
+        offset = fit_pca(d_NLD[:, rows[0] : rows[1]], config.components)
     except ValueError as error:
         raise TrajectoryError(
             f"cannot fit the frozen projections on {num} training frames: {error}"
         ) from error
-    return DisplacementSpace(num_rows, w_dim, rows, identity, offset)
+    space = DisplacementSpace(num_rows, w_dim, rows, len(identity.scale), len(offset.scale))
+    for name, basis in (("identity", identity), ("offset", offset)):
+        space.get_buffer(f"{name}_mean").copy_(torch.as_tensor(basis.mean).flatten())
+        space.get_buffer(f"{name}_axes").copy_(torch.as_tensor(basis.components).flatten(1))
+        space.get_buffer(f"{name}_scale").copy_(torch.as_tensor(basis.scale))
+    return space

@@ -1,4 +1,4 @@
-"""A trained stage 1 at work: speech + identity latent -> W+ of every frame, a whole clip at once or frame by frame.
+"""Prediction with a trained stage 1: speech + identity latent -> W+ of every frame, whole clips or frame by frame.
 
 Shapes: N clips, T video frames, K feature rows in a window, M bins, L rows of W+, D = 512, C coefficients.
 """
@@ -20,16 +20,17 @@ from trajectory.model.displacement import DisplacementSpace, TrajectoryError
 from trajectory.model.recurrent_net import State, TrajectoryConfig, TrajectoryNet
 
 KIND = "trajectory"
+RETIRED = ("kernel", "heads", "context")  # settings that are gone, but in older files
 
 
 class TrajectoryPredictor(nn.Module):
-    """Net, frozen projections, feature recipe and amplitude: all that turns speech into a motion of W+.
+    """Everything that turns speech into W+: the net, the frozen projections, the feature settings and the gain.
 
         w_t = w_ref + decode(gain * c_t),    c_t = net(x)_t [+ shortcut(x_t)]
 
-    shortcut: a linear layer from a frame's own window to the coefficients, which only a model that was adapted to one
-    person has (trajectory.adapt.personal_adaptation). gain: (C,) buffer. Regression shrinks towards the mean displacement (c = 0) what it cannot tell from the
-    speech; gain, fitted on the validation split, stretches it back (`trajectory.training.amplitude_calibration`).
+    gain: (C,) buffer, fitted on the validation split (trajectory.training.amplitude_calibration).
+    shortcut: a linear layer from a frame's own window to the coefficients, only in a model that was adapted to one
+    person (trajectory.adapt.personal_adaptation).
     """
 
     gain: Tensor
@@ -43,12 +44,10 @@ class TrajectoryPredictor(nn.Module):
         self.shortcut = nn.Linear(width, space.num_coefficients) if shortcut else None
         self.register_buffer("gain", torch.ones(space.num_coefficients))
 
-    def forward(
-        self, values_NTKM: Tensor, w_ref_NLD: Tensor, state: State = None, amplitude: float = 1.0
-    ) -> tuple[Tensor, State]:
+    def forward(self, values_NTKM: Tensor, w_ref_NLD: Tensor, state: State = None) -> tuple[Tensor, State]:
         """Windows and identity latents -> (w (N, T, L, D), recurrent state)."""
         c_NTC, state = self.coefficients(values_NTKM, w_ref_NLD, state)
-        return w_ref_NLD[:, None] + self.space.decode(amplitude * self.gain * c_NTC), state
+        return w_ref_NLD[:, None] + self.space.decode(self.gain * c_NTC), state
 
     def coefficients(
         self, values_NTKM: Tensor, w_ref_NLD: Tensor, state: State = None
@@ -61,30 +60,27 @@ class TrajectoryPredictor(nn.Module):
 
 
 @torch.no_grad()
-def predict(
-    model: TrajectoryPredictor, features: AudioFeatures, w_ref_LD: np.ndarray, amplitude: float = 1.0
-) -> np.ndarray:
+def predict(model: TrajectoryPredictor, features: AudioFeatures, w_ref_LD: np.ndarray) -> np.ndarray:
     """w (T, L, D) float32 for a whole utterance.
 
-    amplitude multiplies the calibrated motion about its mean (1 = as calibrated). Raises TrajectoryError for
-    features or a latent of another shape than the model was trained on.
+    Raises TrajectoryError for features or a latent of another shape than the model was trained on.
     """
     device = model.gain.device
     _check(model, features.values.shape[1:], w_ref_LD.shape)
     values_NTKM = torch.from_numpy(features.values)[None].to(device)
     w_ref_NLD = torch.tensor(w_ref_LD, dtype=torch.float32)[None].to(device)
-    return model.eval()(values_NTKM, w_ref_NLD, amplitude=amplitude)[0][0].float().cpu().numpy()
+    return model.eval()(values_NTKM, w_ref_NLD)[0][0].float().cpu().numpy()
 
 
 @torch.no_grad()
 def stream(
-    model: TrajectoryPredictor, windows: Iterable[np.ndarray], w_ref_LD: np.ndarray, amplitude: float = 1.0
+    model: TrajectoryPredictor, windows: Iterable[np.ndarray], w_ref_LD: np.ndarray
 ) -> Iterator[np.ndarray]:
     """Feature windows (K, M) one by one -> w (L, D) one by one, equal to `predict` on the whole.
 
-    The delay is half a window's context. Raises TrajectoryError for a model that needs the future
-    (bidirectional) or the whole clip (a speech encoder, features that are normalised by the clip, or log-mel features
-    that are not normalised, whose floor is the clip's).
+    The delay is half a window's context. Raises TrajectoryError for a model that needs later frames: a bidirectional
+    one, a speech encoder, or features that depend on the whole clip (normalised by the clip, or log-mel without
+    normalisation, whose floor is relative to the clip's maximum).
     """
     features = model.features
     whole = features.kind == "encoder" or features.normalise == "clip"
@@ -100,14 +96,14 @@ def stream(
     for window_KM in windows:
         _check(model, window_KM.shape, w_ref_LD.shape)
         values_NTKM = torch.tensor(window_KM, dtype=torch.float32)[None, None].to(device)
-        w_NTLD, state = model(values_NTKM, w_ref_NLD, state, amplitude)
+        w_NTLD, state = model(values_NTKM, w_ref_NLD, state)
         yield w_NTLD[0, 0].float().cpu().numpy()
 
 
 def save_trajectory(
     model: TrajectoryPredictor, path: str | Path, notes: Mapping[str, Any] | None = None
 ) -> None:
-    """Writes trajectory.safetensors: weights, bases and gain as tensors, all configurations as metadata."""
+    """Writes a .safetensors file: weights, projections and gain as tensors, all settings as metadata."""
     config = {
         "net": asdict(model.net.config),
         "space": model.space.layout(),
@@ -126,7 +122,7 @@ def load_trajectory(path: str | Path, device: str | torch.device = "cpu") -> Tra
             f"{path} holds a {file.kind!r}, expected a stage-1 trajectory (scripts/train_stage1.py)"
         )
     fitting(lambda: _built(file.config), file, path, "train it again")
-    model = _built(file.config)  # with memory: not all that it computes with is in the file
+    model = _built(file.config)  # again, because `fitting` builds on the meta device, without memory
     model.load_state_dict(file.state)
     return model.to(device).eval()
 
@@ -134,10 +130,10 @@ def load_trajectory(path: str | Path, device: str | torch.device = "cpu") -> Tra
 def _built(config: Mapping[str, Any]) -> TrajectoryPredictor:
     features = FeatureConfig(**config["features"])
     space = DisplacementSpace.from_layout(config["space"])
-    net = TrajectoryConfig(**config["net"])
+    net_config = TrajectoryConfig(**{k: v for k, v in config["net"].items() if k not in RETIRED})
     window = (features.rows, features.width)
-    model = TrajectoryNet(net, window, space.identity_dims, space.num_coefficients)
-    return TrajectoryPredictor(model, space, features, config.get("shortcut", False))
+    net = TrajectoryNet(net_config, window, space.identity_dims, space.num_coefficients)
+    return TrajectoryPredictor(net, space, features, config.get("shortcut", False))
 
 
 def _check(model: TrajectoryPredictor, window: tuple[int, ...], latent: tuple[int, ...]) -> None:

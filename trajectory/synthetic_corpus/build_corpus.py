@@ -1,32 +1,26 @@
-"""The embedded corpus: synthetic speakers say sentences, and ordinary mp4 files with sound come out.
+"""Builds the embedded corpus: ordinary mp4 files with sound in which synthetic speakers say sentences.
 
     text -> espeak-ng: sound and phonemes -> visemes (T, A) -> w_t = w_speaker + sum_a weight_ta direction_a -> frames
 
-T video frames, A articulatory axes (visemes.AXES), L rows of W+, D = 512. The truth beside the videos is for tests:
-the pipeline prepares and inverts these videos as it would real footage.
+The pipeline prepares and inverts these videos as it does real footage; the true codes beside them are for tests.
+Shapes: T video frames, A articulatory axes (coarticulation.AXES), V axes of a viseme basis, L rows of W+, D = 512.
 """
 
 import json
+import math
 import zipfile
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import Progress
 from torch import nn
 
 from audio.timing import frames_of_samples, samples_of_frames
 from audio.waveform import Waveform
+from encoders.bases.viseme_basis import VisemeBasis
 from encoders.footage.video import write_video
 from encoders.records import content_hash
 from stylegan2.protocol import Generator
@@ -38,50 +32,42 @@ from trajectory.synthetic_corpus.sentences import Kind, Sentence, SentenceSource
 from trajectory.synthetic_corpus.speakers import FACE_SEEDS, Speaker, draw_speakers, face_latent
 
 HEAD = (AXES.index("yaw"), AXES.index("pitch"))
-MOUTH = (0, 1, 2)  # open, wide, round: what a speaker's amplitude scales; lips close fully whoever speaks
+MOUTH = (0, 1, 2)  # open, wide, round: scaled by the speaker's amplitude; closures are not
 
 
 @dataclass
 class CorpusConfig:
-    """seed: draws faces, voices, sentences and blinks; it changes everything.
+    """The size of the synthetic corpus and how its speakers look and move (all ours)."""
 
-    speakers: all of them, the last `unseen_speakers` held out; sentences: for each speaker (6: 4 train, 1 validation,
-    1 test); grid_share: of GRID's grammar, the rest free sentences; psi: truncation of the faces. sway: how far heads turn and nod, 1 is about
-    6 and 3 degrees.
-    """
-
-    seed: int = 0
-    speakers: int = 8
-    unseen_speakers: int = 2
-    sentences: int = 6
-    grid_share: float = 0.5
-    psi: float = 0.7
-    sway: float = 0.5
+    seed: int = 0  # draws faces, voices, sentences, blinks and head sway; another seed changes all of them
+    speakers: int = 8  # all of them; small enough for the demo
+    unseen_speakers: int = 2  # the last ones, never trained on
+    sentences: int = 6  # of each speaker; 6: 4 train, 1 validation, 1 test
+    grid_share: float = 0.5  # share of sentences with GRID's grammar; the others are free
+    psi: float = 0.7  # truncation of the faces, the usual value
+    sway: float = 0.5  # of the head; 1: about 6 degrees of yaw and 3 of pitch, beyond which faces distort
 
     def __post_init__(self) -> None:
-        if self.seed < 0:
-            raise ValueError(f"corpus.seed is {self.seed}; it must be 0 or more")
-        if not 1 <= self.speakers <= len(FACE_SEEDS):
-            raise ValueError(
-                f"corpus.speakers is {self.speakers}; it must lie in 1 .. {len(FACE_SEEDS)}, the faces chosen"
-            )
-        if not 0 <= self.unseen_speakers < self.speakers:
-            raise ValueError(
-                f"corpus.unseen_speakers is {self.unseen_speakers}; it must lie in 0 .. speakers - 1"
-            )
-        if not 3 <= self.sentences <= 1000:
-            raise ValueError(
-                f"corpus.sentences is {self.sentences}; it must lie in 3 .. 1000, one for each split at least"
-            )
-        if not 0 <= self.grid_share <= 1 or not 0 <= self.psi <= 1:
-            raise ValueError("corpus.grid_share and corpus.psi must lie in [0, 1]")
-        if not 0 <= self.sway <= 1:
-            raise ValueError(f"corpus.sway is {self.sway}; it must lie in [0, 1], beyond it faces distort")
+        limits = {
+            "seed": (0, math.inf),
+            "speakers": (1, len(FACE_SEEDS)),
+            "unseen_speakers": (0, self.speakers - 1),
+            "sentences": (3, 1000),  # at least one for each split
+            "grid_share": (0, 1),
+            "psi": (0, 1),
+            "sway": (0, 1),
+        }
+        for name, (low, high) in limits.items():
+            if not low <= getattr(self, name) <= high:
+                raise ValueError(f"corpus.{name} is {getattr(self, name)}; it must lie in {low} .. {high}")
 
 
 @dataclass(frozen=True)
 class Performance:
-    """One clip before it has a face: waveform of exactly T frames; weights float32 (T, A) in [0, 1], of the head in [-1, 1]."""
+    """One clip before it is rendered.
+
+    waveform: of exactly T frames; weights: float32 (T, A) in [0, 1], of the head in [-1, 1].
+    """
 
     speaker: Speaker
     sentence: Sentence
@@ -90,18 +76,14 @@ class Performance:
     phonemes: tuple[Phoneme, ...]
     weights: np.ndarray
 
-
-class MouthBasis(Protocol):
-    """encoders.bases.viseme_basis.VisemeBasis: names of V axes, and weights (T, V) -> displacement (T, L, D)."""
-
     @property
-    def names(self) -> tuple[str, ...]: ...
-
-    def displacement(self, weights_TV: np.ndarray, /) -> np.ndarray: ...
+    def name(self) -> str:
+        """Of the clip, which is also its path without a suffix."""
+        return f"{self.speaker.name}/{self.sentence.name}"
 
 
 def plan_corpus(config: CorpusConfig) -> list[tuple[Speaker, Sentence, Split]]:
-    """Who says what, and to which split it belongs. No text of a test split is said in another split."""
+    """Speaker, sentence and split of every clip. No text of a test split is said in another split."""
     source, drawn, plan = SentenceSource(config.seed), Counter(), []
     for speaker in draw_speakers(config.seed, config.speakers, config.unseen_speakers):
         said: set[str] = set()
@@ -109,7 +91,7 @@ def plan_corpus(config: CorpusConfig) -> list[tuple[Speaker, Sentence, Split]]:
             count, share = drawn[split], config.grid_share
             kind: Kind = "grid" if int((count + 1) * share + 1e-9) > int(count * share + 1e-9) else "free"
             sentence = source.draw(split, kind)
-            if sentence.name in said:  # the pool of free sentences has come round within one speaker
+            if sentence.name in said:  # this split's free sentences repeat within one speaker
                 sentence = source.draw(split, "grid")
             drawn[split] += 1
             said.add(sentence.name)
@@ -118,7 +100,7 @@ def plan_corpus(config: CorpusConfig) -> list[tuple[Speaker, Sentence, Split]]:
 
 
 def perform(config: CorpusConfig, speaker: Speaker, sentence: Sentence, split: Split) -> Performance:
-    """Says one sentence: silence before and after it, loudness and pace that vary, hiss, blinks, a head that sways."""
+    """Speech and motion of one sentence, with silence around it, varied loudness and pace, noise, blinks and head sway."""
     rng = np.random.default_rng([config.seed, 2, speaker.face, *sentence.name.encode()])
     rate = int(np.clip(round(speaker.rate * rng.uniform(0.95, 1.06)), SLOWEST, FASTEST))
     pitch = int(np.clip(speaker.pitch + rng.integers(-3, 4), 0, 100))
@@ -141,16 +123,16 @@ def perform(config: CorpusConfig, speaker: Speaker, sentence: Sentence, split: S
 def build_corpus(
     config: CorpusConfig,
     generator: Generator,
-    basis: MouthBasis,
+    basis: VisemeBasis,
     out_dir: str | Path,
     workers: int = 1,
     progress: bool = True,
 ) -> Path:
     """Writes OUT/<speaker>/<sentence>.mp4, OUT/truth/<speaker>/<sentence>.npz and, last, OUT/corpus.json (returned).
 
-    A clip that is there already, made of the same sound, movement, face, basis and generator, is kept: an interrupted
-    build goes on where it stopped. workers: threads that render and encode.
-    Raises ValueError for a basis with an axis that the visemes do not have.
+    Clips that were made before from the same sound, motion, face, basis and generator are kept, so an interrupted build
+    continues. workers: threads that render and encode.
+    Raises ValueError for a basis with an axis that articulation does not have.
     """
     if unknown := set(basis.names) - set(AXES):
         raise ValueError(
@@ -159,17 +141,15 @@ def build_corpus(
     out = Path(out_dir)
     performances = [perform(config, *planned) for planned in plan_corpus(config)]
     faces = {p.speaker.name: face_latent(generator, p.speaker, config.psi) for p in performances}
-    ingredients = content_hash(
+    common = content_hash(
         basis.displacement(np.eye(len(basis.names), dtype=np.float32)), _weights_hash(generator), config.psi
     )
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("frames"),
-        TimeElapsedColumn(), TextColumn("left:"), TimeRemainingColumn(),
-    )  # fmt: skip
-    with Progress(*columns, disable=not progress) as bar, ThreadPoolExecutor(max(1, workers)) as pool:
+
+    # Render and encode the clips.
+    with Progress(disable=not progress) as bar, ThreadPoolExecutor(max(1, workers)) as pool:
         task = bar.add_task("synthetic speakers", total=sum(len(p.weights) for p in performances))
         jobs = [
-            pool.submit(_make_clip, p, faces[p.speaker.name], generator, basis, ingredients, out)
+            pool.submit(_make_clip, p, faces[p.speaker.name], generator, basis, common, out)
             for p in performances
         ]
         try:
@@ -179,9 +159,11 @@ def build_corpus(
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+    # List them.
     clips = [
         {
-            "file": _name(p, ".mp4"),
+            "file": f"{p.name}.mp4",
             "speaker": p.speaker.name,
             "sentence": p.sentence.name,
             "text": p.sentence.text,
@@ -200,14 +182,17 @@ def _make_clip(
     performance: Performance,
     face_LD: np.ndarray,
     generator: Generator,
-    basis: MouthBasis,
-    ingredients: str,
+    basis: VisemeBasis,
+    common: str,
     out: Path,
 ) -> None:
-    """Renders and writes one clip; its truth comes last, so a truth file of the right recipe means a whole clip."""
-    video, truth = out / _name(performance, ".mp4"), out / "truth" / _name(performance, ".npz")
+    """Renders and writes one clip. common: hash of what all clips share.
+
+    The truth file is written last, so one with the right recipe means that the clip is complete.
+    """
+    video, truth = out / f"{performance.name}.mp4", out / "truth" / f"{performance.name}.npz"
     weights_TV = performance.weights[:, [AXES.index(name) for name in basis.names]]
-    recipe = content_hash(weights_TV, performance.waveform.samples, performance.speaker.face, ingredients)
+    recipe = content_hash(weights_TV, performance.waveform.samples, performance.speaker.face, common)
     if video.is_file() and _recipe_of(truth) == recipe:
         return
     w_TLD = (face_LD + basis.displacement(weights_TV)).astype(np.float32)
@@ -226,19 +211,14 @@ def _make_clip(
         )
 
 
-def _name(performance: Performance, suffix: str) -> str:
-    return f"{performance.speaker.name}/{performance.sentence.name}{suffix}"
-
-
 def _weights_hash(generator: Generator) -> str:
-    """Of everything the network holds; "" for a stand-in that holds nothing."""
-    network: object = generator
-    state = network.state_dict() if isinstance(network, nn.Module) else {}
+    """Of all tensors of a generator."""
+    state = generator.state_dict() if isinstance(generator, nn.Module) else {}
     return content_hash({name: value.cpu().numpy() for name, value in state.items()})
 
 
 def _recipe_of(truth: Path) -> str | None:
-    """What a finished clip was made from; None where there is none or the file is broken."""
+    """The recipe of a complete clip; None if there is none or the file is damaged."""
     try:
         with np.load(truth) as content:
             return str(content["recipe"])

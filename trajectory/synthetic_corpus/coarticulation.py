@@ -1,7 +1,7 @@
-"""Phonemes -> the movement of a mouth over articulatory axes, with coarticulation.
+"""Phonemes -> motion of the mouth along articulatory axes, with coarticulation; blinks and head sway.
 
-T video frames, A axes. Weights lie in [0, 1], the head's in [-1, 1]: 0 is the speaker's rest (lips together, neutral),
-1 the axis' full amplitude. What the face does with them is the viseme basis' business (encoders/bases/viseme_basis.py).
+Weights (T video frames, A axes) lie in [0, 1], the head's in [-1, 1]: 0 is the speaker's rest (lips together, neutral),
+1 the axis' full amplitude. The viseme basis (encoders/bases/viseme_basis.py) turns them into displacements of W+.
 """
 
 from dataclasses import dataclass
@@ -12,22 +12,22 @@ from audio.timing import FPS
 from encoders.bases.viseme_basis import AXES
 from trajectory.synthetic_corpus.espeak import Phoneme, Utterance
 
-# How firmly the lips press, and how much of the opening they seal: p b m all of it, the teeth on the lip most of it.
+# (pressure of the lips, share of the opening that is closed): p b m close all of it, teeth on the lower lip most of it.
 SEALS = {"p": (0.9, 1.0), "b": (0.85, 1.0), "m": (0.7, 1.0), "f": (0.35, 0.7), "v": (0.3, 0.7)}
 
 
 @dataclass(frozen=True)
 class Target:
-    """A mouth shape and how much of it insists (0: whatever its neighbours want) on opening and on lip shape."""
+    """The mouth shape of a phoneme, and its dominance over its neighbours' shapes."""
 
     open: float
     wide: float = 0.0
     round: float = 0.0
-    jaw: float = 1.0
-    lips: float = 1.0
+    jaw: float = 1.0  # dominance (alpha of `articulate`) of `open`; 0: the neighbours' shapes alone
+    lips: float = 1.0  # dominance of `wide` and `round`
 
 
-# Vowels: open by height, wide when front, round when back and rounded.
+# Vowels: the lower, the more open; front vowels are wide, rounded back vowels round.
 VOWELS = {
     "i": Target(0.22, wide=0.85),
     "I": Target(0.34, wide=0.55, lips=0.7),
@@ -44,7 +44,7 @@ VOWELS = {
     "3": Target(0.45, round=0.20),
     "@": Target(0.40, jaw=0.6, lips=0.3),
 }
-# Consonants: labials insist on the lips, sibilants on a narrow jaw, the rest mostly follow the vowels around them.
+# Consonants: labials dominate the lips, sibilants the jaw; the others mostly follow the vowels around them.
 CONSONANTS = {
     "p": Target(0.0, jaw=1.2, lips=0.3),
     "b": Target(0.0, jaw=1.2, lips=0.3),
@@ -63,8 +63,8 @@ CONSONANTS = {
     "h": Target(0.35, jaw=0.1, lips=0.05),
 }
 REST = Target(0.0, jaw=1.0, lips=0.8)
-SHORT_PAUSE = Target(0.12, jaw=0.5, lips=0.3)  # between words the mouth does not close
-# The usual 15 visemes, and the phoneme here whose shape stands for each.
+SHORT_PAUSE = Target(0.12, jaw=0.5, lips=0.3)  # in pauses between words the mouth does not close
+# The 15 visemes of the Oculus convention, each with a phoneme of that shape.
 VISEMES = {
     "sil": "_", "PP": "p", "FF": "f", "TH": "T", "DD": "t", "kk": "k", "CH": "S", "SS": "s", "nn": "l", "RR": "r",
     "aa": "A", "E": "E", "ih": "i", "oh": "o", "ou": "u",
@@ -83,8 +83,8 @@ SHORT_PAUSE_S, CLOSURE_S, RAMP_S = 0.12, 0.045, 0.05
 
 
 def shapes_of(name: str) -> tuple[Target, ...] | None:
-    """The targets that an espeak mnemonic passes through; None for a mark without a sound of its own (";")
-    and for mnemonics unknown here, which then take their neighbours' shape."""
+    """The targets of an espeak mnemonic, several for a diphthong. None for a mark without a sound (";") and for unknown
+    mnemonics: their frames then get the neighbours' shapes."""
     table = VOWELS | CONSONANTS
     for key in (name, name.rstrip("0123456789#[]-;^")):
         if key in GLIDES:
@@ -95,8 +95,8 @@ def shapes_of(name: str) -> tuple[Target, ...] | None:
     return None
 
 
-def held(viseme: str) -> np.ndarray:
-    """Weights (A,) of a viseme that is held, without neighbours; ValueError for a name that is not in VISEMES."""
+def viseme_weights(viseme: str) -> np.ndarray:
+    """Weights (A,) of one viseme without neighbours; ValueError for a name that is not in VISEMES."""
     if viseme not in VISEMES:
         raise ValueError(f"there is no viseme {viseme!r}; there are {', '.join(VISEMES)}")
     name, weights_A = VISEMES[viseme], np.zeros(len(AXES), np.float32)
@@ -108,18 +108,18 @@ def held(viseme: str) -> np.ndarray:
 
 
 def articulate(utterance: Utterance, num_frames: int) -> np.ndarray:
-    """Weights (T, A) of an utterance at 25 fps, sampled at the frames' centres; the columns of lids and head are zero.
+    """Weights (T, A) of an utterance at 25 fps, at the frames' centres; the columns of eyelids and head are zero.
 
-    Dominance blending (Cohen and Massaro 1993) with flat-topped Gaussian dominance as wide as its phoneme is long,
-    so fast speech overlaps and undershoots as it should:
+    Dominance blending (Cohen and Massaro 1993) with a flat-topped Gaussian dominance as wide as its phoneme is long, so
+    that in fast speech phonemes overlap and targets are not reached:
 
         w_a(t) = sum_s D_sa(t) T_sa / sum_s D_sa(t),   D_sa(t) = alpha_sa exp(-(max(0, |t - c_s| - d_s / 5) / theta_s)^2)
 
-    Then the lips seal: in a closure of p, b or m `open` is exactly 0 for at least one frame, and `press` is up.
+    Then the closures are applied: in one of p, b or m, `open` is exactly 0 for at least one frame, and `press` rises.
     """
     times_T = (np.arange(num_frames) + 0.5) / FPS
     numerator = np.zeros((num_frames, 3))
-    denominator = np.full((num_frames, 3), 1e-6)  # far from any phoneme the mouth rests
+    denominator = np.full((num_frames, 3), 1e-6)  # so that the mouth rests far from any phoneme
     loudness = _loudness(utterance)
     for phoneme, gain in zip(utterance.phonemes, loudness, strict=True):
         targets = _targets(phoneme)
@@ -137,7 +137,7 @@ def articulate(utterance: Utterance, num_frames: int) -> np.ndarray:
     weights_TA = np.zeros((num_frames, len(AXES)))
     weights_TA[:, :3] = numerator / denominator
     for closure in closures(utterance.phonemes):
-        # A raised-cosine seal around the closed interval, which holds at least one frame's centre.
+        # A raised cosine around the closed interval, which contains at least one frame's centre.
         outside_T = np.maximum(0, np.maximum(closure.start - times_T, times_T - closure.end))
         seal_T = np.where(outside_T < RAMP_S, 0.5 + 0.5 * np.cos(np.pi * outside_T / RAMP_S), 0.0)
         weights_TA[:, 0] *= 1 - closure.depth * seal_T
@@ -147,7 +147,7 @@ def articulate(utterance: Utterance, num_frames: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Closure:
-    """start, end: seconds, never less than a video frame apart; press: in [0, 1]; depth: 1 seals the lips."""
+    """start, end: seconds, at least a video frame apart; press: in [0, 1]; depth: share of the opening that is closed."""
 
     start: float
     end: float
@@ -156,8 +156,8 @@ class Closure:
 
 
 def closures(phonemes: tuple[Phoneme, ...]) -> list[Closure]:
-    """Where lips meet lips (p b m) or teeth (f v)."""
-    found = []
+    """Where the lips meet (p b m), or teeth and lip (f v)."""
+    result = []
     for previous, phoneme in zip((None, *phonemes), phonemes, strict=False):
         if phoneme.name not in SEALS:
             continue
@@ -166,15 +166,13 @@ def closures(phonemes: tuple[Phoneme, ...]) -> list[Closure]:
             room = (previous.end - previous.start) / 2 if previous else 0.0
             start, end = phoneme.start - min(CLOSURE_S, room), phoneme.start + 0.005
         shortfall = max(0.0, 1.02 / FPS - (end - start)) / 2
-        found.append(Closure(start - shortfall, end + shortfall, *SEALS[phoneme.name]))
-    return found
+        result.append(Closure(start - shortfall, end + shortfall, *SEALS[phoneme.name]))
+    return result
 
 
 def blinks(num_frames: int, rng: np.random.Generator) -> np.ndarray:
-    """Eyelid closing (T,) in [0, 1]: a blink every 2 to 6 s, down in 80 ms, shut for one frame, up in 160 ms.
-
-    The first comes after 0.3 to 4 s, as if the clip were cut from a longer take.
-    """
+    """Closing of the eyelids (T,) in [0, 1]: every 2 to 6 s, the first after 0.3 to 4 s, they close within 80 ms, stay
+    closed for one frame and open within 160 ms."""
     times_T = (np.arange(num_frames) + 0.5) / FPS
     lids_T = np.zeros(num_frames, np.float32)
     shut = rng.uniform(0.3, 4.0)
@@ -187,7 +185,7 @@ def blinks(num_frames: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def sway(num_frames: int, rng: np.random.Generator) -> np.ndarray:
-    """Yaw and pitch of a head that is held loosely, (T, 2) in [-1, 1]: each three slow waves of 0.1 to 0.6 Hz."""
+    """Yaw and pitch of the head (T, 2) in [-1, 1]: each the weighted mean of three sines of 0.1 to 0.6 Hz."""
     times_T = np.arange(num_frames) / FPS
     waves = rng.uniform((0.1, 0, 0.5), (0.6, 2 * np.pi, 1.0), (2, 3, 3))
     frequency, phase, height = (waves[..., i, None] for i in range(3))
@@ -202,7 +200,7 @@ def _targets(phoneme: Phoneme) -> tuple[Target, ...] | None:
 
 
 def _loudness(utterance: Utterance) -> list[float]:
-    """How far each phoneme opens the mouth beside its target: more when stressed, and when louder than usual."""
+    """Factor on each phoneme's opening: larger if it is stressed, and if it is louder than the utterance's median."""
     samples, rate = utterance.waveform.samples, utterance.waveform.rate
     spans = [
         samples[round(p.start * rate) : max(round(p.end * rate), round(p.start * rate) + 1)]
@@ -211,8 +209,8 @@ def _loudness(utterance: Utterance) -> list[float]:
     level = np.array(
         [20 * np.log10(np.sqrt(np.mean(np.square(s))) + 1e-5) if len(s) else -100.0 for s in spans]
     )
-    usual = np.median(level[level > level.max() - 25]) if len(level) else 0.0
+    median = np.median(level[level > level.max() - 25]) if len(level) else 0.0
     return [
-        STRESS_GAIN[phoneme.stress] * float(np.clip(1 + 0.02 * (decibel - usual), 0.8, 1.15))
+        STRESS_GAIN[phoneme.stress] * float(np.clip(1 + 0.02 * (decibel - median), 0.8, 1.15))
         for phoneme, decibel in zip(utterance.phonemes, level, strict=True)
     ]

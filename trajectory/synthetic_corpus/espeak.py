@@ -1,9 +1,9 @@
 """Speech with phoneme times from espeak-ng, through ctypes on the library inside the espeakng-loader wheel.
 
-espeak-ng is GPL-3 and only the builder of the synthetic corpus calls it: the wheel is an extra, imported lazily.
-The library keeps one state per process, and what was said before leaks into what is said next (oscillator phases,
-the flutter of the pitch, segments a millisecond longer). `synthesise` therefore loads and unloads it on each call,
-7 ms, so that the same request gives the same samples in any order; two threads must not call it at once.
+espeak-ng is GPL-3, so the wheel is an optional dependency, imported only when speech is synthesised.
+The library keeps one state per process, and earlier speech changes later speech (oscillator phases, the flutter of the
+pitch, segments a millisecond longer). `synthesise` therefore loads and unloads it on each call, which takes 7 ms, so
+that the same request gives the same samples in any order. Two threads must not call it at the same time.
 """
 
 import _ctypes
@@ -22,7 +22,7 @@ from audio.waveform import Waveform, to_mono16k
 SYNCHRONOUS, UTF8, PHONEME_EVENTS, DONT_EXIT = 2, 1, 0x0001, 0x8000
 EVENT_LIST_END, EVENT_PHONEME = 0, 7
 RATE_WPM, VOLUME, PITCH, PITCH_RANGE = 1, 2, 3, 4
-SLOWEST, FASTEST = 80, 320  # words per minute; below espeak does not go, above it drops phonemes
+SLOWEST, FASTEST = 80, 320  # words per minute: espeak's minimum, and where it begins to drop phonemes
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Phoneme:
 
 @dataclass(frozen=True)
 class Utterance:
-    """16 kHz sound and its phonemes: in order of time, each ending where the next begins."""
+    """16 kHz speech and its phonemes in order of time; each ends where the next begins."""
 
     waveform: Waveform
     phonemes: tuple[Phoneme, ...]
@@ -72,17 +72,14 @@ _SynthCallback = ctypes.CFUNCTYPE(
 def synthesise(
     text: str, voice: str = "en", rate: int = 165, pitch: int = 50, intonation: int = 50
 ) -> Utterance:
-    """Say `text`.
+    """`text` as speech.
 
     voice: language and variant, "en-gb-scotland+f3"; rate: words per minute, 80-320; pitch, intonation: 0-100, 50 is
-    the voice's own. Deterministic. Raises ModuleNotFoundError where the extra is not installed, and ValueError for
+    the voice's default. Deterministic. Raises ModuleNotFoundError where the extra is not installed, and ValueError for
     an unknown voice, a parameter out of range or a text with nothing to say.
     """
-    for name, value, low, high in (
-        ("rate", rate, SLOWEST, FASTEST),
-        ("pitch", pitch, 0, 100),
-        ("intonation", intonation, 0, 100),
-    ):
+    limits = ("rate", rate, SLOWEST, FASTEST), ("pitch", pitch, 0, 100), ("intonation", intonation, 0, 100)
+    for name, value, low, high in limits:
         if not low <= value <= high:
             raise ValueError(f"{name} is {value}; espeak-ng takes {low} to {high}")
     chunks: list[np.ndarray] = []
@@ -116,19 +113,19 @@ def synthesise(
 
 
 def with_silence(utterance: Utterance, lead: float, tail: float) -> Utterance:
-    """The utterance after `lead` seconds of silence and followed by `tail` seconds of it, as pauses."""
+    """The utterance with `lead` seconds of silence before it and `tail` seconds after it, both as pauses."""
     rate, samples = utterance.waveform.rate, utterance.waveform.samples
     before, after = round(lead * rate), round(tail * rate)
     shift, end = before / rate, (before + len(samples)) / rate
     moved = [Phoneme(p.name, p.start + shift, p.end + shift, p.stress) for p in utterance.phonemes]
     start = moved[0].start if moved else end
-    pauses = [Phoneme("_", 0.0, start)], [Phoneme("_", end, end + after / rate)]
-    phonemes = [p for p in (*pauses[0], *moved, *pauses[1]) if p.end > p.start]
-    return Utterance(Waveform(np.pad(samples, (before, after)), rate), tuple(phonemes))
+    phonemes = (Phoneme("_", 0.0, start), *moved, Phoneme("_", end, end + after / rate))
+    waveform = Waveform(np.pad(samples, (before, after)), rate)
+    return Utterance(waveform, tuple(p for p in phonemes if p.end > p.start))
 
 
 def _phonemes(marks: list[tuple[int, str]], samples: int, rate: int) -> tuple[Phoneme, ...]:
-    """(start sample, "'eI") marks -> phonemes; pauses of every length become "_", empty spans vanish."""
+    """(start sample, "'eI") marks -> phonemes; pauses of all lengths become "_", empty spans are dropped."""
     ends = [start for start, _ in marks[1:]] + [samples]
     phonemes = []
     for (start, mark), end in zip(marks, ends, strict=True):
@@ -165,9 +162,9 @@ def _fresh_library() -> Iterator[tuple[ctypes.CDLL, int]]:
         rate = library.espeak_Initialize(SYNCHRONOUS, 0, data, PHONEME_EVENTS | DONT_EXIT)
         if rate <= 0:
             raise RuntimeError(f"espeak-ng could not read its voices in {loader.get_data_path()}")
-        library.srand(1)  # the C library's, found through its user: breath and echo draw from it
+        library.srand(1)  # the C library's random numbers, which breath and echo use
         yield library, rate
     finally:
         library.espeak_Terminate()
-        # ctypes never unloads by itself, and only unloading clears the library's static variables.
+        # Only unloading resets the library's static variables, and ctypes does not unload by itself.
         getattr(_ctypes, "dlclose" if hasattr(_ctypes, "dlclose") else "FreeLibrary")(library._handle)

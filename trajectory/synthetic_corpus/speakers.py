@@ -1,4 +1,4 @@
-"""Who speaks in the synthetic corpus: people who do not exist, each a face, a voice and habits of speech."""
+"""The speakers of the synthetic corpus: people who do not exist, each with a face, a voice and a way of speaking."""
 
 from dataclasses import dataclass
 from itertools import chain, zip_longest
@@ -10,10 +10,10 @@ from stylegan2.protocol import Generator, sample_w
 
 Sex = Literal["m", "f"]
 
-# (seed of sample_w(generator, 1, seed, psi), apparent sex of that face). Every face here was looked at: clearly an
-# adult, frontal, eyes open, mouth free. And every one was measured speaking (scripts/check_assets.py, "corpus"): the
-# judge's aperture follows the intended one (correlation >= 0.9) and moves (standard deviation >= 0.05). Left out by
-# this, because the judge misreads their mouths: 10, 32, 61, 70, 127, 215.
+# Seeds of sample_w(generator, 1, seed, psi), by the apparent sex of the face. Every face was looked at: clearly an adult,
+# frontal, eyes open, nothing before the mouth. And every face was measured while speaking (scripts/check_assets.py,
+# "corpus"): the aperture that dlib reads follows the intended one (correlation >= 0.9) and moves (standard deviation
+# >= 0.05). dlib misreads the mouths of 10, 32, 61, 70, 127 and 215, so they are left out.
 FEMALE = (2, 6, 22, 35, 55, 56, 64, 66, 79, 81, 93, 144, 151, 153, 166, 209, 237)
 MALE = (0, 8, 20, 58, 63, 67, 91, 92, 103, 106, 133, 169, 184, 194, 196, 224, 233, 234)
 FACE_SEEDS: tuple[tuple[int, Sex], ...] = (
@@ -21,69 +21,41 @@ FACE_SEEDS: tuple[tuple[int, Sex], ...] = (
     *((seed, "m") for seed in MALE),
 )
 
+# Of espeak.
 ACCENTS = (
-    "en",
-    "en-us",
-    "en-gb-x-rp",
-    "en-gb-scotland",
-    "en-gb-x-gbclan",
-    "en-gb-x-gbcwmd",
-    "en-029",
-    "en-us-nyc",
-)
-# Variants f2, f3, f5, Alicia and victor are left out: they read memory that nothing has set and so differ from run
-# to run; so are the whispers, the robots and the Klatt voices, which do not sound like people.
+    "en", "en-us", "en-gb-x-rp", "en-gb-scotland", "en-gb-x-gbclan", "en-gb-x-gbcwmd", "en-029", "en-us-nyc",
+)  # fmt: skip
+# espeak's variants f2, f3, f5, Alicia and victor are left out because they read uninitialised memory, so that their sound
+# differs from run to run; whispers, robots and Klatt voices because they do not sound like people.
 VARIANTS: dict[Sex, tuple[str, ...]] = {
     "m": (
-        "m1",
-        "m2",
-        "m3",
-        "m4",
-        "m5",
-        "m6",
-        "m7",
-        "m8",
-        "Andy",
-        "Michael",
-        "Mario",
-        "Gene",
-        "Diogo",
-        "Hugo",
-        "Lee",
+        "m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8", "Andy", "Michael", "Mario", "Gene", "Diogo", "Hugo", "Lee",
     ),
     "f": ("f1", "f4", "Annie", "Andrea", "belinda", "linda", "steph", "steph2", "steph3", "anika"),
-}
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Speaker:
-    """name: folder of the speaker's clips; face: seed of the face; unseen: never trained on.
+    """One synthetic speaker."""
 
-    voice: espeak's accent+variant; rate: words per minute; pitch, intonation: 0-100 about the voice's own 50;
-    amplitude: how far this mouth moves, 0.8-1; noise_db: hiss of the room beneath full scale.
-    """
-
-    name: str
-    face: int
+    name: str  # folder of the speaker's clips
+    face: int  # seed of the face
     sex: Sex
-    unseen: bool
-    voice: str
-    rate: int
-    pitch: int
-    intonation: int
-    amplitude: float
-    noise_db: float
+    unseen: bool  # never trained on
+    voice: str  # espeak's accent+variant
+    rate: int  # words per minute
+    pitch: int  # 0-100; 50 is the voice's default
+    intonation: int  # range of the pitch, 0-100; 50 is the voice's default
+    amplitude: float  # of mouth motion, 0.8-1
+    noise_db: float  # background noise relative to full scale
 
 
 def draw_speakers(seed: int, count: int, unseen: int) -> list[Speaker]:
-    """`count` speakers, the last `unseen` of them unseen; women and men in turn while the faces last.
+    """`count` <= len(FACE_SEEDS) speakers, the last `unseen` of them unseen; women and men alternate while faces last.
 
-    No two share a face, and none a voice until each variant is taken. Raises ValueError for more than there are faces.
+    No two share a face, and no two a voice variant until all variants are taken.
     """
-    if count > len(FACE_SEEDS):
-        raise ValueError(
-            f"corpus.speakers is {count}, but only {len(FACE_SEEDS)} faces were chosen (trajectory/synthetic_corpus/speakers.py)"
-        )
     rng = np.random.default_rng([seed, 0])
     order = rng.permutation(len(FACE_SEEDS))
     sexes: tuple[Sex, Sex] = ("f", "m") if rng.random() < 0.5 else ("m", "f")

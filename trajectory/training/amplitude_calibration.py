@@ -1,11 +1,12 @@
-"""How well stage 1 does on held-out clips, and how far its motion must be stretched to be as large as the truth's.
+"""Validation of stage 1 by correlation, and the gain that calibrates the amplitude of its motion.
 
-Shapes: F frames of all clips together, C coefficients of the displacement.
+Regression shrinks towards the mean what it cannot predict, so predicted motion is smaller than true motion.
+Shapes: T frames of a clip, C coefficients of the displacement, L rows of W+, D = 512.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,18 +15,17 @@ import torch
 from torch import Tensor, nn
 
 from audio.features import FeatureConfig
+from encoders.geometry import correlation
 from trajectory.data.windows import TrajectoryClip, read_clip
 from trajectory.model.displacement import DisplacementSpace
 
-Calibration = Literal["none", "scalar", "components"]
-LARGEST_GAIN = (
-    2.0  # AudioStyleNet's fixed factor; beyond it a displacement leaves the faces the generator knows
-)
+Calibration = Literal["none", "scalar"]
+LARGEST_GAIN = 2.0  # AudioStyleNet's fixed factor; beyond it faces distort
 
 
 @dataclass(frozen=True)
-class Report:
-    """Agreement of predicted and true coefficients within clips (each clip's own mean removed).
+class Agreement:
+    """How predicted coefficients follow the true ones, each clip's own mean removed.
 
     correlation: (C,) Pearson r of each coefficient, 0 where either is constant.
     predicted, truth: (C,) standard deviations. scale: (C,) weight of a coefficient in units of W.
@@ -40,7 +40,7 @@ class Report:
 
     @property
     def score(self) -> float:
-        """Mean correlation, weighted by the variance that each coefficient moves in W."""
+        """Mean correlation, each coefficient weighted by its variance in W."""
         weight = (self.scale * self.truth) ** 2
         return float((weight * self.correlation).sum() / max(weight.sum(), 1e-12))
 
@@ -48,7 +48,7 @@ class Report:
 def on_clip(
     net: nn.Module, space: DisplacementSpace, features: FeatureConfig, clip: TrajectoryClip
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """A whole clip: predicted coefficients (T, C), true displacements (T, L, D) and the identity latent (1, L, D)."""
+    """Of a whole clip: predicted coefficients (T, C), true displacements (T, L, D), identity latent (1, L, D)."""
     batch, device = read_clip(clip, features), space.offset_scale.device
     values, d, w_ref = (torch.from_numpy(x).to(device) for x in (batch.values, batch.d, batch.w_ref))
     return net(values, space.identity(w_ref))[0][0], d[0], w_ref
@@ -57,53 +57,50 @@ def on_clip(
 @torch.no_grad()
 def validate(
     net: nn.Module, space: DisplacementSpace, features: FeatureConfig, clips: Sequence[TrajectoryClip]
-) -> Report:
-    """Runs `net` over whole clips, one at a time (memory: one clip). No clips: a report of zeros."""
+) -> Agreement:
+    """Runs `net` over whole clips, one at a time so that memory holds one. Without clips, all figures are zero."""
     was_training = net.training
     net.eval()
-
-    def pairs() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for clip in clips:
-            p_TC, d_TLD, _ = on_clip(net, space, features, clip)
-            yield p_TC.double().cpu().numpy(), space.encode(d_TLD).double().cpu().numpy()
-
-    report = agreement(pairs(), space)
-    net.train(was_training)
-    return report
-
-
-def agreement(pairs: Iterable[tuple[np.ndarray, np.ndarray]], space: DisplacementSpace) -> Report:
-    """Of predicted and true coefficients (F, C) of several clips."""
-    scale_C = space.offset_scale.expand(space.num_coefficients).cpu().numpy()
+    scale_C = space.offset_scale.cpu().numpy()
     sums = np.zeros((3, space.num_coefficients))  # of predicted * truth, predicted^2, truth^2
     distance, frames = 0.0, 0
-    for p_FC, c_FC in pairs:
-        distance += float(np.linalg.norm((p_FC - c_FC) * scale_C, axis=1).sum())
-        frames += len(c_FC)
-        p_FC, c_FC = p_FC - p_FC.mean(0), c_FC - c_FC.mean(0)
-        sums += np.stack([(p_FC * c_FC).sum(0), (p_FC**2).sum(0), (c_FC**2).sum(0)])
-    count = max(frames, 1)
-    predicted, truth = np.sqrt(sums[1] / count), np.sqrt(sums[2] / count)
-    correlation = sums[0] / count / np.maximum(predicted * truth, 1e-9)
-    return Report(correlation, predicted, truth, scale_C, distance / count)
+    for clip in clips:
+        predicted, d_TLD, _ = on_clip(net, space, features, clip)
+        p_TC, c_TC = (x.double().cpu().numpy() for x in (predicted, space.encode(d_TLD)))
+        distance += float(np.linalg.norm((p_TC - c_TC) * scale_C, axis=1).sum())
+        frames += len(c_TC)
+        p_TC, c_TC = p_TC - p_TC.mean(0), c_TC - c_TC.mean(0)
+        sums += np.stack([(p_TC * c_TC).sum(0), (p_TC**2).sum(0), (c_TC**2).sum(0)])
+    net.train(was_training)
+    covariance, *variances = sums / max(frames, 1)
+    std_predicted, std_truth = np.sqrt(variances)
+    r_C = covariance / np.maximum(std_predicted * std_truth, 1e-9)
+    return Agreement(r_C, std_predicted, std_truth, scale_C, distance / max(frames, 1))
 
 
-def gain_of(report: Report, kind: Calibration = "scalar") -> Tensor:
-    """Gains (C,) >= 1 that undo regression to the mean, as far as the speech explains a coefficient.
+def gain_of(report: Agreement, kind: Calibration = "scalar") -> Tensor:
+    """Gains (C,), all equal and in [1, LARGEST_GAIN], that undo the shrinkage of regression. "none": all 1.
 
-    A least-squares prediction has std(c^) = r std(c). Coefficients that speech does not explain (r <= 0: the
-    encoder's noise, head motion) must not be stretched up to that noise.
-      "components": g_k = 1 + r_k^2 (std(c_k) / std(c^_k) - 1)
-      "scalar": one g = sqrt(sum_k m_k std(c_k)^2 / sum_k m_k std(c^_k)^2), m_k = r_k^2 scale_k^2: the leading,
-      well-explained coefficients are as large as the truth's.
+        g = sqrt(sum_k m_k std(c_k)^2 / sum_k m_k std(c^_k)^2),   m_k = max(r_k, 0)^2 scale_k^2
+
+    A least-squares prediction has std(c^) = r std(c). The weights m leave out coefficients that speech does not
+    explain (r <= 0: the encoder's noise, head motion), whose errors a larger gain would amplify.
     """
     r2 = np.maximum(report.correlation, 0) ** 2
     if kind == "none" or not r2.any():
         return torch.ones(len(r2))
-    if kind == "scalar":
-        m = r2 * report.scale**2
-        ratio = (m * report.truth**2).sum() / max((m * report.predicted**2).sum(), 1e-12)
-        gain = np.full(len(r2), np.sqrt(ratio))
-    else:
-        gain = 1 + r2 * (report.truth / np.maximum(report.predicted, 1e-9) - 1)
+    m = r2 * report.scale**2
+    ratio = (m * report.truth**2).sum() / max((m * report.predicted**2).sum(), 1e-12)
+    gain = np.full(len(r2), np.sqrt(ratio))
     return torch.tensor(gain.clip(1.0, LARGEST_GAIN), dtype=torch.float32)
+
+
+def opening_gain(predicted_T: np.ndarray, true_T: np.ndarray) -> float:
+    """1 + r^2 (std(o) / std(o^) - 1) of the lips' opening, within [1, LARGEST_GAIN]; used in adaptation to one person.
+
+    A prediction that explains all (r = 1) gets the truth's amplitude. With the small r that seconds of speech allow,
+    std(o) / std(o^) alone would mostly amplify errors.
+    """
+    r2 = max(correlation(predicted_T, true_T), 0.0) ** 2
+    ratio = float(true_T.std() / max(predicted_T.std(), 1e-9))
+    return float(np.clip(1 + r2 * (ratio - 1), 1.0, LARGEST_GAIN))

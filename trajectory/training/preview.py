@@ -1,4 +1,4 @@
-"""What a validation clip looks like while stage 1 learns: a strip of frames, and the opening of the lips over time.
+"""A preview of a validation clip for TensorBoard: a strip of frames, and the opening of the lips over time.
 
 Shapes: T frames of the clip, L rows of W+, D = 512, C coefficients, H = W = resolution.
 """
@@ -25,34 +25,36 @@ STRIP = 6  # frames
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """strip: uint8 (2 H, STRIP * W, 3), the true code's frames above the predicted ones, evenly spaced over the clip.
-    opening: the lips' opening as the lip axis reads it from both, in inter-ocular distances about its mean."""
+class Preview:
+    """strip: uint8 (2 H, STRIP * W, 3), frames of the true latents above those of the predicted ones, evenly spaced.
+    opening: the lips' opening over time, read from both by the lip axis, in inter-ocular distances about its mean."""
 
     strip: np.ndarray
     opening: Figure
 
 
-class Illustrator:
-    """illustrator(net, space, lip_axis) -> Pictures of the first validation clip, before any gain; the true frames are
-    made once. lip_axis: (C,) of trajectory.losses.lip_loss.fit_lip_axis."""
+class PreviewMaker:
+    """preview(net, space, lip_axis) -> Preview of the first validation clip, without amplitude calibration.
+
+    lip_axis: (C,) of trajectory.losses.lip_loss.fit_lip_axis.
+    """
 
     def __init__(
         self, generator: Generator, clips: Sequence[TrajectoryClip], features: FeatureConfig
     ) -> None:
         self.generator, self.clip, self.features = generator, clips[0], features
         self.chosen = np.linspace(0, self.clip.num_frames - 1, STRIP).round().astype(int)
-        self.true: np.ndarray | None = None
+        self.true: np.ndarray | None = None  # the upper half of the strip, rendered once
 
     @torch.no_grad()
-    def __call__(self, net: nn.Module, space: DisplacementSpace, lip_axis_C: Tensor) -> Pictures:
+    def __call__(self, net: nn.Module, space: DisplacementSpace, lip_axis_C: Tensor) -> Preview:
         was_training = net.training
         c_TC, d_TLD, w_ref = on_clip(net.eval(), space, self.features, self.clip)
         net.train(was_training)
         if self.true is None:
             self.true = self._strip(w_ref + d_TLD)
         strip = np.concatenate([self.true, self._strip(w_ref + space.decode(c_TC))])
-        return Pictures(strip, self._opening(space.encode(d_TLD), c_TC, lip_axis_C.cpu().numpy()))
+        return Preview(strip, self._opening(space.encode(d_TLD), c_TC, lip_axis_C.cpu().numpy()))
 
     def _strip(self, w_TLD: Tensor) -> np.ndarray:
         return np.concatenate(list(render(self.generator, w_TLD[self.chosen].float())), axis=1)

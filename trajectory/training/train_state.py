@@ -1,15 +1,13 @@
-"""Everything a stage-1 run is at one step, in one file: model, EMA, optimiser, random numbers, sampler, best so far.
+"""The state of a stage-1 training: all that changes from step to step, saved and resumed through one file.
 
-A run that is killed and resumed makes the same weights, bit for bit on a CPU, as one that was not.
+A training that is killed and resumed ends with the same weights, bit for bit on a CPU, as one that never stopped.
 """
 
 from __future__ import annotations
 
 import copy
-import json
-import pickle
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,41 +15,31 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from audio.features import FeatureConfig
-from encoders.records import keyed_fields
-from stylegan2.weights import atomic_path
+from encoders.training.resume import Part, load_checkpoint, save_checkpoint
 from trajectory.data.windows import WindowSampler
-from trajectory.model.displacement import DisplacementSpace, TrajectoryError
-from trajectory.model.recurrent_net import TrajectoryConfig, TrajectoryNet
-from trajectory.temporal import State
+from trajectory.model.displacement import DisplacementSpace
+from trajectory.model.recurrent_net import TrajectoryNet
 
 
 @dataclass
 class TrainState:
-    """Live parts of a run; save and restore move all of them.
+    """The parts of a training that a checkpoint holds, together with torch's and numpy's random numbers and the step."""
 
-    net: the module being trained (not wrapped). space: its frozen projections, so that a resumed run keeps them even
-    if a clip was added since. ema: its running average, the one that is validated and exported.
-    signature: plain numbers (model, window, space) that must be the same in a checkpoint to resume from it.
-    best: EMA weights at the best validation so far, best_score: its score (higher is better), waited: validations since.
-    carried: the net's state at the end of the last windows, where they walk through clips. lip_axis: (C,), of this space.
-    precision: what scales gradients in float16, if anything does (lightning's plugin: state_dict, load_state_dict).
-    """
-
-    net: TrajectoryNet
-    space: DisplacementSpace
+    net: TrajectoryNet  # the module that is trained, not Fabric's wrapper
+    space: DisplacementSpace  # saved, so that clips added later do not change the projections of a resumed training
     optimiser: torch.optim.Optimizer
     sampler: WindowSampler
-    signature: Mapping[str, Any]
-    rng: np.random.Generator
+    settings: Mapping[
+        str, Any
+    ]  # plain numbers that must be the same in a checkpoint to resume from it (see `flat`)
+    rng: np.random.Generator  # draws the frames that are rendered
+    precision: Any  # Lightning's precision plugin, which holds the gradient scaler of float16
+    lip_axis: Tensor | None = None  # (C,), in the coefficients of `space` and therefore saved with it
     step: int = 0
-    best_score: float = -float("inf")
-    waited: int = 0
-    precision: Any = None
-    carried: State = None
-    lip_axis: Tensor | None = None
-    ema: TrajectoryNet = field(init=False)
-    best: dict[str, Tensor] = field(init=False)
+    best_score: float = -float("inf")  # the highest validation score so far
+    waited: int = 0  # validations since then
+    ema: TrajectoryNet = field(init=False)  # running average of net, which is validated and exported
+    best: dict[str, Tensor] = field(init=False)  # EMA weights at the best validation
 
     def __post_init__(self) -> None:
         self.ema = copy.deepcopy(self.net).eval().requires_grad_(False)
@@ -59,102 +47,73 @@ class TrainState:
 
     @torch.no_grad()
     def update_ema(self, decay: float) -> None:
-        """ema <- d ema + (1 - d) net, with d = min(decay, (1 + step) / (10 + step)): the first steps are not kept."""
+        """ema <- d ema + (1 - d) net, d = min(decay, (1 + step) / (10 + step)), which soon forgets the first steps."""
         d = min(decay, (1 + self.step) / (10 + self.step))
-        for average, value in zip(
-            self.ema.state_dict().values(), self.net.state_dict().values(), strict=True
-        ):
+        pairs = zip(self.ema.state_dict().values(), self.net.state_dict().values(), strict=True)
+        for average, value in pairs:
             if average.is_floating_point():
                 average.lerp_(value, 1 - d)
             else:
                 average.copy_(value)
 
-    def keep_best(self, score: float) -> bool:
-        """Remembers the EMA weights if `score` is the highest so far."""
+    def keep_best(self, score: float) -> None:
+        """Copies the EMA weights if `score` is the highest so far."""
         if score > self.best_score:
             self.best_score, self.best, self.waited = score, _copy(self.ema), 0
-            return True
-        self.waited += 1
-        return False
+        else:
+            self.waited += 1
 
-    def gave_up(self, patience: int) -> bool:
-        """Whether so many validations in a row brought nothing better (0: never)."""
+    def out_of_patience(self, patience: int) -> bool:
+        """Whether the last `patience` validations brought no better score (0: never)."""
         return 0 < patience <= self.waited
 
-    def reseed(self, numbers: list[int]) -> None:
-        """New random numbers, for the processes whose own ones are in no file."""
-        torch.manual_seed(int(np.random.SeedSequence(numbers).generate_state(1)[0]))
-        self.rng.bit_generator.state = np.random.default_rng(numbers).bit_generator.state
+    def reseed(self, seed: list[int]) -> None:
+        """New random numbers, for a process whose own are not in the checkpoint."""
+        torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
+        self.rng.bit_generator.state = np.random.default_rng(seed).bit_generator.state
 
-    def save(self, path: str | Path) -> None:
-        """One file, written beside `path` and renamed, so that a kill leaves the previous checkpoint whole."""
-        content = {
-            "signature": json.dumps(self.signature, sort_keys=True),
-            "step": self.step,
-            "best_score": self.best_score,
-            "waited": self.waited,
-            "scaler": self.precision.state_dict() if self.precision is not None else {},
-            "net": self.net.state_dict(),
-            "space": self.space.state_dict(),
-            "ema": self.ema.state_dict(),
-            "best": self.best,
-            "optimiser": self.optimiser.state_dict(),
-            "sampler": self.sampler.state_dict(),
-            "carried": self.carried,
-            "lip_axis": self.lip_axis,
-            "torch_rng": torch.get_rng_state(),
-            "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-            "numpy_rng": json.dumps(self.rng.bit_generator.state),
-        }
-        with atomic_path(path) as temporary:
-            torch.save(content, temporary)
+    def save(self, path: Path) -> None:
+        """Writes one file under a temporary name and renames it, so a kill leaves the previous checkpoint whole."""
+        save_checkpoint(path, self._parts(), torch.default_generator, self.rng, self.step, self.settings)
 
-    def restore(self, path: str | Path) -> None:
-        """Puts every part back as `save` found it. Raises TrajectoryError for another model or a broken file."""
-        try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-            saved = json.loads(content["signature"])
-        except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError) as error:
-            raise TrajectoryError(
-                f"{path} is not a stage-1 checkpoint or is cut short: start with resume=none"
-            ) from error
-        if "features" in saved:  # settings that did not exist yet had their default's effect
-            saved["features"] = keyed_fields(FeatureConfig()) | saved["features"]
-        if "net" in saved:
-            saved["net"] = asdict(TrajectoryConfig()) | saved["net"]
-            saved = {"select": "correlation", "carry": False} | saved
-        changed = changed_keys(saved, json.loads(json.dumps(self.signature)))
-        if changed:
-            raise TrajectoryError(
-                f"{path} was made with another configuration ({', '.join(changed)}): "
-                "restore those values, or start anew with resume=none"
-            )
-        self.step, self.best_score = content["step"], content["best_score"]
-        self.waited, self.carried = content.get("waited", 0), content.get("carried")
-        if content.get("lip_axis") is not None and self.lip_axis is not None:
-            self.lip_axis = content["lip_axis"].to(self.lip_axis)
-        if self.precision is not None and content.get("scaler"):
-            self.precision.load_state_dict(content["scaler"])
-        self.net.load_state_dict(content["net"])
-        self.space.load_state_dict(content["space"])
-        self.ema.load_state_dict(content["ema"])
-        self.best = {key: value.to(self.best[key].device) for key, value in content["best"].items()}
-        self.optimiser.load_state_dict(content["optimiser"])
-        self.sampler.load_state_dict(content["sampler"])
-        self.rng.bit_generator.state = json.loads(content["numpy_rng"])
-        torch.set_rng_state(content["torch_rng"])
-        if len(content["cuda_rng"]) == torch.cuda.device_count() > 0:
-            torch.cuda.set_rng_state_all(content["cuda_rng"])
+    def restore(self, path: Path) -> None:
+        """Restores every part. Raises what `load_checkpoint` raises for other settings or a damaged file."""
+        self.step = load_checkpoint(
+            path, self._parts(), torch.default_generator, self.rng, self.settings, "stage-1 training"
+        )
+
+    def _parts(self) -> dict[str, Part]:
+        parts: dict[str, Part] = {"net": self.net, "space": self.space, "ema": self.ema, "progress": self}
+        return parts | {"optimiser": self.optimiser, "sampler": self.sampler, "precision": self.precision}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What is in no other part."""
+        names = ("best", "best_score", "waited", "lip_axis")
+        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+        return {name: getattr(self, name) for name in names} | {"cuda_random": cuda}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.best_score, self.waited = state["best_score"], state["waited"]
+        self.best = {key: value.to(self.best[key].device) for key, value in state["best"].items()}
+        if state["lip_axis"] is not None and self.lip_axis is not None:
+            self.lip_axis = state["lip_axis"].to(self.lip_axis)
+        if len(state["cuda_random"]) == torch.cuda.device_count() > 0:
+            torch.cuda.set_rng_state_all(state["cuda_random"])
 
 
-def changed_keys(saved: Any, current: Any, prefix: str = "") -> list[str]:
-    """Dotted names of what differs, each with both values: ["net.hidden was 64, is 128"]."""
-    if isinstance(saved, dict) and isinstance(current, dict):
-        keys = sorted(saved.keys() | current.keys())
-        return [
-            text for key in keys for text in changed_keys(saved.get(key), current.get(key), f"{prefix}.{key}")
-        ]
-    return [] if saved == current else [f"{prefix.lstrip('.')} was {saved}, is {current}"]
+def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings under dotted names: {"net": {"hidden": 64}} -> {"net.hidden": 64}."""
+    values: dict[str, Any] = {}
+    for name, value in settings.items():
+        values |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return values
+
+
+def changed_keys(saved: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
+    """What differs between nested settings, by dotted names: ["net.hidden was 64, is 128"]."""
+    old, new = flat(saved), flat(current)
+    keys = sorted(old.keys() | new.keys())
+    return [f"{key} was {old.get(key)}, is {new.get(key)}" for key in keys if old.get(key) != new.get(key)]
 
 
 def _copy(module: nn.Module) -> dict[str, Tensor]:

@@ -1,27 +1,29 @@
-"""What a training run shows: a progress bar with rate and remaining time, TensorBoard, and nothing on other ranks."""
+"""Progress bar and TensorBoard of stage 1's training."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from trajectory.training.preview import Pictures
+from trajectory.training.preview import Preview
 
 
 class TrainingLog:
-    """Context manager around the loop. Keys: train/loss/*, train/*, val/*, perf/*, pictures/*."""
+    """Context manager around the loop. TensorBoard keys: train/loss/*, train/*, val/*, perf/*, pictures/*.
+
+    enabled: false in all processes but the first; nothing is shown or written there.
+    """
 
     def __init__(self, folder: Path, start: int, total: int, every: int, enabled: bool = True) -> None:
-        self.enabled, self.every, self.step = enabled, every, start
+        self.enabled, self.every = enabled, every
         if not enabled:
             return
-        # purge_step: what a killed run logged past its last checkpoint, of step `start`, is hidden: it is made again.
+        # purge_step hides what a killed run logged after its last checkpoint: those steps are done again.
         self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)
         columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]:.1f} it/s"))
         text = TextColumn("[bold]stage 1[/bold] loss {task.fields[loss]:.3f} val {task.fields[val]:.3f}")
@@ -34,15 +36,13 @@ class TrainingLog:
             self.progress.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         if self.enabled:
             self.progress.stop()
             self.writer.close()
 
     def train(self, step: int, losses: Mapping[str, Tensor], scalars: Mapping[str, Tensor | float]) -> None:
-        """Every `every` steps: losses, other scalars, steps per second. Reading a loss waits for the device."""
+        """Every `every` steps: losses, other scalars, steps per second. Rarely, because reading a loss waits for the GPU."""
         if not self.enabled or step % self.every:
             return
         for name, value in losses.items():
@@ -55,14 +55,14 @@ class TrainingLog:
         self.writer.add_scalar("perf/steps_per_second", rate, step)
         self.progress.update(self.task, completed=step, loss=losses["total"].item(), rate=rate)
 
-    def pictures(self, step: int, pictures: Pictures) -> None:
-        """pictures/strip and pictures/opening."""
+    def preview(self, step: int, preview: Preview) -> None:
+        """Writes pictures/strip and pictures/opening."""
         if self.enabled:
-            self.writer.add_image("pictures/strip", pictures.strip, step, dataformats="HWC")
-            self.writer.add_figure("pictures/opening", pictures.opening, step)
+            self.writer.add_image("pictures/strip", preview.strip, step, dataformats="HWC")
+            self.writer.add_figure("pictures/opening", preview.opening, step)
 
     def validation(self, step: int, scalars: Mapping[str, float]) -> None:
-        """One row of val/*."""
+        """Writes val/*; scalars must hold "score"."""
         if self.enabled:
             for name, value in scalars.items():
                 self.writer.add_scalar(f"val/{name}", value, step)
