@@ -22,7 +22,6 @@ import torch
 from torch import Tensor, nn
 
 from encoders.geometry import MOUTH
-from encoders.restyle import ReStyle
 from stylegan2.images import resize, to_tensor
 from stylegan2.protocol import Generator, repeat_rows
 
@@ -42,7 +41,6 @@ class InversionConfig:
     start: "encoder", or "mean" (w_avg) to invert without an encoder.
     steps: of each frame on its own. person_steps: of the one offset of a person, found on person_frames frames of
     one clip, and before `steps`.
-    iterations: corrections that a ReStyle encoder makes; the others make none.
     size: px at which the perceptual term compares; landmark_weight: mu, per px of the 256 px crop; stay: lambda.
     """
 
@@ -57,13 +55,12 @@ class InversionConfig:
     stay: float = 0.02
     size: int = 128
     chunk: int = 8
-    iterations: int = 5
 
     def __post_init__(self) -> None:
         if self.start not in ("encoder", "mean"):
             raise ValueError(f'start is "encoder" or "mean", got {self.start!r}')
-        if min(self.steps, self.person_steps) < 0 or min(self.chunk, self.person_frames, self.iterations) < 1:
-            raise ValueError("steps cannot be negative; chunk, person_frames and iterations are at least 1")
+        if min(self.steps, self.person_steps) < 0 or min(self.chunk, self.person_frames) < 1:
+            raise ValueError("steps cannot be negative; chunk and person_frames are at least 1")
 
 
 def refine(
@@ -113,10 +110,7 @@ def start_codes(
     if encoder is None:
         raise ValueError("inversion starts from an encoder: give one, or set encoder.inversion.start=mean")
     with torch.no_grad():
-        if isinstance(encoder, ReStyle):
-            w_NLD = encoder.invert(images_N3HW, generator.synthesis, config.iterations)
-        else:
-            w_NLD = encoder(images_N3HW)
+        w_NLD = encoder(images_N3HW)
     if w_NLD.shape[1] != generator.num_rows:
         raise ValueError(
             f"the encoder writes {w_NLD.shape[1]} rows and the generator reads {generator.num_rows}: "

@@ -19,7 +19,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from encoders.networks.e4e import COARSE_ROWS, MIDDLE_ROWS, FullEncoder, FullEncoderConfig
-from encoders.restyle import ReStyle, ReStyleConfig
 from stylegan2.images import resize
 from stylegan2.weights import WeightsError, fill, read_weights, save_weights
 
@@ -152,7 +151,7 @@ class CompactE4E(nn.Module):
         return asdict(self.config)
 
 
-Encoder = CompactE4E | FullEncoder | ReStyle
+Encoder = CompactE4E | FullEncoder
 
 
 def save_encoder(encoder: Encoder, path: str | Path, notes: dict[str, Any], half: bool = True) -> None:
@@ -167,7 +166,6 @@ def load_encoder(path: str | Path = "embedded", device: torch.device | str = "cp
     builders: dict[str, Callable[..., Encoder]] = {
         CompactE4E.kind: lambda **sizes: CompactE4E(CompactE4EConfig(**sizes)),
         FullEncoder.kind: lambda **sizes: FullEncoder(FullEncoderConfig(**sizes)),
-        ReStyle.kind: lambda **sizes: ReStyle(ReStyleConfig(**sizes)),
     }
     if weights.kind not in builders:
         raise WeightsError(

@@ -8,13 +8,30 @@ Shapes: N codes, L rows, D latent width.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stylegan2.objectives import discriminator_loss, generator_loss, r1_penalty
+
+def generator_loss(fake_logits: Tensor) -> Tensor:
+    """Non-saturating logistic loss E[-log sigmoid(D(e))] of logits [N, 1]."""
+    return F.softplus(-fake_logits.float()).mean()
+
+
+def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    """Logistic loss E[-log sigmoid(D(w))] + E[-log(1 - sigmoid(D(e)))] of logits [N, 1]."""
+    return F.softplus(-real_logits.float()).mean() + F.softplus(fake_logits.float()).mean()
+
+
+def r1_penalty(discriminator: Callable[[Tensor], Tensor], real_ND: Tensor) -> Tensor:
+    """R1 = E[|grad_w D(w)|^2] on real latents (Mescheder et al. 2018); its weight in the loss is gamma / 2."""
+    real = real_ND.detach().requires_grad_(True)
+    (gradient,) = torch.autograd.grad(discriminator(real).sum(), real, create_graph=True)
+    return gradient.float().square().flatten(1).sum(1).mean()
 
 
 @dataclass

@@ -19,7 +19,7 @@ from scripts.core.networks import keyed
 from scripts.core.provenance import save_provenance
 from scripts.core.runtime import Run, shown
 from stylegan2.embedded.cut_mobile import cut, fit_styles, least_squares_head, sample_pixels, train_head
-from stylegan2.embedded.openvino_ir import load_teacher, wheel_folder
+from stylegan2.embedded.openvino_ir import load_uncut_generator, wheel_folder
 from stylegan2.images import to_uint8
 from stylegan2.latent_pairs import SHARD, FolderPairs, batches, draw_codes, estimate_w_avg, make_pairs
 from stylegan2.networks.mobile_stylegan import MobileStyleGAN
@@ -37,7 +37,7 @@ NOTES = {
 def fit_generator(config: Config, run: Run) -> Path:
     folder = run.results / "generator"
     settings, rng = config.fit, np.random.default_rng(config.seed)
-    teacher = load_teacher()
+    teacher = load_uncut_generator()
     teacher.w_avg.copy_(estimate_w_avg(teacher, 100_000))
     run.say(f"uncut network: {shown(wheel_folder())}")
     pairs = FolderPairs(config.pairs.folder or sampled(teacher, config, run))

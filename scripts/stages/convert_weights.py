@@ -16,22 +16,14 @@ from encoders.networks.e4e import FullEncoder, from_public
 from encoders.networks.ir_se import IDENTITY_SIDE, IdentityNet, identity_from_public
 from encoders.restyle import ReStyle, restyle_from_public
 from scripts.core.runtime import Run, RunError, shown
+from stylegan2.load import EMBEDDED, load_generator
 from stylegan2.networks.discriminator import Discriminator
 from stylegan2.networks.generator import StyleGAN2
 from stylegan2.protocol import sample_w
-from stylegan2.public.checkpoints import ESTIMATED, Foreign, read_foreign
+from stylegan2.public.checkpoints import ESTIMATED, PublicCheckpoint, read_public_checkpoint
 from stylegan2.public.nvidia import to_nvidia
 from stylegan2.public.rosinality import discriminator_to_rosinality, generator_to_rosinality
-from stylegan2.weights import (
-    EMBEDDED,
-    WeightsError,
-    atomic_path,
-    file_hash,
-    fill,
-    load_generator,
-    read_weights,
-    save_weights,
-)
+from stylegan2.weights import WeightsError, atomic_path, file_hash, fill, read_weights, save_weights
 from tuning.tuned_weights import KIND as TUNED
 from tuning.tuned_weights import load_tuned
 
@@ -50,7 +42,7 @@ def convert_weights(config: Config, run: Run) -> Path:
         network, found = ours(source, config), {"kind": f"export in {config.layout}'s layout"}
     else:
         _expect(target, (".safetensors",), "weights of others become a .safetensors")
-        network, found = theirs(read_foreign(source), config.network)
+        network, found = theirs(read_public_checkpoint(source), config.network)
     try_out(network, source)
     found |= describe(network)
     if exporting:
@@ -67,7 +59,7 @@ def convert_weights(config: Config, run: Run) -> Path:
     return target
 
 
-def theirs(foreign: Foreign, name: str) -> tuple[nn.Module, dict[str, Any]]:
+def theirs(foreign: PublicCheckpoint, name: str) -> tuple[nn.Module, dict[str, Any]]:
     """The network of that name, or the encoder of a file that holds nothing else; and what the table says of it."""
     found: dict[str, Any] = {"kind": foreign.kind}
     if name == "encoder" or not foreign.networks:
@@ -89,7 +81,7 @@ def theirs(foreign: Foreign, name: str) -> tuple[nn.Module, dict[str, Any]]:
     return network, found
 
 
-def _encoder(foreign: Foreign) -> tuple[nn.Module, dict[str, Any]]:
+def _encoder(foreign: PublicCheckpoint) -> tuple[nn.Module, dict[str, Any]]:
     """Two encoders of one shape may differ in what their heads mean: the file's options say which it is."""
     if not foreign.encoder:
         raise RunError(f"{foreign.path} ({foreign.kind}) holds no encoder.")

@@ -17,8 +17,8 @@ from encoders.networks.e4e_compact import EMBEDDED as ENCODER
 from metrics.report.report_files import versions
 from scripts.core.provenance import PACKAGES, ROOT, code_version
 from scripts.core.runtime import Run, RunError, shown
+from stylegan2.load import EMBEDDED as GENERATOR
 from stylegan2.public.catalogue import CATALOGUE, FOLDER, folders, path_of, state_of
-from stylegan2.weights import EMBEDDED as GENERATOR
 from stylegan2.weights import file_hash
 
 FACES = "non-commercial research (made from StyleGAN2-FFHQ: NVIDIA's terms and FFHQ's)"

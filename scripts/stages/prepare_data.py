@@ -20,7 +20,8 @@ from encoders.footage.video import VideoError
 from encoders.records import ClipEntry, FrameClip, Manifest, read_manifest, write_manifest
 from scripts.core.networks import generator_path, keyed, the_detector
 from scripts.core.runtime import Run, RunError, shown
-from stylegan2.weights import file_hash, load_generator
+from stylegan2.load import load_generator
+from stylegan2.weights import file_hash
 from trajectory.synthetic_corpus.build_corpus import build_corpus
 
 VIDEOS = {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".wmv", ".flv"}

@@ -17,10 +17,10 @@ from configs.schema import BenchmarkConfig
 from scripts.core.provenance import ROOT
 from scripts.core.runtime import RunError, threads
 from scripts.stages.benchmark_timing import medians, operations, peak, refusal, snr_db, thread_counts
+from stylegan2.load import load_generator
 from stylegan2.networks.generator import StyleGAN2
 from stylegan2.networks.layers import SynthesisLayer
 from stylegan2.protocol import sample_w
-from stylegan2.weights import load_generator
 
 ORACLE = ROOT / "tests" / "reference_synthesis.py"
 Synthesis = Callable[[Tensor], Tensor]

@@ -29,7 +29,7 @@ from encoders.training.encoder_trainer import (
 )
 from scripts.core import runtime
 from scripts.stages.train_encoder import train_encoder as script
-from stylegan2.image_sources import Teacher
+from stylegan2.image_sources import GeneratorSamples
 from stylegan2.networks.generator import StyleGAN2
 from stylegan2.weights import WeightsError, save_weights
 
@@ -123,7 +123,7 @@ def test_the_discriminator_learns_to_tell_codes_from_samples() -> None:
 
 def test_one_step_has_the_terms_of_the_paper(generator: StyleGAN2, judges: ImageJudges) -> None:
     trainer = new_trainer()
-    images = Teacher(generator, generator, 3, 0)(0)[0]
+    images = GeneratorSamples(generator, 3, 0)(0)[0]
     losses = trainer.train_step(Batch(images), judges)
     terms = {"delta", "pixel", "perceptual", "identity", "adversarial", "discriminator", "r1"}
     assert set(losses) == terms | {"gradient"}
@@ -155,7 +155,7 @@ def test_image_terms_vanish_on_what_the_generator_makes(generator: StyleGAN2, ju
 def run(
     trainer: EncoderTrainer, generator: StyleGAN2, judges: ImageJudges, folder: Path, stop: int = 6
 ) -> None:
-    draw = photo_batches(Teacher(generator, generator, 3, 0), 32)
+    draw = photo_batches(GeneratorSamples(generator, 3, 0), 32)
     validate = lambda e: fidelity(e, judges, held_batches(draw, 3, 3), trainer.config)  # noqa: E731
     for step, losses in train_encoder(trainer, draw, validate, judges, folder):
         assert ("val/pixel" in losses) == (step % 3 == 0)
@@ -191,7 +191,7 @@ def test_training_resumes_bit_for_bit(generator: StyleGAN2, judges: ImageJudges,
 def test_a_step_makes_nothing_on_the_default_device(generator: StyleGAN2, judges: ImageJudges) -> None:
     """With another default device than the networks', a tensor made without naming its device could not meet them."""
     trainer = new_trainer(dataclasses.replace(TRAIN, augment=True))
-    images = Teacher(generator, generator, 3, 0)(0)[0]
+    images = GeneratorSamples(generator, 3, 0)(0)[0]
     trainer.train_step(Batch(images), judges)  # Adam makes its counters in the first step
     trainer.train_step(Batch(images), judges)
     codes = torch.randn(3, 10, 16)

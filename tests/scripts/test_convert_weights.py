@@ -17,10 +17,11 @@ from encoders.restyle import ReStyle, ReStyleConfig
 from scripts.core import runtime
 from scripts.core.runtime import RunError
 from scripts.stages.convert_weights import convert_weights
+from stylegan2.load import EMBEDDED, load_generator
 from stylegan2.networks.discriminator import Discriminator
 from stylegan2.networks.generator import StyleGAN2
 from stylegan2.protocol import sample_w
-from stylegan2.public.checkpoints import read_foreign
+from stylegan2.public.checkpoints import read_public_checkpoint
 from stylegan2.public.nvidia import to_nvidia
 from stylegan2.public.rosinality import (
     discriminator_to_rosinality,
@@ -28,7 +29,7 @@ from stylegan2.public.rosinality import (
     generator_to_rosinality,
 )
 from stylegan2.public.safe_pickle import read_pickle
-from stylegan2.weights import EMBEDDED, WeightsError, file_hash, load_generator, read_weights, save_weights
+from stylegan2.weights import WeightsError, file_hash, read_weights, save_weights
 from tuning.tuned_weights import save_tuned
 
 CHANNELS = {4: 8, 8: 8, 16: 4}
@@ -95,7 +96,7 @@ def test_a_snapshot_is_read_bit_by_bit_and_its_source_is_not_run(tmp_path, monke
     trees = {
         name: recorded(net, "Discriminator" if name == "D" else "Generator") for name, net in nets.items()
     }
-    foreign = read_foreign(write_snapshot(tmp_path / "network-snapshot.pkl", protocol, **trees))
+    foreign = read_public_checkpoint(write_snapshot(tmp_path / "network-snapshot.pkl", protocol, **trees))
     assert foreign.kind.startswith("NVIDIA") and set(foreign.networks) == {"g", "g_ema", "d"}
     for name, net in nets.items():
         assert same(foreign.build(name.lower()), net)
@@ -120,7 +121,7 @@ def test_the_clamp_comes_from_the_arguments_when_the_layers_do_not_say(tmp_path)
         module.__dict__.pop("conv_clamp", None)
 
     tree = recorded(generator(), "Generator", change, synthesis_kwargs={"conv_clamp": 256})
-    foreign = read_foreign(write_snapshot(tmp_path / "g.pkl", G_ema=tree))
+    foreign = read_public_checkpoint(write_snapshot(tmp_path / "g.pkl", G_ema=tree))
     assert foreign.build("g_ema").conv_clamp == 256
 
 
@@ -212,7 +213,7 @@ def test_other_networks_than_ours_are_refused_in_one_sentence(tmp_path, convert,
 def test_other_discriminators_are_refused(tmp_path, change, words):
     path = write_snapshot(tmp_path / "d.pkl", D=recorded(discriminator(), "Discriminator", change))
     with pytest.raises(WeightsError, match=words):
-        read_foreign(path).build("d")
+        read_public_checkpoint(path).build("d")
 
 
 # the script
@@ -340,14 +341,14 @@ def test_a_missing_w_avg_is_estimated_and_said(tmp_path, convert):
 
 def test_encoders_are_recognised_and_handed_over(tmp_path):
     net = generator()
-    foreign = read_foreign(foreign_file("e4e", net, tmp_path))
+    foreign = read_public_checkpoint(foreign_file("e4e", net, tmp_path))
     assert list(foreign.encoder) == ["input_layer.0.weight"] and foreign.encoder_type == "Encoder4Editing"
     assert foreign.latent_avg is not None and foreign.latent_avg.shape == (6, 8)
     torch.save(
         {"input_layer.0.weight": torch.zeros(64, 3, 3, 3), "output_layer.3.weight": torch.zeros(512, 9)},
         tmp_path / "ir.pth",
     )
-    assert read_foreign(tmp_path / "ir.pth").kind.startswith("IR-SE50")
+    assert read_public_checkpoint(tmp_path / "ir.pth").kind.startswith("IR-SE50")
 
 
 @pytest.mark.slow  # a quarter of a gigabyte

@@ -8,7 +8,7 @@ import pytest
 import torch
 from nvidia_pickles import recorded, write_snapshot
 
-from stylegan2.public.checkpoints import read_foreign
+from stylegan2.public.checkpoints import read_public_checkpoint
 from stylegan2.public.rosinality import (
     discriminator_from_rosinality,
     discriminator_to_rosinality,
@@ -65,7 +65,7 @@ def test_mapping_and_synthesis_reproduce_the_reference(generator, expected):
 def test_the_reference_survives_nvidias_pickle(generator, expected, tmp_path):
     """The same tensors from a snapshot as NVIDIA writes it: bit-equal, so the images above are its images too."""
     path = write_snapshot(tmp_path / "snapshot.pkl", G_ema=recorded(generator, "Generator"))
-    again = read_foreign(path).build("g_ema")
+    again = read_public_checkpoint(path).build("g_ema")
     state, theirs = generator.state_dict(), again.state_dict()
     assert state.keys() == theirs.keys() and all(torch.equal(state[key], theirs[key]) for key in state)
     w = again.mapping(expected["z"])  # type: ignore[operator]

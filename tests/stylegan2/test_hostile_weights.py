@@ -17,12 +17,13 @@ from nvidia_pickles import recorded, write_snapshot
 
 from encoders.networks.e4e_compact import load_encoder
 from encoders.networks.ir_se import load_identity
+from stylegan2.load import load_generator
 from stylegan2.networks.generator import StyleGAN2
-from stylegan2.public.checkpoints import MAX_PICKLE, read_foreign
+from stylegan2.public.checkpoints import MAX_PICKLE, read_public_checkpoint
 from stylegan2.public.file_limits import MAX_OPCODES
 from stylegan2.public.rosinality import generator_to_rosinality
 from stylegan2.public.safe_pickle import read_pickle
-from stylegan2.weights import WeightsError, load_generator, save_weights
+from stylegan2.weights import WeightsError, save_weights
 
 ROOT = Path(__file__).parents[2]
 PERSISTENT = b"ctorch_utils.persistence\n_reconstruct_persistent_obj\n"
@@ -168,7 +169,7 @@ def test_checkpoints_execute_nothing(zipped, function, tmp_path):
     )
     name = "posix.system" if function is os.system else "eval"
     with pytest.raises(WeightsError, match=rf"evil\.pt.*{name}") as caught:
-        read_foreign(tmp_path / "evil.pt")
+        read_public_checkpoint(tmp_path / "evil.pt")
     assert "weights_only" not in str(caught.value)  # torch's advice is to open the file unsafely
     assert not marker.exists()
 
@@ -293,7 +294,7 @@ CHECKPOINTS = {
 def test_bombs_in_checkpoints(write, tmp_path):
     write(tmp_path / "bomb.pt")
     with pytest.raises(WeightsError, match=CHECKPOINTS[write]) as caught:
-        read_foreign(tmp_path / "bomb.pt")
+        read_public_checkpoint(tmp_path / "bomb.pt")
     assert "bomb.pt" in str(caught.value) and "\n" not in str(caught.value) and len(str(caught.value)) < 400
 
 
@@ -301,13 +302,14 @@ MEASURE = """
 import resource, sys
 from encoders.networks.ir_se import load_identity
 from encoders.networks.e4e_compact import load_encoder
-from stylegan2.public.checkpoints import read_foreign
-from stylegan2.weights import WeightsError, load_generator
+from stylegan2.public.checkpoints import read_public_checkpoint
+from stylegan2.load import load_generator
+from stylegan2.weights import WeightsError
 def read(path):
     if path.endswith(".safetensors"):
         which = path.rsplit("/", 1)[1].split()[0]
         return {"generator": load_generator, "encoder": load_encoder, "identity": load_identity}[which](path)
-    return read_foreign(path)
+    return read_public_checkpoint(path)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for path in sys.argv[1:]:
     try:
@@ -410,11 +412,11 @@ def test_truncation_at_every_kilobyte(write, tmp_path):
     path = tmp_path / "whole"
     write(path)
     whole = path.read_bytes()
-    assert read_foreign(path).build("g_ema").resolution == 8 and len(whole) > 10_000
+    assert read_public_checkpoint(path).build("g_ema").resolution == 8 and len(whole) > 10_000
     for length in [*range(0, len(whole), 1024), 1, 2, 3, len(whole) - 1]:
         path.write_bytes(whole[:length])
         with pytest.raises(WeightsError) as caught:
-            read_foreign(path)
+            read_public_checkpoint(path)
         assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -427,7 +429,7 @@ def test_flipped_bytes_never_raise_anything_else(tmp_path):
     for position in range(0, len(whole), 509):
         path.write_bytes(whole[:position] + bytes([whole[position] ^ 0xFF]) + whole[position + 1 :])
         try:
-            read_foreign(path).build("g_ema")
+            read_public_checkpoint(path).build("g_ema")
         except WeightsError:
             refused += 1
     assert refused > 5

@@ -13,17 +13,18 @@ from stylegan2.embedded.cut_mobile import (
     sample_pixels,
     train_head,
 )
-from stylegan2.embedded.openvino_ir import load_teacher, wheel_folder, write_uncut
+from stylegan2.embedded.openvino_ir import load_uncut_generator, wheel_folder, write_uncut
 from stylegan2.images import to_uint8
 from stylegan2.latent_pairs import FolderPairs, batches, draw_codes, extend_rows, render_codes, write_pairs
+from stylegan2.load import load_generator
 from stylegan2.networks.mobile_stylegan import MobileStyleGAN, inverse_haar, pointwise
 from stylegan2.protocol import Generator, sample_w
-from stylegan2.weights import WeightsError, load_generator
+from stylegan2.weights import WeightsError
 
 
 @pytest.fixture(scope="module")
 def teacher() -> MobileStyleGAN:
-    return load_teacher()
+    return load_uncut_generator()
 
 
 @pytest.fixture(scope="module")

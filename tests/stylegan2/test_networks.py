@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from reference_synthesis import reference_synthesis
 
+from stylegan2.load import load_generator
 from stylegan2.networks.discriminator import Discriminator, minibatch_std
 from stylegan2.networks.generator import StyleGAN2, channel_table
 from stylegan2.networks.layers import SynthesisLayer
@@ -20,7 +21,7 @@ from stylegan2.public.rosinality import (
     generator_from_rosinality,
     generator_to_rosinality,
 )
-from stylegan2.weights import WeightsError, load_generator
+from stylegan2.weights import WeightsError
 
 TINY = {4: 8, 8: 6, 16: 8, 32: 4}
 

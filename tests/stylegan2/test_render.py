@@ -53,7 +53,7 @@ def test_common_rows_are_computed_once(generator, chunk, monkeypatch):
     monkeypatch.setattr(generator, "start", lambda w_LD, rows: starts.append(rows) or begin(w_LD, rows))
     found = list(render(generator, w, chunk))
     assert starts[-1] == 2 and starts == sorted(set(starts), reverse=True)
-    monkeypatch.setattr("stylegan2.render._Beginning.of", lambda *_: {})
+    monkeypatch.setattr("stylegan2.render._SharedRows.start_of", lambda *_: {})
     plain = list(render(generator, w, chunk))
     differences = np.abs(np.asarray(found, np.int16) - np.asarray(plain, np.int16))
     assert differences.max() <= 1 and (differences > 0).mean() < 1e-3  # rounding to 8 bits
@@ -73,7 +73,7 @@ import numpy as np, torch
 from scripts.core.runtime import keep_freed_memory
 from stylegan2.protocol import sample_w
 from stylegan2.render import render
-from stylegan2.weights import load_generator
+from stylegan2.load import load_generator
 keep_freed_memory()
 torch.set_num_threads(1)
 generator = load_generator()

@@ -13,10 +13,11 @@ from hypothesis.extra.numpy import arrays
 from safetensors.torch import save_file
 
 from stylegan2.images import resize, to_tensor, to_uint8
+from stylegan2.load import load_generator
 from stylegan2.networks.generator import StyleGAN2
 from stylegan2.protocol import sample_w
 from stylegan2.render import render
-from stylegan2.weights import WeightsError, atomic_path, file_hash, load_generator, read_weights, save_weights
+from stylegan2.weights import WeightsError, atomic_path, file_hash, read_weights, save_weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

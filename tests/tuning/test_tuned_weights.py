@@ -9,7 +9,8 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from stylegan2.weights import WeightsError, load_generator, save_weights
+from stylegan2.load import load_generator
+from stylegan2.weights import WeightsError, save_weights
 from tuning.tuned_weights import load_tuned, read_pivots, save_tuned
 
 HASH, OTHER = "ab" * 32, "cd" * 32
