@@ -15,11 +15,18 @@ from stylegan2.embedded.cut_mobile import (
 )
 from stylegan2.embedded.openvino_ir import load_uncut_generator, wheel_folder, write_uncut
 from stylegan2.images import to_uint8
-from stylegan2.latent_pairs import FolderPairs, batches, draw_codes, extend_rows, render_codes, write_pairs
+from stylegan2.latent_pairs import (
+    FolderPairs,
+    TrainingImagesError,
+    batches,
+    draw_codes,
+    extend_rows,
+    render_codes,
+    write_pairs,
+)
 from stylegan2.load import load_generator
 from stylegan2.networks.mobile_stylegan import MobileStyleGAN, inverse_haar, pointwise
 from stylegan2.protocol import Generator, sample_w
-from stylegan2.weights import WeightsError
 
 
 @pytest.fixture(scope="module")
@@ -198,5 +205,5 @@ def test_pairs_round_trip(tmp_path, embedded: MobileStyleGAN) -> None:
     assert np.abs(to_uint8(pairs.images(np.arange(3))).astype(int) - images).mean() < 4  # JPEG
     order = batches(np.arange(3), 2, np.random.default_rng(0))
     assert len(next(order)) == 2
-    with pytest.raises(WeightsError, match=r"faces-NNN\.tar"):
+    with pytest.raises(TrainingImagesError, match=r"faces-NNN\.tar"):
         FolderPairs(tmp_path / "nothing")
