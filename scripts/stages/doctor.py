@@ -15,8 +15,8 @@ from encoders.networks.e4e_compact import EMBEDDED as ENCODER
 from metrics.report.report_files import versions
 from scripts.core.provenance import PACKAGES, ROOT, code_version
 from scripts.core.runtime import Run, RunError, shown
+from scripts.stages.download_weights import list_catalogue
 from stylegan2.load import EMBEDDED as GENERATOR
-from stylegan2.public.catalogue import CATALOGUE, FOLDER, folders, path_of, state_of
 from stylegan2.weights import file_hash
 
 OURS = ("audio", "configs", "encoders", "metrics", "scripts", "stylegan2", "trajectory", "tuning")
@@ -43,7 +43,8 @@ NEEDED: tuple[tuple[str, Callable[[], Path], str, str], ...] = (
 
 def doctor(config: Config, run: Run) -> None:
     missing = [*_print_code(), *_print_packages(), *_print_weights()]
-    print_public_weights()
+    print("public weights, all optional: python scripts/download_weights.py entry=NAME")
+    list_catalogue()
     print("\nTaken together, the default run may be used for non-commercial research only: docs/WEIGHTS.md.")
     if missing:
         raise RunError(
@@ -93,15 +94,3 @@ def _print_weights() -> list[str]:
             print(f"  {what:<22} MISSING{f' ({path})' if path else ''}: {remedy}")
             missing.append(what)
     return missing
-
-
-def print_public_weights() -> None:
-    """Prints the catalogue of public weights, and which of them are here. The default run needs none of them."""
-    print(f"public weights, all optional: python scripts/download_weights.py entry=NAME, or {FOLDER}=FOLDER")
-    print(f"  looked for in {', '.join(shown(folder) for folder in folders())}")
-    for name, entry in CATALOGUE.items():
-        known = entry.sha256[:12] if entry.sha256 else "unknown"
-        size = f"{entry.megabytes} MB" if entry.megabytes else "size unknown"
-        print(f"  {name:<20} {state_of(name):<32} {entry.what}, {size}, sha256 {known}; {entry.licence}")
-        if path_of(name).is_file():
-            print(f"  {'':<20} {shown(path_of(name))}")

@@ -7,29 +7,40 @@ import torch
 
 from configs.schema import Config
 from scripts.core.runtime import Run, shown
-from stylegan2.public.catalogue import CATALOGUE, FOLDER, Entry, entry_of, path_of
+from stylegan2.public.catalogue import CATALOGUE, FOLDER, Entry, entry_of, folders, path_of, state_of
 from stylegan2.weights import WeightsError, file_hash
 
 
 def download_weights(config: Config, run: Run) -> Path | None:
     if config.entry is None:
-        for name, entry in CATALOGUE.items():
-            size = f"{entry.megabytes} MB" if entry.megabytes else "size unknown"
-            run.say(f"  {name:<20} {entry.what}, {size}; {entry.licence}")
+        list_catalogue()
         run.say("Choose one with entry=NAME.")
         return None
     entry, path = entry_of(config.entry), path_of(config.entry)
     run.say(f"{entry.what}: {entry.url}\nterms: {entry.licence}; please cite: {entry.citation}")
     if not path.is_file():
         fetch(entry, path)
-    digest = file_hash(path)
-    if not digest.startswith(entry.sha256 or ""):
+    digest, expected = file_hash(path), entry.sha256 or ""
+    if not digest.startswith(expected):
         raise WeightsError(
-            f"{path} has sha256 {digest[:16]}, expected {entry.sha256[:16]}: delete it and run the command again."
+            f"{path} has sha256 {digest[:16]}, expected {expected[:16]}: delete it and run the command again."
         )
-    verdict = "as expected" if entry.sha256 else "the catalogue has none: compare it with the authors' file"
+    verdict = "as expected" if expected else "the catalogue has none: compare it with the authors' file"
     run.say(f"{shown(path)}\nsha256 {digest}, {verdict}")
     return path
+
+
+def list_catalogue() -> None:
+    """Prints every entry, and which files are here."""
+    print(
+        f"  looked for in {', '.join(shown(folder) for folder in folders())} ({FOLDER}=FOLDER adds a folder)"
+    )
+    for name, entry in CATALOGUE.items():
+        known = entry.sha256[:12] if entry.sha256 else "unknown"
+        size = f"{entry.megabytes} MB" if entry.megabytes else "size unknown"
+        print(f"  {name:<20} {state_of(name):<32} {entry.what}, {size}, sha256 {known}; {entry.licence}")
+        if path_of(name).is_file():
+            print(f"  {'':<20} {shown(path_of(name))}")
 
 
 def fetch(entry: Entry, target: Path) -> None:

@@ -405,6 +405,24 @@ def legacy(path):
     )
 
 
+def test_values_that_print_without_end_are_not_printed(tmp_path):
+    """60 nested lists, each holding the one before twice, print as 2^60 items."""
+    endless: list = []
+    for _ in range(60):
+        endless = [endless, endless]
+
+    def change(name, module):
+        if name in ("", "synthesis.b8"):
+            module.class_name = module.architecture = endless
+
+    write_snapshot(tmp_path / "g.pkl", G_ema=recorded(tiny_generator(), "Generator", change))
+    with pytest.raises(WeightsError, match="architecture of a list"):
+        read_public_checkpoint(tmp_path / "g.pkl").build("g_ema")
+    content = {"state_dict": {"encoder.a": torch.zeros(1)}, "opts": {"encoder_type": endless}}
+    torch.save(content, tmp_path / "e.pt")
+    assert read_public_checkpoint(tmp_path / "e.pt").encoder_type is None
+
+
 @pytest.mark.parametrize("write", [snapshot, zipped, legacy], ids=lambda write: write.__name__)
 def test_truncation_at_every_kilobyte(write, tmp_path):
     path = tmp_path / "whole"
