@@ -33,7 +33,7 @@ MAX_PICKLE = 4_000_000  # bytes of the pickle inside a zip file; e4e's has 0.1 M
 IN_FILE = "in the file"
 ESTIMATED = "estimated from 10,000 z, seed 0"
 
-Builders = dict[str, Callable[[], nn.Module]]
+Builders = Mapping[str, Callable[[], nn.Module]]
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """stylegan2: ops, generator and discriminator against closed forms, naive formulas and identities."""
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -206,7 +206,9 @@ def test_rosinality_files_with_a_decoder_prefix_and_without_noise_load(tmp_path)
     generator.mapping.w_avg.fill_(0.25)
     theirs = {f"decoder.{k}": v for k, v in generator_to_rosinality(generator).items() if "noises" not in k}
     torch.save({"state_dict": theirs, "latent_avg": generator.w_avg[None].repeat(8, 1)}, tmp_path / "e4e.pt")
-    first, second = (read_public_checkpoint(tmp_path / "e4e.pt").build("g_ema") for _ in range(2))
+    first, second = (
+        cast(StyleGAN2, read_public_checkpoint(tmp_path / "e4e.pt").build("g_ema")) for _ in range(2)
+    )
     w = sample_w(generator, 1, seed=0)
     assert torch.equal(first.w_avg, generator.w_avg)
     assert torch.equal(first.synthesis(w, noise="none"), generator.synthesis(w, noise="none"))
