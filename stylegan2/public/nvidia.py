@@ -64,8 +64,7 @@ READERS: dict[str, Callable[[Record], nn.Module]] = {
 
 def has_w_avg(record: Record) -> bool:
     """Whether a generator's record holds the mean of W; otherwise it is estimated."""
-    mapping = _part(record, "_modules").get("mapping")
-    return isinstance(mapping, Record) and isinstance(_part(mapping, "_buffers").get("w_avg"), Tensor)
+    return "mapping.w_avg" in _tensors(_modules(record))
 
 
 def to_nvidia(network: StyleGAN2 | Discriminator) -> OrderedDict[str, Tensor]:

@@ -40,7 +40,7 @@ def test_synthesis_layer_is_the_convolution_with_per_sample_weights(up):
     torch.manual_seed(0)
     layer = SynthesisLayer(5, 7, w_dim=6, resolution=16 if up else 8, up=up)
     x, w = torch.randn(3, 5, 8, 8), torch.randn(3, 6)
-    found = layer(x, w, noise="none")
+    result = layer(x, w, noise="none")
     for n in range(3):
         style = layer.affine(w[n : n + 1])[0]
         weight = layer.weight * style[None, :, None, None]
@@ -50,7 +50,7 @@ def test_synthesis_layer_is_the_convolution_with_per_sample_weights(up):
             y = blur(y, padding=1, gain=4)
         else:
             y = F.conv2d(x[n : n + 1], weight, padding=1)
-        assert torch.allclose(found[n : n + 1], bias_act(y, layer.bias), atol=1e-5)
+        assert torch.allclose(result[n : n + 1], bias_act(y, layer.bias), atol=1e-5)
 
 
 @pytest.mark.parametrize("clamp", [None, 0.5])
@@ -73,21 +73,21 @@ def wide_and_embedded() -> list[Any]:
 
 
 def test_half_precision_keeps_the_picture_in_float32():
-    """Convolutions in bf16; styles, RGB and its sum over sizes are not rounded. Config F has 40 dB (benchmark.py), a net as
-    narrow as this one has less."""
+    """Convolutions run in bf16; styles, RGB and its sum over sizes are not rounded. Config F reaches 40 dB (benchmark.py), a
+    network as narrow as this one less."""
     for generator in wide_and_embedded():
         w = sample_w(generator, 2, seed=0, psi=0.7)
         with torch.inference_mode():
             exact = generator.synthesis(w)
             generator.compute_in(torch.bfloat16)
-            found = generator.synthesis(w)
-            begun = generator.synthesis(w[:1], start=generator.start(w[0], 6))
+            result = generator.synthesis(w)
+            resumed = generator.synthesis(w[:1], start=generator.start(w[0], 6))
             generator.compute_in(None)
             assert torch.equal(generator.synthesis(w), exact)
-        assert found.dtype == torch.float32 and not torch.equal(found, exact)
-        error = (found - exact).square().sum() / exact.square().sum()
+        assert result.dtype == torch.float32 and not torch.equal(result, exact)
+        error = (result - exact).square().sum() / exact.square().sum()
         assert -10 * error.log10() > 36
-        assert (begun - found[:1]).abs().max() < 0.05  # batches of one and two round differently
+        assert (resumed - result[:1]).abs().max() < 0.05  # batches of one and two round differently
 
 
 @pytest.mark.parametrize("half", [None, torch.bfloat16])
@@ -223,7 +223,7 @@ def test_latents_of_the_wrong_shape_are_refused():
 
 @torch.no_grad()
 def test_bfloat16_autocast_stays_near_float32():
-    """On a tiny network: a CPU without bfloat16 instructions takes minutes for a real one."""
+    """On a tiny network, because a CPU without bfloat16 instructions takes minutes for a real one."""
     generator = tiny()
     w = sample_w(generator, 2, seed=0)
     expected = generator.synthesis(w)

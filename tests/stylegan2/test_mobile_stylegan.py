@@ -34,7 +34,7 @@ def test_pointwise_computes_in_the_type_of_its_features() -> None:
     """Under autocast a convolution before it leaves bfloat16, and weights and styles are float32."""
     torch.manual_seed(0)
     x, weight, style = torch.randn(2, 2, 2, 8), torch.randn(4, 8), torch.randn(2, 8)
-    found = []
+    result = []
     for kind in (torch.float32, torch.bfloat16):
         inputs = (
             x.to(kind).requires_grad_(),
@@ -46,8 +46,8 @@ def test_pointwise_computes_in_the_type_of_its_features() -> None:
         assert y.dtype == kind
         gradients = torch.autograd.grad(y.float().square().sum(), inputs)
         assert [g.dtype for g in gradients] == [kind, torch.float32, torch.float32]
-        found.append(torch.cat([part.float().flatten() for part in (y, *gradients)]))
-    assert torch.cosine_similarity(*found, dim=0) > 0.999
+        result.append(torch.cat([part.float().flatten() for part in (y, *gradients)]))
+    assert torch.cosine_similarity(*result, dim=0) > 0.999
 
 
 def test_haar_is_orthonormal_and_inverts() -> None:

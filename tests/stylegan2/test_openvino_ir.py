@@ -41,13 +41,13 @@ def test_latents_with_fewer_rows_are_shown_at_1024_px(
     tmp_path, uncut: MobileStyleGAN, embedded: MobileStyleGAN
 ) -> None:
     write_uncut(tmp_path / "uncut.safetensors")
-    uncut = load_generator(tmp_path / "uncut.safetensors")
-    assert (uncut.num_rows, uncut.resolution) == (embedded.num_rows, 1024)
-    assert torch.equal(uncut.w_avg, embedded.w_avg)
+    written = load_generator(tmp_path / "uncut.safetensors")
+    assert (written.num_rows, written.resolution) == (embedded.num_rows, 1024)
+    assert torch.equal(written.w_avg, embedded.w_avg)
     w = draw_codes(embedded, 1, np.random.default_rng(0), mixing=1.0)
     with torch.inference_mode():
-        ours, true = uncut.synthesis(w), uncut.synthesis(extend_rows(w, 18))
-    assert (ours - true).abs().max() < 0.1  # float16 weights
-    assert (ours - true).abs().mean() < 2e-3
+        image, expected = written.synthesis(w), uncut.synthesis(extend_rows(w, 18))
+    assert (image - expected).abs().max() < 0.1  # float16 weights
+    assert (image - expected).abs().mean() < 2e-3
     with pytest.raises(ValueError, match="num_rows"):
         MobileStyleGAN(256, num_rows=15)

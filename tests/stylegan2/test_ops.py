@@ -47,6 +47,6 @@ def test_gradients_of_blur_are_those_of_the_convolution(padding):
 
 def test_bias_act_closed_form():
     x = torch.tensor([[1.0, -3.0]])
-    found = bias_act(x, torch.tensor([1.0, 1.0]))
-    assert torch.allclose(found, torch.tensor([[2.0, -0.4]]) * math.sqrt(2))
+    result = bias_act(x, torch.tensor([1.0, 1.0]))
+    assert torch.allclose(result, torch.tensor([[2.0, -0.4]]) * math.sqrt(2))
     assert bias_act(x, torch.zeros(2), clamp=0.5).abs().max() == 0.5

@@ -109,16 +109,16 @@ def test_a_synthesis_goes_on_from_any_row(generator):
 
 @pytest.mark.parametrize("chunk", [1, 3])
 def test_common_rows_are_computed_once(generator, chunk, monkeypatch):
-    """The first half shares four rows, the second half two: as many starts, and the frames of the plain way."""
+    """The first half shares four rows, the second half two. The frames are those of a rendering without shared rows."""
     w = sample_w(generator, 6, 0).numpy().copy()
     w[:3, :4], w[3:, :2] = w[0, :4], w[0, :2]
     starts, begin = [], generator.start
     monkeypatch.setattr(generator, "start", lambda w_LD, rows: starts.append(rows) or begin(w_LD, rows))
-    found = list(render(generator, w, chunk))
+    result = list(render(generator, w, chunk))
     assert starts[-1] == 2 and starts == sorted(set(starts), reverse=True)
     monkeypatch.setattr("stylegan2.render._SharedRows.start_of", lambda *_: {})
     plain = list(render(generator, w, chunk))
-    differences = np.abs(np.asarray(found, np.int16) - np.asarray(plain, np.int16))
+    differences = np.abs(np.asarray(result, np.int16) - np.asarray(plain, np.int16))
     assert differences.max() <= 1 and (differences > 0).mean() < 1e-3  # rounding to 8 bits
 
 
