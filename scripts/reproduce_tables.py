@@ -1,12 +1,8 @@
-"""python scripts/reproduce_tables.py [tables.tcd_timit=report.json] [tables.grid=report.json]
-[tables.ablation=ablation.json] [output=DIR]
+"""python scripts/reproduce_tables.py [tables.tcd_timit=report.json] [tables.grid=report.json] [tables.ablation=ablation.json] [output=DIR]
 
-The paper's Table 1 and its ablation with the published numbers beside ours, as Markdown, CSV and LaTeX, from result
-files of evaluate.py; and the same measures on the embedded corpus, with our numbers only. A data set without a result
-file says `not reproduced: data or weights missing`. By default results/tcd_timit/report.json and
-results/grid/report.json are looked for (experiment=paper_tcd_timit and experiment=paper_grid write them). The ablation on
-the embedded corpus (results/ablation_*/report.json, else docs/results/ablation.json) becomes a table of its own, with
-intervals, and one report, ablation.json; given to tables.ablation later, it lends its runs to those made since.
+Writes the paper's Table 1 and ablation with the published numbers beside ours, as Markdown, CSV and LaTeX, from report
+files of evaluate.py, and the ablation on the embedded corpus. A data set without a report says `not reproduced: data or
+weights missing`. Reports are looked for under results/ when tables.* does not name them.
 """
 
 import sys

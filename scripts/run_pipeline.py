@@ -1,8 +1,8 @@
 """python scripts/run_pipeline.py [experiment=demo | experiment=embedded | experiment=own_clip data.root=FOLDER]
 
-Every stage in sequence: corpus, prepare, invert, stage 1, stage 2, generate, evaluate. Ends with the table, the seconds
-of each stage and the paths of the report, a video and a strip of frames.
-resume=none makes stage 1 and stage 2 anew.
+Runs every stage in sequence: corpus, prepare, invert, stage 1, stage 2, generate, evaluate. Ends with the table of
+results, the seconds of each stage and the paths of the report, a video and a strip of frames. resume=none trains stage 1
+and stage 2 anew.
 """
 
 import sys

@@ -1,8 +1,8 @@
 """python scripts/train_encoder.py [experiment=e4e_ffhq encoder_train.images=FOLDER] [pairs.folder=FOLDER] [resume=auto|PATH|none]
 
-Trains an e4e encoder -> results/<name>/encoder/encoder.safetensors, which is what encoder.weights= takes. By default
-the compact one, on images whose codes are known: those of pairs.folder=, or the generator's; groups of one person
-with several expressions teach it what talking changes. experiment=e4e_ffhq trains the full one on photographs.
+Trains an e4e encoder -> results/<name>/encoder/encoder.safetensors, which encoder.weights= takes. By default it is the
+compact one, on images with known codes: those of pairs.folder=, or the generator's samples, some of them of one person
+with several expressions. experiment=e4e_ffhq trains the full one on photographs.
 """
 
 import sys

@@ -1,8 +1,8 @@
 """python scripts/train_sync.py [sync_train.folders=[DIR,DIR]] [sync_train.held=DIR] [name=NAME] [resume=auto|PATH|none]
 
-Trains the sync network on prepared clips -> results/<name>/sync/sync.safetensors and accuracy.json: the share of
-held-out clips whose offset is found within one frame. By default on this run's clips (the embedded corpus), which are
-prepared first when absent. metrics.sync_weights= takes the file.
+Trains the network that measures lip sync where the public SyncNet is absent -> results/<name>/sync/sync.safetensors
+(metrics.sync_weights= takes it) and accuracy.json, the share of held-out clips whose offset it finds within one frame.
+By default it learns from this run's clips, which are prepared first when absent.
 """
 
 import sys

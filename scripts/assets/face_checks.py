@@ -175,7 +175,7 @@ def encoder_on_clips(
 ) -> dict[str, Any]:
     """`check.frames` frames of every clip in data.root: identity of the reconstruction, encoder only and refined."""
     looks = Looks(detector)
-    prepared = prepare_data(config, run)
+    prepared = prepare_data(config, run).folder
     judges = Judges(load_perceptual("alex").to(run.device))
     settings = InversionConfig()
     result: dict[str, Any] = {}

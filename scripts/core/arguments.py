@@ -1,4 +1,4 @@
-"""File names on the command line: any name works, though Hydra's grammar gives brackets, `=` and quotes a meaning."""
+"""Quotes file names on the command line, because Hydra's grammar gives brackets, `=` and quotes a meaning."""
 
 import re
 from collections.abc import Sequence
@@ -41,9 +41,9 @@ _ARGUMENT = re.compile(r"(\+{0,2})([\w./@]+)=(.*)", re.DOTALL)
 
 
 def quote_paths(arguments: Sequence[str]) -> list[str]:
-    """`wav=a [1]=b.wav` -> `wav='a [1]=b.wav'`, for Hydra; what is quoted already, `null` and options stay.
+    """`wav=a [1]=b.wav` -> `wav='a [1]=b.wav'`; quoted values, `null` and other options stay as they are.
 
-    With -m commas mean a sweep, so nothing is changed: there Hydra's own quoting rules hold.
+    With -m nothing is changed, because commas then separate the values of a sweep.
     """
     if "-m" in arguments or "--multirun" in arguments:
         return list(arguments)

@@ -1,4 +1,4 @@
-"""What the stages share: cache folders keyed by content, and the networks and detectors that a config names."""
+"""The networks, detectors and distances that a config names, with their files and hashes, and the cache folders."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +21,7 @@ from trajectory.model.predictor import TrajectoryPredictor, load_trajectory
 
 
 def keyed(run: Run, stage: str, *parts: Any) -> Path:
-    """data/<stage>-<hash8>: one folder per content of `parts`, so that nothing stale is ever found in it."""
+    """data/<stage>-<hash>: a cache folder whose name is the hash of `parts`, everything its content depends on."""
     return run.data / f"{stage}-{content_hash(*parts)[:8]}"
 
 
@@ -36,7 +36,8 @@ def encoder_path(config: Config) -> Path:
 
 
 def renderer_path(config: Config, run: Run) -> Path:
-    """The file of the generator that shows the latents (generator.render); the uncut one is read from its wheel once."""
+    """The file of the generator that renders the frames (generator.render); the uncut generator is read from its wheel
+    into data/generators the first time."""
     if config.generator.render is None:
         return generator_path(config)
     if config.generator.render != "mobile_1024":
@@ -48,8 +49,8 @@ def renderer_path(config: Config, run: Run) -> Path:
     return path
 
 
-def inversion_judges(config: Config) -> list[str]:
-    """sha256 of what refinement looks with, as far as it lies in files that may be replaced; no steps, none."""
+def inversion_loss_hashes(config: Config) -> list[str]:
+    """sha256 of the weight files of the losses that refinement minimises; empty if nothing is refined."""
     settings = config.encoder.inversion
     if not settings.steps and not settings.person_steps:
         return []
@@ -59,26 +60,24 @@ def inversion_judges(config: Config) -> list[str]:
 
 
 def weight_hashes(config: Config, **more: Path) -> dict[str, str]:
-    """sha256 of the weight files that a stage used."""
+    """sha256 of the weight files that a stage used: generator, encoder and `more`."""
     files = {"generator": generator_path(config), "encoder": encoder_path(config), **more}
-    found = {
-        path: file_hash(path) for path in set(files.values())
-    }  # generator and renderer are often one file
-    return {name: found[path] for name, path in files.items()}
+    return {name: file_hash(path) for name, path in files.items()}
 
 
 def the_generator(config: Config, run: Run) -> Any:
-    """In float32, whatever the precision: what it makes is cached."""
+    """The generator that the latents belong to, in float32 whatever config.precision is, because its results are cached."""
     return load_generator(generator_path(config), run.device)
 
 
 def in_precision(generator: Any, config: Config) -> Any:
-    """The same generator, computing in what precision= says: for pictures that are looked at, and for losses."""
+    """The same generator, set to compute in config.precision: for rendered videos and for losses."""
     generator.compute_in(torch.bfloat16 if config.bf16 else None)
     return generator
 
 
 def the_renderer(config: Config, run: Run) -> Any:
+    """The generator that renders the frames (generator.render), in config.precision."""
     if config.generator.render is None:
         return in_precision(the_generator(config, run), config)
     renderer = load_generator(renderer_path(config, run), run.device)
@@ -92,11 +91,12 @@ def the_renderer(config: Config, run: Run) -> Any:
 
 
 def the_trajectory(checkpoint: Path, config: Config, run: Run) -> TrajectoryPredictor:
+    """The stage-1 model in a checkpoint."""
     return with_encoder_of(config, load_trajectory(checkpoint, run.device))
 
 
 def with_encoder_of(config: Config, model: TrajectoryPredictor) -> TrajectoryPredictor:
-    """The same model; its speech encoder, if it has one, lies where this run's audio.encoder says."""
+    """The same model; its speech encoder, if it has one, is read from where config.audio.encoder says."""
     if model.features.kind == config.audio.kind == "encoder":
         model.features = replace(model.features, encoder=config.audio.encoder)
     return model
@@ -107,7 +107,7 @@ def the_encoder(config: Config, run: Run) -> Any:
 
 
 def the_teacher(config: Config, run: Run) -> Perceptual:
-    """The perceptual distance that training uses; another one judges (configs.schema.MetricsConfig)."""
+    """The perceptual distance that inversion and both stages minimise; evaluation uses another network."""
     return load_perceptual(config.teacher.net, config.teacher.family).to(run.device)
 
 

@@ -1,4 +1,4 @@
-"""What a result was made from: resolved config, code version, package versions, hashes of data and weights."""
+"""Records beside every result: resolved config, code version, package versions, hashes of data and weights."""
 
 import dataclasses
 import json
@@ -60,7 +60,7 @@ def _git(*arguments: str) -> str | None:
 
 
 def provenance() -> dict[str, Any]:
-    """The command, the code and the packages that ran."""
+    """The command line, the git version and the package versions."""
     return {"command": sys.argv, "code": code_version(), "versions": versions(PACKAGES)}
 
 
@@ -72,7 +72,7 @@ def save_provenance(folder: Path, config: Any, **made_from: Any) -> None:
 
 
 def stage_seconds(results: Path, current: Mapping[str, float]) -> dict[str, float]:
-    """Seconds of every stage: of this process, and for stages that were found done, as they were recorded."""
+    """Seconds of every stage: of this process, and as recorded earlier for stages whose results were already there."""
     seconds: dict[str, float] = {}
     records = [*results.rglob("run.json"), *results.glob("generate/*.mp4.json")]
     for path in sorted(records, key=lambda path: path.stat().st_mtime):

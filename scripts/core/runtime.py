@@ -1,13 +1,6 @@
-"""What every script shares: Hydra entry, device, precision, seed, run folders, and errors as one sentence.
+"""What every script shares: Hydra's command line, device, precision, seed, result folders, and errors as one sentence.
 
-A script is a function `stage(config, run) -> Path` and, at its end, `launch(stage)`:
-
-    import sys
-    from pathlib import Path
-
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # our packages win over installed namesakes
-
-    from scripts.core.runtime import Run, launch
+A launcher calls `launch(function)` with a function (config, run) that runs a stage.
 """
 
 import ctypes
@@ -40,6 +33,7 @@ from omegaconf.errors import OmegaConfBaseException
 from audio.waveform import AudioError
 from configs.schema import Config, register
 from configs.typed import build
+from encoders.footage.corpora import CorpusError
 from encoders.footage.faces import FaceError
 from encoders.footage.video import VideoError
 from encoders.records import ClipError
@@ -52,7 +46,7 @@ from trajectory.model.displacement import TrajectoryError
 from tuning.pivotal import TuningError
 
 Item = TypeVar("Item")
-PATIENCE = timedelta(days=2)  # processes that prepare or invert a corpus are not done at the same moment
+BARRIER_TIMEOUT = timedelta(days=2)  # processes that share a corpus finish their parts at different times
 
 
 class RunError(ValueError):
@@ -65,6 +59,7 @@ USER_ERRORS = (
     TrainingImagesError,
     AudioError,
     VideoError,
+    CorpusError,
     FaceError,
     ClipError,
     ReportError,
@@ -76,13 +71,12 @@ USER_ERRORS = (
 
 @dataclass(frozen=True)
 class Run:
-    """What a stage gets besides its config: where to write, on what to compute, and the seconds of each stage."""
+    """Where a stage writes, the devices and processes that it computes on, and the seconds that each stage took."""
 
     results: Path  # results/<name>
-    data: Path  # caches, keyed by content
+    data: Path  # cache folders, named by the hash of their content
     fabric: Fabric
     seconds: dict[str, float] = field(default_factory=dict)
-    said: set[str] = field(default_factory=set)
 
     @property
     def device(self) -> torch.device:
@@ -94,7 +88,7 @@ class Run:
         return self.fabric.is_global_zero
 
     def mine(self, items: Sequence[Item]) -> list[Item]:
-        """This process's share of the work: one of every world_size items."""
+        """The items that this process works on: one of every world_size."""
         return list(items[self.fabric.global_rank :: self.fabric.world_size])
 
     def meet(self) -> None:
@@ -102,19 +96,15 @@ class Run:
         self.fabric.barrier()
 
     def say(self, text: str) -> None:
-        """One line for the person who waits; the same one is not repeated."""
-        if text not in self.said:
-            self.said.add(text)
-            self.fabric.print(text, flush=True)
+        """Prints one line about the progress, on the first process only."""
+        self.fabric.print(text, flush=True)
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
-        """Counts the wall-clock seconds of one stage, without those of the stages that it calls."""
-        before, started = sum(self.seconds.values()), time.perf_counter()
+        """Adds the wall-clock seconds of one stage to `seconds`."""
+        started = time.perf_counter()
         yield
-        inner = sum(self.seconds.values()) - before
-        spent = time.perf_counter() - started - inner
-        self.seconds[stage] = round(self.seconds.get(stage, 0.0) + spent, 2)
+        self.seconds[stage] = round(self.seconds.get(stage, 0.0) + time.perf_counter() - started, 2)
 
 
 Stage = Callable[[Config, Run], Any]
@@ -149,7 +139,7 @@ def compose(overrides: Sequence[str] = ()) -> DictConfig:
 
 
 def _misread(error: Exception, words: Sequence[str]) -> str:
-    """What is wrong with a command line, and for a misspelt option the nearest ones that there are."""
+    """Hydra's message about a command line as one sentence, with the nearest existing options for a misspelt one."""
     text = " ".join(
         str(error).split("Config search path")[0].split("\nTo append")[0].split("full_key:")[0].split()
     )
@@ -188,8 +178,8 @@ def attempt(stage: Stage, raw: DictConfig) -> int:
 
 
 def resolve(raw: DictConfig) -> Config:
-    """OmegaConf -> dataclasses, the one time; a value that a dataclass refuses is the user's error. `~` in file names is
-    the home folder, though no shell expands it behind a dotted option."""
+    """OmegaConf -> dataclasses. Raises RunError for a value that a dataclass refuses. `~` in file names becomes the home
+    folder, because no shell expands it after a dotted option."""
     raw = raw.copy()
     for name in PATHS:
         if str(value := OmegaConf.select(raw, name)).startswith("~"):
@@ -201,7 +191,7 @@ def resolve(raw: DictConfig) -> Config:
 
 
 def demand_resume(config: Config, kind: str) -> None:
-    """Says now, not after the data are made, that the file of resume= is missing; kind: what it is called."""
+    """Raises RunError if resume= names a file that is not there; kind: what such a file is called."""
     if config.resume not in ("auto", "none") and not Path(config.resume).is_file():
         raise RunError(f"resume={config.resume} does not exist: give a {kind}, auto or none.")
 
@@ -222,7 +212,7 @@ def start(config: Config, quiet: bool = False) -> Run:
             accelerator=config.device,
             devices=config.devices,
             num_nodes=config.nodes,
-            strategy=DDPStrategy(timeout=PATIENCE) if config.devices * config.nodes > 1 else "auto",
+            strategy=DDPStrategy(timeout=BARRIER_TIMEOUT) if config.devices * config.nodes > 1 else "auto",
             precision=config.precision,  # type: ignore[arg-type]
             loggers=TensorBoardLogger(results, name="tensorboard", version=""),
         )
@@ -252,11 +242,11 @@ def threads(count: int) -> Iterator[None]:
 
 
 def keep_freed_memory() -> None:
-    """Tells glibc to reuse large freed blocks instead of giving them back to the kernel after every layer.
+    """Makes glibc keep large freed blocks instead of returning them to the kernel after every layer.
 
-    Mapping and clearing them again took half of the time of a frame (256 px, one thread: 0.35 -> 0.17 s). One arena
-    for all threads, because the others trim themselves whatever they are told (two threads: 0.21 -> 0.075 s). The
-    price is that a process keeps the most it ever used. Other C libraries have no mallopt, or ignore it.
+    Mapping and clearing new blocks took half of the time of a frame (256 px, one thread: 0.35 -> 0.17 s). All threads use
+    one arena, because other arenas are trimmed regardless (two threads: 0.21 -> 0.075 s). In return a process keeps
+    its peak memory until it ends. Other C libraries have no mallopt, or ignore it.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
@@ -268,7 +258,7 @@ def keep_freed_memory() -> None:
 
 
 def _run_name(config: Config) -> str:
-    """`name`, and in a sweep the job's number: its runs must not overwrite one another."""
+    """`name`, in a sweep followed by the job's number, so that its runs do not overwrite one another."""
     name = config.name
     if config.numbered and HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
         name = f"{name}-{HydraConfig.get().job.num}"
@@ -284,6 +274,6 @@ def sentence(error: BaseException) -> str:
 
 
 def shown(path: Path) -> str:
-    """A path as people would type it from where they are."""
+    """The shorter of the path and the path relative to the current folder."""
     relative = os.path.relpath(path)
     return relative if len(relative) < len(str(path)) else str(path)

@@ -1,8 +1,7 @@
-"""Which stage 1 drives a face: the one that was adapted to this person's own clip, or the one of the checkpoint.
+"""Adapts stage 1 to one person's own speech (adapt=personal) and loads the model that drives a person's face.
 
-train_stage2.py adapts it (adapt=personal); the file lies beside tuned.safetensors, in the folder that is found by the
-person's frames and how they were inverted, and is found there by their speech, the checkpoint it started from and the
-settings.
+The adapted model lies beside the person's tuned generator; its name is the hash of the person's speech, the checkpoint
+that it started from and the settings.
 """
 
 from pathlib import Path
@@ -11,30 +10,31 @@ from configs.schema import Config
 from encoders.records import content_hash
 from scripts.core.networks import the_trajectory, with_encoder_of
 from scripts.core.runtime import Run, RunError, shown
+from scripts.stages.records import Face
 from stylegan2.weights import file_hash
 from trajectory.adapt.adaptation_data import OwnSpeech, enough_speech
 from trajectory.adapt.personal_adaptation import adapt, load_adapted, save_adapted
 from trajectory.model.predictor import TrajectoryPredictor
 
 
-def demand_speech(own: OwnSpeech | None, name: str, config: Config) -> None:
+def demand_speech(face: Face, config: Config) -> None:
     """Where stage 1 is to be adapted: RunError for a face without speech, TrajectoryError for one with too little.
 
-    Asked before the generator is tuned for minutes.
+    Called before the generator is tuned, which takes minutes.
     """
     if not config.adapt.enabled:
         return
-    if own is None:
+    if face.own is None:
         raise RunError(
-            f"Stage 1 cannot be adapted to {name}: a photo has no speech; give clip=VIDEO, or set adapt=none."
+            f"Stage 1 cannot be adapted to {face.name}: a photo has no speech; give clip=VIDEO, or set adapt=none."
         )
-    enough_speech(own)
+    enough_speech(face.own)
 
 
-def adapted_on(own: OwnSpeech, name: str, folder: Path, checkpoint: Path, config: Config, run: Run) -> Path:
-    """The adapted stage 1 of a face, made in `folder` if it is not there.
+def adapt_stage1(own: OwnSpeech, name: str, folder: Path, checkpoint: Path, config: Config, run: Run) -> Path:
+    """The file of the adapted stage 1 of a person, made in `folder` if it is not there.
 
-    own: what the person said and did in the frames that may be learnt from.
+    own: what the person said, and how the face moved, in the frames that may be fitted to.
     """
     path = adapted_path(own, folder, checkpoint, config)
     if path.is_file() and config.resume != "none":
@@ -52,16 +52,16 @@ def adapted_on(own: OwnSpeech, name: str, folder: Path, checkpoint: Path, config
 
 
 def adapted_path(own: OwnSpeech, folder: Path, checkpoint: Path, config: Config) -> Path:
-    """Keyed by all that decides what it becomes and the folder's name does not say. Codes are not in it: computed again
-    with other threads, or on a GPU, they differ in the last bits."""
+    """Keyed by everything that decides the adapted model and that the folder's name does not contain. The codes are not
+    part of the key: computed with other threads, or on a GPU, they differ in the last bits."""
     reference = (config.displacement.reference, config.displacement.reference_seed)
     parts = (own.sound.samples, own.opening, own.known, reference)
     key = content_hash(file_hash(checkpoint), *parts, config.adapt)[:8]
     return folder / f"adapted-{key}.safetensors"
 
 
-def found_adapted(own: OwnSpeech | None, folder: Path, checkpoint: Path, config: Config) -> Path | None:
-    """The adapted stage 1 that adapted=auto|none|FILE names, if there is one."""
+def existing_adapted(own: OwnSpeech | None, folder: Path, checkpoint: Path, config: Config) -> Path | None:
+    """The adapted stage 1 that adapted=auto|none|FILE names; "auto" is the one in `folder`, where there is one."""
     if config.adapted not in ("auto", "none"):
         return Path(config.adapted)
     if config.adapted == "none" or not config.adapt.enabled or own is None:
@@ -71,7 +71,7 @@ def found_adapted(own: OwnSpeech | None, folder: Path, checkpoint: Path, config:
 
 
 def load_stage1_for(adapted: Path | None, checkpoint: Path, config: Config, run: Run) -> TrajectoryPredictor:
-    """The adapted model, which must come from this checkpoint, or the checkpoint's own."""
+    """The adapted model, which must have started from this checkpoint, or the checkpoint's own model."""
     if adapted is None:
         return the_trajectory(checkpoint, config, run)
     return with_encoder_of(config, load_adapted(adapted, file_hash(checkpoint), run.device))

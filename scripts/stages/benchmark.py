@@ -1,116 +1,262 @@
-"""How fast this machine is: synthesis (config F and the embedded generator), encoders, one step of tuning and of stage 1,
-and the real-time factor of photo + speech -> video. Prints tables and writes results/<name>/benchmark.json, or output=.
-what= restricts it to one part. Rivals run in turn in one process, and medians are compared; ratios are to the
-formulation in tests/reference_synthesis.py, in float32, with the same allocator. An idle machine is needed.
+"""Measures how fast this machine runs each part of the method and writes results/<name>/benchmark.json, or output=.
+
+Parts (what= chooses one): synthesis of one frame, the encoders, one step of pivotal tuning, one step of stage 1, and
+photo + speech -> video from end to end. Each part prints one table. StyleGAN2 (config F, random weights) and its tuning
+step are compared with the formulation in tests/reference_synthesis.py, computed in float32 in the same process.
+Times are medians of torch.utils.benchmark, at batch size 1. As in every script, glibc's allocator keeps freed memory
+(scripts.core.runtime.keep_freed_memory). Run it on an idle machine.
+
+Shapes: N images, T frames, K x M feature windows, L rows of W+, D latent width, C coefficients.
 """
 
-import multiprocessing
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+import importlib.util
+import math
+import os
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from rich.box import SIMPLE
+import numpy as np
+import torch
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
+from torch.utils.benchmark import Timer
 
+from audio.features import extract_features
+from audio.timing import FPS, RATE
+from audio.waveform import Waveform
 from configs.schema import Config
-from scripts.core.provenance import provenance, write_json
-from scripts.core.runtime import Run, RunError, shown, threads
-from scripts.stages.benchmark_timing import describe, peak, refusal, thread_counts
-from scripts.stages.step_speed import encoder_rows, end_to_end, stage1_rows, tuning_rows
-from scripts.stages.synthesis_speed import reference, synthesis_rows
+from encoders.features.perceptual import load_perceptual
+from encoders.footage.prepare import align_photo
+from encoders.footage.video import write_video
+from encoders.networks.e4e import FullEncoder
+from scripts.core.networks import the_detector, the_encoder, the_generator, the_renderer, the_teacher
+from scripts.core.provenance import ROOT, provenance, write_json
+from scripts.core.runtime import Run, shown
+from scripts.stages.invert_frames import Inverter
+from stylegan2.networks.generator import StyleGAN2
+from stylegan2.protocol import sample_w
+from stylegan2.render import render
+from trajectory.losses.rendered_losses import RenderedTerms
+from trajectory.losses.stage1_losses import LossConfig, stage1_losses
+from trajectory.model.displacement import fit_space
+from trajectory.model.predictor import TrajectoryPredictor, predict
+from trajectory.model.recurrent_net import TrajectoryNet
+from tuning.pivotal_losses import l2, perceptual_at
 
+REFERENCE = ROOT / "tests" / "reference_synthesis.py"
+FACE_SEED = 3  # a generator sample in which dlib finds the face
+BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # bfloat16 instructions, as /proc/cpuinfo names them
 Row = dict[str, Any]
-HEADINGS = {"resolution": "px", "frames_per_s": "frames\na s", "images_per_s": "images\na s"}
-ALLOCATORS = {
-    "default": "glibc's malloc as it comes, in a process of its own",
-    "tuned": "as every script here sets it (scripts.core.runtime.keep_freed_memory): freed blocks are kept, one arena",
-}
 
 
 def benchmark(config: Config, run: Run) -> Path:
-    """The JSON file: machine, versions, peak, and one list of rows for each part."""
+    """The JSON file: the machine, the rows of each measured part, and the versions that ran."""
     output = Path(config.output) if config.output else run.results / "benchmark.json"
-    if output.suffix.lower() != ".json":
-        raise RunError(f"output={output} must end in .json.")
-    parts: dict[str, Callable[[Config, Run], Any]] = {
-        "synthesis": _synthesis,
-        "encoder": encoder_rows,
-        "tuning_step": _tuning,
-        "stage1_step": stage1_rows,
-        "end_to_end": end_to_end,
-    }
-    chosen = list(parts) if config.what == "all" else [config.what]
-    if {"synthesis", "tuning_step"} & set(chosen):
-        reference()  # if it is absent, that shows before anything is measured
-    content: dict[str, Any] = {"machine": describe(run.device), "clock": config.benchmark.clock}
-    content |= {"allocators": ALLOCATORS, "peak": _peaks(config, run)}
-    for name in chosen:
-        run.say(f"measuring {name}")
-        content[name] = parts[name](config, run)
-        show(name, content[name] if isinstance(content[name], list) else [content[name]])
+    device = torch.cuda.get_device_name(run.device) if run.device.type == "cuda" else str(run.device)
+    content: dict[str, Any] = {"cpu": cpu_field("model name"), "cores": os.cpu_count(), "device": device}
+    for part in (synthesis, encoder, tuning_step, stage1_step, end_to_end):
+        if config.what in ("all", part.__name__):
+            run.say(f"measuring {part.__name__}")
+            content[part.__name__] = part(config, run)
+            print_table(part.__name__, content[part.__name__])
     write_json(output, content | provenance())
     run.say(f"benchmark: {shown(output)}")
     return output
 
 
-def _synthesis(config: Config, run: Run) -> list[Row]:
-    return _by_allocator(synthesis_rows, config, (config.benchmark, str(run.device)))
-
-
-def _tuning(config: Config, run: Run) -> list[Row]:
-    task = (config.benchmark, config.tuning.perceptual_size, str(run.device))
-    return _by_allocator(tuning_rows, config, task)
-
-
-def _by_allocator(measure: Callable[..., list[Row]], config: Config, task: tuple[Any, ...]) -> list[Row]:
-    """This process has the tuned allocator (scripts.core.runtime.start); a new one has glibc's default."""
+@torch.inference_mode()
+def synthesis(config: Config, run: Run) -> list[Row]:
+    """Frames a second of config F at each size and of the config's generator; config F against the reference."""
     rows: list[Row] = []
-    for allocator in config.benchmark.allocators:
-        if allocator == "tuned":
-            rows += measure(*task, allocator)
-        else:
-            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
-                rows += process.submit(measure, *task, allocator).result()
+    generators = {f"config F, {size} px": config_f(size, run) for size in config.benchmark.sizes}
+    for name, generator in [*generators.items(), (config.generator.weights, the_generator(config, run))]:
+        w_NLD = sample_w(generator, 1, seed=0)
+        reference = partial(load_reference(), generator, w_NLD) if name in generators else None
+        reference_seconds = measure(reference, config) if reference else {}
+        for precision, dtype in precisions(run).items():
+            generator.compute_in(dtype)
+            snr = snr_db(reference(), generator.synthesis(w_NLD)) if reference else None
+            for threads, seconds in measure(partial(generator.synthesis, w_NLD), config).items():
+                ratio = reference_seconds[threads] / seconds if reference else None
+                row = {"generator": name, "precision": precision, "threads": threads}
+                rows.append(row | {"frames_per_s": 1 / seconds, "ratio_to_reference": ratio, "snr_db": snr})
     return rows
 
 
-def _peaks(config: Config, run: Run) -> list[Row]:
-    """Measured rates of a large matrix product, GFLOP a second."""
-    rows = []
-    for count in thread_counts(config.benchmark):
-        for precision in config.benchmark.precisions:
-            row: Row = {"threads": count, "precision": precision, "gflops": None}
-            reason = refusal(precision, run.device)
-            with threads(count):
-                rows.append(
-                    row | {"reason": reason}
-                    if reason
-                    else row | {"gflops": peak(precision, config.benchmark, run.device) / 1e9}
-                )
-    show("peak", rows)
-    return rows
-
-
-def show(title: str, rows: Sequence[Row]) -> None:
-    """A table of the rows' figures, without columns that are empty; reasons are in the file only."""
-    shown_columns = [
-        key
-        for key in rows[0]
-        if key not in ("reasons", "reason") and any(row[key] is not None for row in rows)
+@torch.no_grad()
+def encoder(config: Config, run: Run) -> list[Row]:
+    """Images a second of the config's encoder, and of the full e4e with random weights."""
+    full = FullEncoder(config.encoder_full).to(run.device).eval()
+    image = torch.randn(1, 3, 256, 256, device=run.device)
+    return [
+        {"encoder": name, "threads": threads, "images_per_s": 1 / seconds}
+        for name, network in ((config.encoder.weights, the_encoder(config, run)), ("full e4e", full))
+        for threads, seconds in measure(partial(network, image), config).items()
     ]
-    table = Table(title=title, box=SIMPLE, pad_edge=False, padding=(0, 1, 0, 0), title_justify="left")
-    for column in shown_columns:
-        table.add_column(HEADINGS.get(column, column.replace("_", "\n")), no_wrap=True)
+
+
+def tuning_step(config: Config, run: Run) -> list[Row]:
+    """Seconds of one step of tuning.pivotal on config F, against the same step around the reference."""
+    size = config.benchmark.step_size
+    target = torch.rand(1, 3, size, size, device=run.device) * 2 - 1
+    perceptual = load_perceptual("alex").to(run.device)
+    w_NLD = sample_w(config_f(size, run), 1, seed=0)
+
+    def seconds_of_step(dtype: torch.dtype | None, reference: bool = False) -> dict[int, float]:
+        generator = config_f(size, run).requires_grad_(True)
+        generator.compute_in(dtype)
+        synthesise = partial(load_reference(), generator) if reference else generator.synthesis
+        optimiser = torch.optim.Adam(generator.synthesis.parameters(), lr=1e-6)
+
+        def step() -> None:
+            image = synthesise(w_NLD)
+            distance = perceptual_at(perceptual, image, target, config.tuning.perceptual_size)
+            optimiser.zero_grad(set_to_none=True)
+            (l2(image, target).mean() + distance.mean()).backward()
+            optimiser.step()
+
+        return measure(step, config)
+
+    reference = seconds_of_step(None, reference=True)
+    return [
+        {"precision": name, "threads": n, "seconds": seconds, "ratio_to_reference": reference[n] / seconds}
+        for name, dtype in precisions(run).items()
+        for n, seconds in seconds_of_step(dtype).items()
+    ]
+
+
+def stage1_step(config: Config, run: Run) -> list[Row]:
+    """Seconds of one training step of stage 1 on random windows, without and with the rendered image term."""
+    generator = the_generator(config, run)
+    model = untrained_stage1(config, generator).to(run.device).train()
+    optimiser = torch.optim.AdamW(model.net.parameters(), lr=1e-6)
+    shape = (config.windows.batch, config.windows.length)
+    values = torch.randn(*shape, config.audio.rows, config.audio.width, device=run.device)
+    w_ref = sample_w(generator, config.windows.batch, seed=FACE_SEED, psi=0.5)
+    d = torch.randn(*shape, generator.num_rows, generator.w_dim, device=run.device) * 0.1
+    mask = torch.ones(shape, dtype=torch.bool, device=run.device)
+    image_loss = LossConfig(image_size=config.losses.image_size)
+    rendered = RenderedTerms(generator, image_loss, the_teacher(config, run))
+
+    def step(image_term: bool) -> None:
+        coefficients, _ = model.coefficients(values, w_ref)
+        terms = stage1_losses(coefficients, d, mask, model.space, config.losses)
+        if image_term:
+            terms |= rendered(coefficients, d, w_ref, mask, model.space, np.random.default_rng(0))
+        optimiser.zero_grad()
+        torch.stack(list(terms.values())).sum().backward()
+        optimiser.step()
+
+    return [
+        {"image_term": image_term, "threads": threads, "seconds": seconds}
+        for image_term in (False, True)
+        for threads, seconds in measure(partial(step, image_term), config).items()
+    ]
+
+
+def end_to_end(config: Config, run: Run) -> list[Row]:
+    """Photo and speech -> mp4, once, with torch's present number of threads: seconds of each part, real-time factors.
+
+    Real-time factor: seconds of work for one second of video, without and with what is done once for a face. Stage 1
+    has random weights, which cost as much as trained ones.
+    """
+    length, timer = config.benchmark.clip_seconds, replace(run, seconds={})
+    noise = np.random.default_rng(0).standard_normal(round(length * RATE)) * 0.1
+    waveform = Waveform(noise.astype(np.float32))
+    # Once for a face
+    with timer.timed("load"):
+        generator, renderer = the_generator(config, run), the_renderer(config, run)
+        inverter, detector = Inverter(config, run), the_detector(config.data, str(run.device))
+        extract_features(waveform, config.audio, 1)  # librosa imports most of its modules at its first use
+    photo = next(iter(render(generator, sample_w(generator, 1, FACE_SEED, 0.5))))
+    with timer.timed("face"):
+        crop = align_photo(photo, detector, "the benchmark's face").crop[None]
+    with timer.timed("inversion"):
+        w_ref_LD = inverter(crop, inverter.person_offset(crop))[0]
+    once = sum(timer.seconds.values())
+    # For every clip
+    model = untrained_stage1(config, generator).to(run.device).eval()
+    with timer.timed("features"):
+        features = extract_features(waveform, config.audio, round(length * FPS))
+    with timer.timed("trajectory"):
+        w_TLD = predict(model, features, w_ref_LD)
+    with timer.timed("synthesis"):
+        frames = list(render(renderer, w_TLD))
+    with timer.timed("video"), TemporaryDirectory() as folder:
+        write_video(Path(folder) / "clip.mp4", frames, waveform)
+    total = sum(timer.seconds.values())
+    row = {"resolution": renderer.resolution, "threads": torch.get_num_threads(), "clip_seconds": length}
+    row |= {f"{part}_seconds": seconds for part, seconds in timer.seconds.items()}
+    row |= {"real_time_factor": (total - once) / length, "real_time_factor_with_face": total / length}
+    return [row]
+
+
+def measure(step: Callable[[], Any], config: Config) -> dict[int, float]:
+    """Number of threads -> median seconds of a call; the first call is not counted. 0 threads: all cores."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    counts = sorted({count or cores for count in config.benchmark.threads})
+    timers = {n: Timer("step()", globals={"step": step}, num_threads=n) for n in counts}
+    shortest = config.benchmark.min_seconds
+    return {n: timer.blocked_autorange(min_run_time=shortest).median for n, timer in timers.items()}
+
+
+def precisions(run: Run) -> dict[str, torch.dtype | None]:
+    """float32 and bfloat16, for compute_in. A CPU without bfloat16 instructions would emulate them: left out there."""
+    if run.device.type != "cpu" or BF16_FLAGS & {*cpu_field("flags").split(), *cpu_field("Features").split()}:
+        return {"float32": None, "bfloat16": torch.bfloat16}
+    run.say("bfloat16 is not measured: this CPU has no instructions for it")
+    return {"float32": None}
+
+
+def cpu_field(name: str) -> str:
+    """A field of the first processor in Linux's /proc/cpuinfo, or ""."""
+    path = Path("/proc/cpuinfo")
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    field = re.search(rf"^{name}\s*: (.*)$", text, re.MULTILINE)
+    return field[1] if field else ""
+
+
+def load_reference() -> Callable[[StyleGAN2, Tensor], Tensor]:
+    """The function of tests/reference_synthesis.py; FileNotFoundError in a copy of the project without tests/."""
+    spec = importlib.util.spec_from_file_location("reference_synthesis", REFERENCE)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.reference_synthesis
+
+
+def config_f(resolution: int, run: Run) -> StyleGAN2:
+    """StyleGAN2's config F with random weights, which are as fast as trained ones."""
+    torch.manual_seed(0)
+    return StyleGAN2(resolution).to(run.device).eval().requires_grad_(False)
+
+
+def snr_db(signal: Tensor, approximation: Tensor) -> float | None:
+    """10 log10(sum signal^2 / sum error^2); None if there is no error."""
+    error = (approximation - signal).double().square().sum().item()
+    return 10 * math.log10(signal.double().square().sum().item() / error) if error else None
+
+
+def untrained_stage1(config: Config, generator: Any) -> TrajectoryPredictor:
+    """Stage 1 of the config's sizes. Its last layer, which starts at zero, is random: every frame differs."""
+    rng = np.random.default_rng(0)
+    samples = rng.standard_normal((2, 128, generator.num_rows, generator.w_dim)).astype(np.float32)
+    space = fit_space(samples[0] * 0.1, samples[1], config.displacement)
+    torch.manual_seed(0)
+    window = (config.audio.rows, config.audio.width)
+    net = TrajectoryNet(config.trajectory, window, space.identity_dims, space.num_coefficients)
+    torch.nn.init.normal_(net.decoder[-1].weight)  # type: ignore[arg-type]
+    return TrajectoryPredictor(net, space, config.audio)
+
+
+def print_table(title: str, rows: list[Row]) -> None:
+    table = Table(*(name.replace("_", "\n") for name in rows[0]), title=title)
     for row in rows:
-        table.add_row(*(_cell(row[column]) for column in shown_columns))
+        table.add_row(*(f"{value:.3g}" if isinstance(value, float) else str(value) for value in row.values()))
     Console().print(table)
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return "–"
-    if isinstance(value, dict):
-        return "\n".join(f"{name} {_cell(entry)}" for name, entry in value.items())
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

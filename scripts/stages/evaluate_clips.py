@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from configs.schema import Config
-from encoders.records import read_manifest
 from metrics.measures.intervals import weighted_interval, weighted_mean
 from metrics.measures.lip_motion import lip_gain
 from metrics.report.report_files import COLUMNS
@@ -22,10 +21,13 @@ from metrics.scoring.control_baselines import ROWS
 from scripts.core.networks import renderer_path, weight_hashes
 from scripts.core.provenance import plain, provenance, write_json
 from scripts.core.runtime import USER_ERRORS, Run, RunError, sentence, shown
-from scripts.stages.evaluate import evaluate, taught_elsewhere
+from scripts.stages.adapt_stage1 import demand_speech
+from scripts.stages.evaluate import evaluate
 from scripts.stages.evaluators import judge_hashes, the_judges
-from scripts.stages.invert_frames import invert_frames
-from scripts.stages.train_stage1 import train_stage1
+from scripts.stages.face import face_of_data
+from scripts.stages.records import Latents
+from scripts.stages.test_clips import chosen_clips, trained_elsewhere
+from scripts.stages.train_stage2 import train_stage2
 from stylegan2.weights import atomic_path
 
 SPLIT = "tuned"
@@ -36,27 +38,26 @@ HOW_COMPUTED = ("resume", "workers", "threads", "device", "debug")  # settings t
 Figures = dict[str, float | None]
 
 
-def evaluate_clips(config: Config, run: Run) -> Path:
-    """clips.json of every speaker of the folder."""
-    latents = invert_frames(config, run)
-    if not taught_elsewhere(latents, config):
+def evaluate_clips(
+    config: Config, run: Run, latents: Latents, training: Latents | None, checkpoint: Path
+) -> Path:
+    """clips.json of every speaker of the folder. training: the codes that stage 1 was trained on."""
+    if not trained_elsewhere(latents, config):
         raise RunError(
             "Stage 1 would learn the clips that it is tested on: give stage1.source=embedded (experiment=own_clip) or "
             "stage1.weights=FILE."
         )
-    checkpoint = train_stage1(config, run)
-    manifest = read_manifest(latents)
     files = {"renderer": renderer_path(config, run), "trajectory": checkpoint}
     if config.adapted not in ("auto", "none"):
         files["adapted"] = Path(config.adapted)
     judges = judge_hashes(config, the_judges(config, run.device))
     made_with = weight_hashes(config, **files) | judges | {"latents": latents.name}
-    speakers = list(dict.fromkeys(entry.speaker for entry in manifest.ok()))
+    speakers = list(dict.fromkeys(entry.speaker for entry in latents.entries()))
     if unknown := [name for name in config.target.controls if name not in speakers]:
         raise RunError(
             f"target.controls={unknown[0]} has no usable clip; the speakers are {', '.join(speakers)}."
         )
-    # Each speaker has a folder of their own, so stage 1 is named by its file and not by the run beside it.
+    # Each speaker has a folder of results, so stage 1 is named by its file and not by the run beside it.
     config = replace(config, stage1=replace(config.stage1, weights=str(checkpoint)), photo=None, clip=None)
     clips: list[dict[str, Any]] = []
     failed: dict[str, str] = {}
@@ -65,8 +66,8 @@ def evaluate_clips(config: Config, run: Run) -> Path:
         folder = run.results / "clips" / name.replace("/", "_")
         run.say(f"--- {name} ({number} of {len(speakers)})")
         try:
-            report = _finished(folder, one, made_with) or read_report(
-                evaluate(one, replace(run, results=folder))
+            report = _finished(folder, one, made_with) or _evaluate_speaker(
+                one, replace(run, results=folder), latents, training, checkpoint
             )
         except USER_ERRORS as error:
             failed[name] = sentence(error)
@@ -83,6 +84,17 @@ def evaluate_clips(config: Config, run: Run) -> Path:
     run.say(markdown(content))
     run.say(f"clips: {shown(path)}")
     return path
+
+
+def _evaluate_speaker(
+    config: Config, run: Run, latents: Latents, training: Latents | None, checkpoint: Path
+) -> dict[str, Any]:
+    """Stage 2 and the evaluation of one speaker (target.speaker); the report."""
+    chosen = chosen_clips(latents, config)
+    face = face_of_data(config, latents)
+    demand_speech(face, config)
+    person = train_stage2(config, run, face, training, checkpoint)
+    return read_report(evaluate(config, run, chosen, latents, training, checkpoint, person))
 
 
 def _finished(folder: Path, config: Config, made_with: Mapping[str, str]) -> dict[str, Any] | None:

@@ -1,63 +1,47 @@
-"""Videos -> aligned clips: data/prepared-<hash>/ with one FrameClip a video and manifest.json, which names every rejected
-video and why. Without arguments the embedded corpus of synthetic speakers is built first, when it is absent.
-"""
+"""Videos -> aligned clips with landmarks and sound, and a manifest of the rejected videos with the reasons."""
 
 import json
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
-import numpy as np
 from rich.progress import track
 
 from audio.waveform import AudioError
-from configs.schema import Config, DataConfig
+from configs.schema import Config
 from encoders.bases.viseme_basis import VISEMES, load_viseme_basis
+from encoders.footage.corpora import DataConfig, SourceVideo, folder_videos
 from encoders.footage.faces import FaceDetector, FaceError
 from encoders.footage.prepare import PrepareConfig, prepare_clip
 from encoders.footage.video import VideoError
 from encoders.records import ClipEntry, FrameClip, Manifest, read_manifest, write_manifest
 from scripts.core.networks import generator_path, keyed, the_detector
 from scripts.core.runtime import Run, RunError, shown
+from scripts.stages.records import Prepared
 from stylegan2.load import load_generator
 from stylegan2.weights import file_hash
 from trajectory.synthetic_corpus.build_corpus import build_corpus
 
-VIDEOS = {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".wmv", ".flv"}
 REJECTED = (FaceError, VideoError, AudioError)
 
 
-@dataclass(frozen=True)
-class Source:
-    """One video and what it is called here."""
-
-    path: Path
-    name: str
-    speaker: str
-    sentence: str
-    split: str
-
-
-def prepare_data(config: Config, run: Run) -> Path:
-    """The folder of prepared clips, made if it is not there. Raises RunError if no clip is left."""
-    sources = embedded_sources(config, run) if config.data.kind == "embedded" else folder_sources(config.data)
-    named = [[s.name, s.speaker, s.sentence, s.split, file_hash(s.path)] for s in sources]
-    folder = keyed(run, "prepared", config.prepare, config.data.detector, named)
-    if (folder / "manifest.json").is_file():
-        manifest = read_manifest(folder)
-        run.say(f"prepared: {len(manifest.ok())} clips in {shown(folder)}")
-    else:
+def prepare_data(config: Config, run: Run) -> Prepared:
+    """The prepared clips of config.data, made where they are absent. Raises RunError if no video is usable."""
+    videos = embedded_videos(config, run) if config.data.kind == "embedded" else folder_videos(config.data)
+    named = [[v.name, v.speaker, v.sentence, v.split, file_hash(v.path)] for v in videos]
+    prepared = Prepared(keyed(run, "prepared", config.prepare, config.data.detector, named))
+    if not (prepared.folder / "manifest.json").is_file():
         with run.timed("prepare"):
-            manifest = _prepare_all(sources, folder, config, run)
-    for entry in manifest.rejected():
+            _prepare_all(videos, prepared.folder, config, run)
+    run.say(f"prepared: {len(prepared.manifest.ok())} clips in {shown(prepared.folder)}")
+    for entry in prepared.manifest.rejected():
         run.say(f"  rejected {entry.name}: {entry.reason}")
-    return folder
+    return prepared
 
 
-def _prepare_all(sources: list[Source], folder: Path, config: Config, run: Run) -> Manifest:
-    run.say(f"preparing {len(sources)} videos into {shown(folder)} (detector {config.data.detector})")
-    tasks = [(source, folder, config.data, config.prepare) for source in run.mine(sources)]
+def _prepare_all(videos: list[SourceVideo], folder: Path, config: Config, run: Run) -> None:
+    run.say(f"preparing {len(videos)} videos into {shown(folder)} (detector {config.data.detector})")
+    tasks = [(video, folder, config.data, config.prepare) for video in run.mine(videos)]
     workers = min(config.workers, len(tasks))
     if workers > 1:
         # spawn: a forked child would inherit torch's threads and, on a GPU, its context
@@ -65,7 +49,7 @@ def _prepare_all(sources: list[Source], folder: Path, config: Config, run: Run) 
             entries = list(track(pool.map(_prepare_one, tasks), "prepare", len(tasks), transient=True))
     else:
         entries = [_prepare_one(task) for task in track(tasks, "prepare", transient=True)]
-    entries = _together(entries, len(sources), folder, run)
+    entries = _entries_of_all_processes(entries, len(videos), folder, run)
     manifest = Manifest(tuple(entries), {"detector": config.data.detector})
     if not manifest.ok():
         reasons = "; ".join(dict.fromkeys(entry.reason for entry in entries))
@@ -73,11 +57,12 @@ def _prepare_all(sources: list[Source], folder: Path, config: Config, run: Run) 
     if run.first:
         write_manifest(folder, manifest)
     run.meet()
-    return manifest
 
 
-def _together(entries: list[ClipEntry], total: int, folder: Path, run: Run) -> list[ClipEntry]:
-    """The entries of all processes (Run.mine), in the order of the sources."""
+def _entries_of_all_processes(
+    entries: list[ClipEntry], total: int, folder: Path, run: Run
+) -> list[ClipEntry]:
+    """The entries of every process (Run.mine deals the videos out in turn), in the order of the videos."""
     world, rank = run.fabric.world_size, run.fabric.global_rank
     if world == 1:
         return entries
@@ -93,25 +78,25 @@ def _together(entries: list[ClipEntry], total: int, folder: Path, run: Run) -> l
 _detectors: dict[str, FaceDetector] = {}  # one per worker process: loading dlib's predictor takes a second
 
 
-def _prepare_one(task: tuple[Source, Path, DataConfig, PrepareConfig]) -> ClipEntry:
-    source, folder, data, settings = task
-    file = f"{source.name}.safetensors"
-    about = (source.speaker, source.sentence, source.split)
+def _prepare_one(task: tuple[SourceVideo, Path, DataConfig, PrepareConfig]) -> ClipEntry:
+    video, folder, data, settings = task
+    file = f"{video.name}.safetensors"
+    labels = (video.speaker, video.sentence, video.split)
     try:
-        if (folder / file).is_file():  # left by an interrupted run
+        if (folder / file).is_file():  # made by an earlier run that was stopped
             clip = FrameClip.load(folder / file)
         else:
             if data.detector not in _detectors:
                 _detectors[data.detector] = the_detector(data)
-            clip = prepare_clip(source.path, _detectors[data.detector], source.name, *about, settings)
+            clip = prepare_clip(video.path, _detectors[data.detector], video.name, *labels, settings)
             clip.save(folder / file)
     except REJECTED as error:
-        return ClipEntry(source.name, "", *about, 0, "rejected", str(error))
-    return ClipEntry(source.name, file, *about, len(clip))
+        return ClipEntry(video.name, "", *labels, 0, "rejected", str(error))
+    return ClipEntry(video.name, file, *labels, len(clip))
 
 
-def embedded_sources(config: Config, run: Run) -> list[Source]:
-    """The synthetic speakers' videos in data/corpus-<hash>, built if they are not there."""
+def embedded_videos(config: Config, run: Run) -> list[SourceVideo]:
+    """The synthetic speakers' videos in data/corpus-<hash>, built where they are absent."""
     hashes = [file_hash(generator_path(config)), file_hash(VISEMES)]
     folder = keyed(run, "corpus", config.corpus, hashes)
     if run.first and not (folder / "corpus.json").is_file():
@@ -128,55 +113,8 @@ def embedded_sources(config: Config, run: Run) -> list[Source]:
     run.meet()
     clips = json.loads((folder / "corpus.json").read_text(encoding="utf-8"))["clips"]
     return [
-        Source(folder / c["file"], c["file"].removesuffix(".mp4"), c["speaker"], c["sentence"], c["split"])
+        SourceVideo(
+            folder / c["file"], c["file"].removesuffix(".mp4"), c["speaker"], c["sentence"], c["split"]
+        )
         for c in clips
     ]
-
-
-def folder_sources(data: DataConfig) -> list[Source]:
-    """Every video under data.root, with its speaker (the first sub-folder) and split."""
-    root = Path(str(data.root))
-    if not root.is_dir():
-        raise RunError(f"data.root={root} is not a folder; give the folder that holds the videos.")
-    files = sorted(path for path in root.rglob("*") if path.suffix.lower() in VIDEOS and path.is_file())
-    files = [path for path in files if not path.name.startswith(".")]
-    if not files:
-        raise RunError(f"{root} holds no video ({', '.join(sorted(VIDEOS))}); check data.root.")
-    stems = [path.relative_to(root).with_suffix("").as_posix() for path in files]
-    names = [
-        path.relative_to(root).as_posix() if stems.count(stem) > 1 else stem
-        for path, stem in zip(files, stems, strict=True)
-    ]
-    speakers = [name.split("/")[0] for name in names]
-    splits = assign_splits(speakers, data)
-    return [
-        Source(path, name, speaker, name.removeprefix(f"{speaker}/"), split)
-        for path, name, speaker, split in zip(files, names, speakers, splits, strict=True)
-    ]
-
-
-def assign_splits(speakers: list[str], data: DataConfig) -> list[str]:
-    """A split for each clip, given its speaker: whole speakers are unseen, clips of the others seen or val.
-
-    Shares are rounded, but a test split that is asked for gets at least one member where enough are there, and
-    every training speaker keeps a clip to train on. Raises RunError for a named speaker who is not there.
-    """
-    rng = np.random.default_rng(data.seed)
-    names = sorted(set(speakers))
-    unseen = min(max(round(data.unseen * len(names)), int(data.unseen > 0)), len(names) - 1)
-    held_out = {names[i] for i in rng.permutation(len(names))[:unseen]}
-    if data.unseen_speakers:
-        held_out = set(data.unseen_speakers)
-    fixed = dict.fromkeys(held_out, "unseen") | dict.fromkeys(data.validation_speakers, "val")
-    if strangers := sorted(fixed.keys() - set(names)):
-        raise RunError(f"{', '.join(strangers)} of the split are no speakers under data.root={data.root}.")
-    splits = [fixed.get(speaker, "train") for speaker in speakers]
-    for speaker in names:
-        clips = [i for i, name in enumerate(speakers) if name == speaker and splits[i] == "train"]
-        clips = [clips[i] for i in rng.permutation(len(clips))]
-        for split, share in (("seen", data.seen), ("val", data.validation)):
-            count = max(round(share * len(clips)), int(share > 0))
-            for i in clips[: min(count, sum(splits[i] == "train" for i in clips) - 1)]:
-                splits[i] = split
-            clips = [i for i in clips if splits[i] == "train"]
-    return splits

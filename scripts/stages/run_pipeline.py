@@ -1,29 +1,71 @@
-"""Every stage in sequence: corpus, prepare, invert, stage 1, stage 2, generate, evaluate. Ends with the table, the seconds
-of each stage and the paths of the report, a video and a strip of frames.
-resume=none makes stage 1 and stage 2 anew.
+"""Every stage in sequence, each entered once; a stage takes what the stages before it made and never calls them.
+
+A stage whose result is there finds it by its key and returns at once.
 """
 
-from dataclasses import replace
 from pathlib import Path
 
 from configs.schema import Config
 from scripts.core.runtime import Run
-from scripts.stages.evaluate import chosen_clips, evaluate
-from scripts.stages.generate import generate
+from scripts.stages.adapt_stage1 import demand_speech
+from scripts.stages.evaluate import evaluate
+from scripts.stages.face import face_of_data, face_of_files
+from scripts.stages.generate import generate, read_inputs
 from scripts.stages.invert_frames import invert_frames
-from scripts.stages.train_stage1 import train_stage1
+from scripts.stages.prepare_data import prepare_data
+from scripts.stages.records import Latents
+from scripts.stages.test_clips import chosen_clips
+from scripts.stages.train_stage1 import check_training_inputs, stage1_config, train_stage1
 from scripts.stages.train_stage2 import train_stage2
 
 
-def run_pipeline(config: Config, run: Run) -> Path:
-    """report.json of the run. Stages that are done are found, not repeated."""
-    latents = invert_frames(config, run)
-    chosen_clips(latents, config)  # says now, not after training, that none is left to test
-    train_stage1(config, run)
-    train_stage2(config, run)
-    made = replace(config, resume="auto")
-    generate(made, run)
-    report = evaluate(made, run)
+def run_pipeline(config: Config, run: Run, video: bool = True) -> Path:
+    """report.json of the run. video: also generate one (evaluate.py leaves it out, with photo= and clip=)."""
+    # Wrong inputs show here, and that no clip is left to test before anything is trained.
+    check_training_inputs(config)
+    speech = read_inputs(config, run) if video else None
+    latents = latents_of(config, run)
+    chosen = chosen_clips(latents, config)
+    target = face_of_data(config, latents)
+    demand_speech(target, config)
+
+    # Stage 1, then stage 2 on the target speaker, who is scored, and on the face of photo= or clip=.
+    training = training_latents(config, run, latents, config.metrics.controls)
+    checkpoint = checkpoint_of(config, run, training)
+    person = train_stage2(config, run, target, training, checkpoint)
+    if video:
+        face = face_of_files(config, run)
+        shown = person if face is None else train_stage2(config, run, face, training, checkpoint)
+        generate(config, run, shown, checkpoint, speech)
+    report = evaluate(config, run, chosen, latents, training, checkpoint, person)
     spent = ", ".join(f"{stage} {seconds:.0f}" for stage, seconds in run.seconds.items())
     run.say(f"seconds: {spent}; together {sum(run.seconds.values()):.0f}")
     return report
+
+
+def latents_of(config: Config, run: Run) -> Latents:
+    """The codes of the run's data: prepare_data, then invert_frames."""
+    return invert_frames(config, run, prepare_data(config, run))
+
+
+def training_latents(
+    config: Config, run: Run, latents: Latents | None, controls: bool = False
+) -> Latents | None:
+    """The codes that stage 1 is trained on: `latents`, those of the run's data, unless config.stage1 names other data.
+
+    None where nothing needs them: stage 1 comes from a file, tuning.response_weight is 0 and no control baseline is
+    fitted (controls).
+    """
+    if config.stage1.weights is not None and not config.tuning.response_weight and not controls:
+        return None
+    own = stage1_config(config)
+    same = own.data == config.data and own.target == config.target
+    return latents if latents is not None and same else latents_of(own, run)
+
+
+def checkpoint_of(config: Config, run: Run, training: Latents | None) -> Path:
+    """stage1.weights, or else train_stage1."""
+    if config.stage1.weights is not None:
+        return Path(config.stage1.weights)
+    assert training is not None
+    return train_stage1(config, run, training)

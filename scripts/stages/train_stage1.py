@@ -1,5 +1,6 @@
-"""Latents + speech -> results/<name>/stage1/trajectory.safetensors: speech and an identity latent to a motion in W+.
-Clips are prepared and inverted first when they are absent; a run that was stopped goes on from its last state.
+"""Stage 1: trains the network that maps speech and an identity latent to displacements in W+.
+
+Writes results/<name>/stage1/trajectory.safetensors, recipe.json and state.pt, from which a stopped run resumes.
 """
 
 import json
@@ -17,11 +18,11 @@ from encoders.features.landmark_net import load_landmark_net
 from encoders.features.mouth_crop import load_sync
 from encoders.features.perceptual import demand_trunk
 from encoders.geometry import aperture
-from encoders.records import FrameClip, keyed_fields, read_manifest
+from encoders.records import FrameClip, keyed_fields
 from scripts.core.networks import in_precision, keyed, the_generator, the_teacher, weight_hashes
 from scripts.core.provenance import save_provenance, write_json
 from scripts.core.runtime import Run, RunError, demand_resume, shown
-from scripts.stages.invert_frames import invert_frames
+from scripts.stages.records import Latents
 from stylegan2.protocol import sample_w
 from trajectory.data.windows import (
     TrajectoryClip,
@@ -47,47 +48,57 @@ RECIPE = ("audio", "trajectory", "displacement", "losses", "teacher", "augment",
 LIP_CLIPS = 200  # training clips that the lip axis is fitted on, at most
 
 
-def train_stage1(config: Config, run: Run) -> Path:
-    """The stage-1 checkpoint of this config, trained if it is not there."""
-    if config.stage1.weights is not None:
-        return Path(config.stage1.weights)
-    config, run = stage1_run(config, run)
-    config = _pinned(config)
+def train_stage1(config: Config, run: Run, latents: Latents) -> Path:
+    """The stage-1 checkpoint of this config, trained on `latents` if it is not there.
+
+    Where config.stage1 names another run or other data, `latents` are those of stage1_config(config).
+    """
+    config, run = stage1_config(config), stage1_run(config, run)
+    config = _with_encoder_hash(config)
     _check_carry(config)
-    demand_resume(config, "state.pt")
-    if config.losses.image or config.losses.mouth:  # says now, not after the corpus, that weights are missing
-        demand_trunk(config.teacher.net, config.teacher.family)
     folder = run.results / "stage1"
-    latents = invert_frames(config, run)
+    checkpoint = folder / "trajectory.safetensors"
     recipe = _recipe(config, latents)
     if config.resume == "auto" and _finished(folder, recipe, config):
-        run.say(f"stage 1: {shown(folder / 'trajectory.safetensors')}")
-        return folder / "trajectory.safetensors"
+        run.say(f"stage 1: {shown(checkpoint)}")
+        return checkpoint
     run.say(f"training stage 1 into {shown(folder)} ({config.trajectory.cell}, {config.train.steps} steps)")
     with run.timed("stage1"):
         clips = speech_clips(config, run, latents)
         folder.mkdir(parents=True, exist_ok=True)
         _train(config, run, clips, folder, recipe)
-    checkpoint = folder / "trajectory.safetensors"
-    hashes = weight_hashes(config, trajectory=checkpoint)
     if run.first:
+        hashes = weight_hashes(config, trajectory=checkpoint)
         save_provenance(folder, config, data=latents.name, weights=hashes, seconds=run.seconds)
     run.say(f"wrote {shown(checkpoint)}")
     return checkpoint
 
 
-def stage1_run(config: Config, run: Run) -> tuple[Config, Run]:
-    """Config and run of the stage-1 model: another run's, where config.stage1 says so."""
+def check_training_inputs(config: Config) -> None:
+    """Raises an error now, before any data are made, where a file that training needs is missing."""
+    if config.stage1.weights is not None:
+        return
+    demand_resume(config, "state.pt")
+    _with_encoder_hash(stage1_config(config))
+    if config.losses.image or config.losses.mouth:
+        demand_trunk(config.teacher.net, config.teacher.family)
+
+
+def stage1_config(config: Config) -> Config:
+    """The config that stage 1 is trained with: another run's name or the embedded corpus, where config.stage1 says so."""
     if config.stage1.source == "embedded":
         config = replace(config, data=DataConfig(), target=TargetConfig())
-    if (name := config.stage1.name) is not None:
-        config = replace(config, name=name)
-        run = replace(run, results=run.results.parent / name)
-    return config, run
+    return config if config.stage1.name is None else replace(config, name=config.stage1.name)
 
 
-def _pinned(config: Config) -> Config:
-    """With the hash of the speech encoder's weights, where there is one, which the checkpoint then asks for."""
+def stage1_run(config: Config, run: Run) -> Run:
+    """The run whose results hold stage 1: results/<stage1.name>, by default this run's."""
+    name = config.stage1.name
+    return run if name is None else replace(run, results=run.results.parent / name)
+
+
+def _with_encoder_hash(config: Config) -> Config:
+    """With the hash of the speech encoder's weights, if there is one: the checkpoint accepts no other encoder."""
     if config.audio.kind != "encoder":
         return config
     if config.trajectory.frontend != "dense":
@@ -106,20 +117,18 @@ def _check_carry(config: Config) -> None:
         )
 
 
-def speech_clips(config: Config, run: Run, latents: Path) -> list[TrajectoryClip]:
+def speech_clips(config: Config, run: Run, latents: Latents) -> list[TrajectoryClip]:
     """Every inverted clip with its speech features, which are cached in data/features-<hash>."""
-    manifest = read_manifest(latents)
-    prepared = run.data / manifest.notes["prepared"]
-    folder = keyed(run, "features", prepared.name, config.audio)
-    for entry in run.mine(manifest.ok()):
+    folder = keyed(run, "features", latents.prepared.name, config.audio)
+    for entry in run.mine(latents.entries()):
         if not (folder / entry.file).is_file():
-            clip = FrameClip.load(prepared / entry.file)
+            clip = latents.frames(entry)
             features = extract_features(Waveform(clip.waveform), config.audio, len(clip), run.device)
             store_features(features, config.audio, folder / entry.file)
     run.meet()
     clips = []
-    for entry in manifest.ok():
-        paths = (latents / entry.file, folder / entry.file, prepared / entry.file)
+    for entry in latents.entries():
+        paths = (latents.folder / entry.file, folder / entry.file, latents.prepared / entry.file)
         clips.append(TrajectoryClip(entry.name, entry.speaker, entry.split, entry.n_frames, *paths))
     return clips
 
@@ -183,14 +192,14 @@ def _lip_axis(clips: list[TrajectoryClip], space: DisplacementSpace, config: Con
     return fit_lip_axis(pairs)
 
 
-def _recipe(config: Config, latents: Path) -> dict[str, Any]:
+def _recipe(config: Config, latents: Latents) -> dict[str, Any]:
     """Everything that decides what stage 1 learns, as plain values."""
     recipe = {name: keyed_fields(getattr(config, name)) for name in RECIPE}
     return json.loads(json.dumps(recipe | {"data": latents.name, "precision": config.precision}))
 
 
-def taught_on(weights: Path) -> str | None:
-    """Name of the codes that a stage-1 file was trained on, where its recipe lies beside it."""
+def trained_on(weights: Path) -> str | None:
+    """Name of the latents folder that a stage-1 checkpoint was trained on; None without the recipe beside it."""
     recipe = weights.parent / "recipe.json"
     return json.loads(recipe.read_text(encoding="utf-8"))["data"] if recipe.is_file() else None
 

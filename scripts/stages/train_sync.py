@@ -25,7 +25,7 @@ from stylegan2.weights import file_hash
 def train_sync(config: Config, run: Run) -> Path:
     """The trained network's weight file."""
     settings, folder = config.sync_train, run.results / "sync"
-    own = [] if settings.folders and settings.held else [prepare_data(config, run)]
+    own = [] if settings.folders and settings.held else [prepare_data(config, run).folder]
     folders = [Path(f).expanduser() for f in settings.folders] or own
     held_folder = Path(settings.held) if settings.held else own[0]
     with run.timed("clips"):

@@ -17,7 +17,7 @@ from audio.waveform import Waveform
 from encoders.records import content_hash
 from scripts.core.networks import with_encoder_of
 from scripts.core.runtime import RunError, compose, resolve
-from scripts.stages.train_stage1 import _pinned
+from scripts.stages.train_stage1 import _with_encoder_hash
 from trajectory.model.predictor import TrajectoryPredictor
 from trajectory.model.recurrent_net import TrajectoryConfig, TrajectoryNet
 
@@ -179,10 +179,10 @@ def test_stage_1_pins_the_weights_and_asks_for_the_dense_front_end(tmp_path):
     folder = _write(tmp_path, "wav2vec2")
     words = ["audio=wav2vec2", f"audio.encoder={folder}", "audio.dims=32", "audio.layer=2"]
     with pytest.raises(RunError, match="frontend=dense"):
-        _pinned(resolve(compose(words)))
+        _with_encoder_hash(resolve(compose(words)))
     with pytest.raises(SpeechEncoderError, match=r"audio\.dims=32"):  # before a corpus is inverted
-        _pinned(resolve(compose([*words[:2], "trajectory.frontend=dense"])))
-    config = _pinned(resolve(compose([*words, "trajectory.frontend=dense"])))
+        _with_encoder_hash(resolve(compose([*words[:2], "trajectory.frontend=dense"])))
+    config = _with_encoder_hash(resolve(compose([*words, "trajectory.frontend=dense"])))
     assert config.audio.encoder_sha256 == load_speech_encoder(folder).sha256
     assert config.audio.rows == 14
     elsewhere = replace(config, audio=replace(config.audio, encoder="elsewhere"))

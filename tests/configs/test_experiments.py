@@ -1,4 +1,4 @@
-"""configs/: every experiment and every option of every group composes into a valid Config."""
+"""Every experiment and every option of every config group composes into a valid Config."""
 
 import dataclasses
 from pathlib import Path
@@ -34,8 +34,8 @@ def test_default_is_the_demo():
     assert resolve(compose()) == resolve(compose(["experiment=demo"]))
 
 
-def test_own_clip_speaks_with_the_demos_stage_1():
-    """It finds results/demo/stage1 only if everything that decides stage 1 is the same."""
+def test_own_clip_has_the_settings_of_the_demos_stage_1():
+    """results/demo/stage1 is used only if every setting that decides stage 1 is equal."""
     demo, own = resolve(compose()), resolve(compose(["experiment=own_clip", "data.root=x"]))
     for part in ("audio", "corpus", "displacement", "losses", "augment", "windows", "train", "trajectory"):
         assert getattr(demo, part) == getattr(own, part), part
@@ -50,7 +50,7 @@ def test_paper_lstm_follows_the_paper():
     assert config.losses.space == "w" and config.train.lr == 1e-4
 
 
-def test_e4e_follows_its_paper_and_has_a_tiny_twin():
+def test_e4e_follows_its_paper_and_has_a_smoke_version():
     config = resolve(compose(["experiment=e4e_ffhq", *NEEDS["e4e_ffhq"]]))
     train = config.encoder_train
     weights = (train.pixel_weight, train.perceptual_weight, train.identity_weight, train.delta_weight)
@@ -59,11 +59,11 @@ def test_e4e_follows_its_paper_and_has_a_tiny_twin():
     adversary = train.adversary
     assert (adversary.weight, adversary.lr, adversary.r1_every, adversary.pool) == (0.1, 2e-5, 16, 50)
     assert (train.batch, train.lr, train.image_size, config.encoder_full.side) == (8, 1e-4, 256, 256)
-    twin = resolve(compose(["experiment=e4e_ffhq_smoke"])).encoder_train
-    assert twin.network == "full" and twin.adversary.weight == 0.1 and twin.progressive_start == 1
+    smoke = resolve(compose(["experiment=e4e_ffhq_smoke"])).encoder_train
+    assert smoke.network == "full" and smoke.adversary.weight == 0.1 and smoke.progressive_start == 1
 
 
-def test_one_seed_rules_all():
+def test_seed_sets_the_seeds_of_training_and_tuning():
     config = resolve(compose(["seed=7"]))
     assert config.train.seed == config.tuning.seed == 7
 
@@ -75,13 +75,16 @@ def test_one_seed_rules_all():
         (["audio.context_ms=33"], "audio.context_ms"),
         (["name=a/b"], "name=a/b"),
         (["target.share=1.5"], "target.share"),
+        (["check.what=[generator,nose]"], "check.what"),
+        (["benchmark.threads=[]"], "benchmark"),
+        (["teacher.family=dlib"], "teacher.family"),
         (["experiment=e4e_ffhq"], "encoder_train.images=FOLDER"),
         (["experiment=e4e_ffhq", "encoder_train.images=x"], "encoder_train.identity=FILE"),
         (["encoder_train.progressive_start=10"], "encoder_train.network=full"),
         (["encoder_train.source=samples"], "encoder_train.pixel_weight"),
     ],
 )
-def test_impossible_values_are_refused_with_a_remedy(overrides, words):
+def test_impossible_values_are_refused_with_advice(overrides, words):
     with pytest.raises(RunError, match=words.replace(".", r"\.")):
         resolve(compose(overrides))
 

@@ -11,7 +11,8 @@ from audio.timing import SAMPLES_PER_FRAME
 from encoders.records import ClipEntry, FrameClip, LatentClip, Manifest, read_manifest, write_manifest
 from scripts.core.runtime import Run, compose, resolve
 from scripts.stages import invert_frames as stage
-from scripts.stages.invert_frames import portrait_clip, portrait_frames, reference_frame
+from scripts.stages.identity_frames import portrait_clip, portrait_frames, reference_frame
+from scripts.stages.records import Latents, Prepared
 from trajectory.model.displacement import DisplacementConfig
 
 FRAMES = 20
@@ -102,10 +103,11 @@ def test_other_identity_frames_need_no_new_inversion(tmp_path: Path, monkeypatch
     codes.save(tmp_path / "latents" / "one.safetensors")
     entry = ClipEntry("s/one", "one.safetensors", "s", "one", "train", FRAMES)
     write_manifest(tmp_path / "latents", Manifest((entry,), {"prepared": "prepared"}))
-    monkeypatch.setattr(stage, "_inverted", lambda config, run: tmp_path / "latents")
+    latents, prepared = Latents(tmp_path / "latents", tmp_path / "prepared"), Prepared(tmp_path / "prepared")
+    monkeypatch.setattr(stage, "_inverted", lambda config, run, prepared: latents)
     run = Run(tmp_path / "results", tmp_path, Fabric(accelerator="cpu", devices=1))
-    assert stage.invert_frames(resolve(compose()), run) == tmp_path / "latents"
-    folder = stage.invert_frames(resolve(compose(["displacement.reference=first"])), run)
+    assert stage.invert_frames(resolve(compose()), run, prepared) == latents
+    folder = stage.invert_frames(resolve(compose(["displacement.reference=first"])), run, prepared).folder
     other = LatentClip.load(folder / "one.safetensors")
     assert folder != tmp_path / "latents" and read_manifest(folder) == read_manifest(tmp_path / "latents")
     assert other.ref_index == 7 and np.array_equal(other.w, w) and np.array_equal(other.w_ref, w[7])

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from configs.schema import Config
+from encoders.footage.corpora import CorpusError, assign_splits
 from metrics.report.published_numbers import TEST_SPEAKERS
 from metrics.report.report_files import write_report
 from metrics.report.report_schema import read_report
@@ -19,7 +20,6 @@ from scripts.core import runtime
 from scripts.core.provenance import plain
 from scripts.core.runtime import RunError, compose, resolve
 from scripts.stages.ablation import CONTROLS, EXPERIMENTS
-from scripts.stages.prepare_data import assign_splits
 from scripts.stages.reproduce_tables import reproduce_tables
 from trajectory.training.train_state import changed_keys
 
@@ -102,7 +102,7 @@ def test_named_speakers_are_never_trained_on():
     assert {s for s, split in splits.items() if split == "unseen"} == TEST_SPEAKERS["grid"]
     assert {s for s, split in splits.items() if split == "val"} == set(data.validation_speakers)
     assert sum(split == "train" for split in splits.values()) == 33 - 10 - 7
-    with pytest.raises(RunError, match="s33"):
+    with pytest.raises(CorpusError, match="s33"):
         assign_splits([s for s in speakers if s != "s33"], data)
     with pytest.raises(RunError, match="both in"):
         composed("paper_grid", "data.root=x", "data.validation_speakers=[s2]")

@@ -12,14 +12,15 @@ from audio.features import FeatureConfig
 from audio.waveform import Waveform
 from encoders.records import ClipEntry, FrameClip, LatentClip, Manifest, write_manifest
 from scripts.core import runtime
-from scripts.stages import train_stage2
 from scripts.stages.adapt_stage1 import (
-    adapted_on,
+    adapt_stage1,
     adapted_path,
     demand_speech,
-    found_adapted,
+    existing_adapted,
     load_stage1_for,
 )
+from scripts.stages.face import face_of_data
+from scripts.stages.records import Face, Latents
 from stylegan2.weights import file_hash
 from trajectory.adapt.adaptation_data import Lesson, OwnSpeech, own_speech
 from trajectory.adapt.personal_adaptation import (
@@ -174,9 +175,11 @@ def test_too_little_speech_is_one_clear_sentence(base):
     unseen = replace(talk(), known=np.arange(FRAMES) < 30)
     with pytest.raises(TrajectoryError, match="30 frames"):
         adapt(base, unseen, QUICK)
+    none = np.zeros((0,))
+    photo = Face("me", none, none, none, none)
     with pytest.raises(runtime.RunError, match="a photo has no speech"):
-        demand_speech(None, "me", _config(["adapt=personal"]))
-    demand_speech(None, "me", _config([]))
+        demand_speech(photo, _config(["adapt=personal"]))
+    demand_speech(photo, _config([]))
 
 
 @pytest.mark.parametrize(
@@ -245,19 +248,17 @@ def _clip(folder: Path, tail: int) -> FrameClip:
     return clip
 
 
-def _own(folder: Path, tail: int, monkeypatch: pytest.MonkeyPatch, share: float = 0.6) -> OwnSpeech:
+def _own(folder: Path, tail: int, share: float = 0.6) -> OwnSpeech:
     _clip(folder, tail)
     config = _config([f"target.share={share}", "adapt=personal"])
-    run = runtime.Run(folder / "results", folder, None)  # type: ignore[arg-type]
-    monkeypatch.setattr(train_stage2, "invert_frames", lambda config, run: folder / "latents")
-    face = train_stage2.the_face(config, run)
+    face = face_of_data(config, Latents(folder / "latents", folder / "prepared"))
     assert face.own is not None and face.used == len(face.own.w)
     return face.own
 
 
-def test_scored_frames_are_never_used(base, tmp_path, monkeypatch):
+def test_scored_frames_are_never_used(base, tmp_path):
     """Whatever the scored frames show or sound like, the face, the adapted weights and the file's key are the same."""
-    owns = [_own(tmp_path / str(tail), tail, monkeypatch) for tail in (0, 1)]
+    owns = [_own(tmp_path / str(tail), tail) for tail in (0, 1)]
     assert all(len(own.w) == len(own.opening) == len(own.known) == USED for own in owns)
     assert all(len(own.sound.samples) == 640 * USED for own in owns)
     one, other = (adapt(base, own, QUICK).predictor for own in owns)
@@ -266,7 +267,7 @@ def test_scored_frames_are_never_used(base, tmp_path, monkeypatch):
     config = _config(["adapt=personal"])
     assert len({adapted_path(own, tmp_path, checkpoint, config) for own in owns}) == 1
     # and the test can fail: with a few of the scored frames among them, everything differs
-    leaking = [_own(tmp_path / f"leak {tail}", tail, monkeypatch, share=0.7) for tail in (0, 1)]
+    leaking = [_own(tmp_path / f"leak {tail}", tail, share=0.7) for tail in (0, 1)]
     one, other = (adapt(base, own, QUICK).predictor for own in leaking)
     assert not equal(one, other)
 
@@ -285,23 +286,23 @@ def test_a_finished_adaptation_is_found_not_repeated(base, tmp_path, capsys):
     run = runtime.start(replace(config, results_dir=str(tmp_path), device="cpu"), quiet=True)
     save_trajectory(base, checkpoint := tmp_path / "trajectory.safetensors")
     own = talk()
-    assert found_adapted(own, tmp_path, checkpoint, config) is None
-    path = adapted_on(own, "me", tmp_path, checkpoint, config, run)
-    assert found_adapted(own, tmp_path, checkpoint, config) == path
+    assert existing_adapted(own, tmp_path, checkpoint, config) is None
+    path = adapt_stage1(own, "me", tmp_path, checkpoint, config, run)
+    assert existing_adapted(own, tmp_path, checkpoint, config) == path
     made = path.stat().st_mtime_ns
-    assert adapted_on(own, "me", tmp_path, checkpoint, config, run) == path
+    assert adapt_stage1(own, "me", tmp_path, checkpoint, config, run) == path
     assert path.stat().st_mtime_ns == made
-    assert adapted_on(own, "me", tmp_path, checkpoint, replace(config, resume="none"), run) == path
+    assert adapt_stage1(own, "me", tmp_path, checkpoint, replace(config, resume="none"), run) == path
     assert path.stat().st_mtime_ns != made
     # other settings, another base, or nothing asked for: another file, or none
     other = replace(config, adapt=replace(QUICK, lr=1e-4))
-    assert found_adapted(own, tmp_path, checkpoint, other) is None
+    assert existing_adapted(own, tmp_path, checkpoint, other) is None
     save_trajectory(base, second := tmp_path / "second.safetensors", {"run": 2})
-    assert found_adapted(own, tmp_path, second, config) is None
-    assert found_adapted(own, tmp_path, checkpoint, replace(config, adapted="none")) is None
-    assert found_adapted(own, tmp_path, checkpoint, replace(config, adapt=AdaptConfig())) is None
+    assert existing_adapted(own, tmp_path, second, config) is None
+    assert existing_adapted(own, tmp_path, checkpoint, replace(config, adapted="none")) is None
+    assert existing_adapted(own, tmp_path, checkpoint, replace(config, adapt=AdaptConfig())) is None
     # a file that is named is taken, but not with another base
-    named = found_adapted(None, tmp_path, second, replace(config, adapted=str(path)))
+    named = existing_adapted(None, tmp_path, second, replace(config, adapted=str(path)))
     assert named == path and load_stage1_for(named, checkpoint, config, run).shortcut is not None
     with pytest.raises(TrajectoryError, match=file_hash(checkpoint)[:12]):
         load_stage1_for(named, second, config, run)

@@ -1,4 +1,4 @@
-"""What people get wrong: one clear sentence, exit code 1, no traceback, no output file; odd names work."""
+"""Wrong input gives one sentence, exit code 1, no traceback and no output file; file names may hold any character."""
 
 import os
 import shutil
@@ -15,8 +15,8 @@ from PIL import Image
 from audio.waveform import Waveform, write_wav
 from encoders.footage.video import write_video
 from scripts.core import runtime
-from scripts.stages.generate import generate
 from scripts.stages.prepare_data import prepare_data
+from scripts.stages.standalone import generate_alone
 
 ROOT = Path(__file__).parents[2]
 SOUND = Waveform(np.random.default_rng(0).uniform(-0.1, 0.1, 16000).astype(np.float32))  # a second
@@ -152,15 +152,17 @@ CASES: list[tuple[Callable[[Path, np.ndarray], list[str]], str]] = [
 
 
 @pytest.mark.parametrize(("make", "words"), CASES, ids=[make.__name__ for make, _ in CASES])
-def test_one_sentence_and_no_output(make, words, tmp_path, good_wav, face, capsys, monkeypatch):
+def test_wrong_input_gives_one_sentence_and_no_output(
+    make, words, tmp_path, good_wav, face, capsys, monkeypatch
+):
     monkeypatch.chdir(ROOT)
     output = tmp_path / "out.mp4"
     given = make(tmp_path, face)
-    arguments = [f"wav={good_wav}", f"output={output}", *given]  # what is given later wins
+    arguments = [f"wav={good_wav}", f"output={output}", *given]  # later arguments override earlier ones
     arguments = list({argument.split("=")[0]: argument for argument in arguments}.values())
     folders = [f"results_dir={tmp_path / 'results'}", f"data_dir={tmp_path / 'data'}", "device=cpu"]
     before = {path for path in tmp_path.rglob("*") if path.is_file()}
-    assert runtime.attempt(generate, runtime.compose([*arguments, *folders])) == 1
+    assert runtime.attempt(generate_alone, runtime.compose([*arguments, *folders])) == 1
     error = capsys.readouterr().err
     assert (
         error.startswith("Error: ") and error.count("\n") == 1 and words in error and "Traceback" not in error
@@ -183,7 +185,7 @@ def test_a_bad_clip_in_a_batch_is_recorded_and_the_rest_goes_on(clip_folder, tmp
     assert "rejected broken: video file" in printed and "is empty" in printed
 
 
-def test_a_batch_of_which_nothing_is_left_fails(tmp_path, capsys):
+def test_a_batch_without_any_usable_clip_fails(tmp_path, capsys):
     folder = tmp_path / "batch"
     folder.mkdir()
     (folder / "broken.mp4").write_bytes(b"")
@@ -193,8 +195,8 @@ def test_a_batch_of_which_nothing_is_left_fails(tmp_path, capsys):
     assert not list((tmp_path / "d").rglob("manifest.json"))
 
 
-def test_as_typed_in_a_shell(tmp_path):
-    """The whole way once: a process, Hydra's parsing, a name full of its special characters, the exit code."""
+def test_a_missing_file_whose_name_has_special_characters_from_a_shell(tmp_path):
+    """Runs the script in a process of its own: Hydra's parsing, the message and the exit code."""
     wav = tmp_path / "no such [file], a=b 'x'.wav"
     command = [sys.executable, "scripts/generate.py", f"wav={wav}", f"output={tmp_path / 'o.mp4'}"]
     done = subprocess.run(

@@ -1,7 +1,11 @@
 """Every stage in one process on tiny clips of synthetic faces: from videos in a folder to a playable mp4 and a report."""
 
 import json
+import sys
+from collections import Counter
 from dataclasses import replace
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,20 +18,32 @@ from audio.waveform import Waveform, write_wav
 from encoders.footage.prepare import align_photo
 from encoders.footage.video import iter_frames, probe, read_audio
 from encoders.geometry import aperture
-from encoders.records import LatentClip, read_manifest
 from metrics.report.report_files import ROW_KEYS
 from scripts.core import runtime
 from scripts.core.networks import the_detector
-from scripts.stages.evaluate import evaluate
-from scripts.stages.generate import generate
-from scripts.stages.invert_frames import invert_frames
+from scripts.stages import evaluate, face, generate, invert_frames, prepare_data, train_stage1, train_stage2
 from scripts.stages.run_pipeline import run_pipeline
-from scripts.stages.train_stage1 import train_stage1
-from scripts.stages.train_stage2 import load_tuned_for, the_face, train_stage2
+from scripts.stages.standalone import (
+    evaluate_alone,
+    generate_alone,
+    invert_frames_alone,
+    train_stage1_alone,
+    train_stage2_alone,
+)
 from trajectory.model.predictor import load_trajectory
 from tuning.tuned_weights import read_pivots
 
 FRAMES = 12  # of each clip in clip_folder
+STAGES: list[tuple[ModuleType, str]] = [
+    (prepare_data, "prepare_data"),
+    (invert_frames, "invert_frames"),
+    (train_stage1, "train_stage1"),
+    (face, "face_of_data"),
+    (train_stage2, "train_stage2"),
+    (generate, "generate"),
+    (evaluate, "evaluate"),
+]
+ENTERED: Counter[str] = Counter()
 SMALL = [
     "experiment=smoke",
     "data=folder",
@@ -51,10 +67,26 @@ def arguments(clip_folder, tmp_path_factory) -> list[str]:
 
 @pytest.fixture(scope="module")
 def finished(arguments):
-    """The pipeline's config, run and report, all stages made from nothing."""
-    config = runtime.resolve(runtime.compose(arguments))
-    run = runtime.start(config)
-    return config, run, run_pipeline(config, run)
+    """The pipeline's config, run and report, all stages made from nothing; `ENTERED` counts the calls of each stage."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module, name in STAGES:
+            count_calls(patch, module, name)
+        config = runtime.resolve(runtime.compose(arguments))
+        run = runtime.start(config)
+        return config, run, run_pipeline(config, run)
+
+
+def count_calls(patch: pytest.MonkeyPatch, module: ModuleType, name: str) -> None:
+    """Counts calls in ENTERED, wherever the stage's function was imported."""
+    function = getattr(module, name)
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        ENTERED[name] += 1
+        return function(*args, **kwargs)
+
+    for other in list(sys.modules.values()):
+        if getattr(other, "__name__", "").startswith("scripts.") and getattr(other, name, None) is function:
+            patch.setattr(other, name, counted)
 
 
 def test_every_stage_ran_and_was_timed(finished):
@@ -69,12 +101,16 @@ def test_every_stage_ran_and_was_timed(finished):
         assert (run.results / stage).is_file(), stage
 
 
+def test_every_stage_is_entered_once(finished):
+    assert dict(ENTERED) == {name: 1 for _, name in STAGES}
+
+
 def test_clips_and_latents_are_whole(finished):
     config, run, _ = finished
-    latents = invert_frames(config, run)
-    manifest = read_manifest(latents)
-    assert len(manifest.ok()) == 3 and {e.split for e in manifest.ok()} == {"train", "unseen"}
-    clip = LatentClip.load(latents / manifest.ok()[0].file)
+    latents = invert_frames_alone(config, run)
+    entries = latents.entries()
+    assert len(entries) == 3 and {e.split for e in entries} == {"train", "unseen"}
+    clip = latents.codes(entries[0])
     assert clip.w.shape == (FRAMES, 14, 512)
 
 
@@ -100,7 +136,7 @@ def test_report_has_every_column(finished):
 def test_a_training_that_was_stopped_passes_off_no_other_model(arguments, monkeypatch):
     def trained(*more: str):
         config = runtime.resolve(runtime.compose([*arguments, "name=stopped", *more]))
-        return train_stage1(config, runtime.start(config))
+        return train_stage1_alone(config, runtime.start(config))
 
     def stopped(*_):
         raise KeyboardInterrupt
@@ -134,7 +170,7 @@ def test_without_controls_the_method_has_the_same_figures(finished):
         "stage1": replace(config.stage1, name=run.results.name),
         "stage2": replace(config.stage2, name=run.results.name),
     }
-    rows = json.loads(evaluate(replace(config, **stages), few).read_text())["rows"]
+    rows = json.loads(evaluate_alone(replace(config, **stages), few).read_text())["rows"]
     assert {row["name"] for row in rows} == {"ground_truth", "inversion", "static", "stage1_only", "full"}
     for row in rows:
         assert row == whole[row["name"], row["split"]]
@@ -149,7 +185,7 @@ def test_generate_writes_a_playable_video_with_sound(finished, arguments, tmp_pa
     video = next(clip_folder.rglob("*.mp4"))
     Image.fromarray(next(iter_frames(video))).save(photo)
     raw = runtime.compose([*arguments, f"wav={wav}", f"photo={photo}", f"output={output}"])
-    assert runtime.attempt(generate, raw) == 0
+    assert runtime.attempt(generate_alone, raw) == 0
     frames = frames_of_samples(len(samples))
     assert sum(1 for _ in iter_frames(output)) == frames == 9
     info = probe(output)
@@ -172,35 +208,37 @@ def test_a_folder_of_photos_is_one_face(finished, arguments, tmp_path, clip_fold
     (tmp_path / "notes.txt").write_text("not a photo")
     config = runtime.resolve(runtime.compose([*arguments, f"photo={tmp_path}", "tuning.max_frames=3"]))
     run = runtime.start(config)
-    face = the_face(config, run)
+    person = train_stage2_alone(config, run)
+    face = person.face
     assert len(face.frames) == len(face.w) == len(frames) == 3
     detector = the_detector(config.data)
     opening = [float(aperture(align_photo(frame, detector).landmarks[None])[0]) for frame in frames]
     assert (face.neutral == face.frames[int(np.argmin(opening))]).all()
-    path = train_stage2(config, run)
+    path = person.tuned
+    assert path is not None
     assert json.loads((path.parent / "run.json").read_text())["face"] == tmp_path.name
     assert len(read_pivots(path)[0]) == 3
-    assert load_tuned_for(face, config, run)[1] == path
+    assert train_stage2.existing_person(config, run, face, path).tuned == path
 
 
 def test_finished_stages_are_found_not_repeated(finished):
     config, run, _ = finished
     again = runtime.start(config)
     before = (run.results / "stage1" / "trajectory.safetensors").stat().st_mtime_ns
-    train_stage1(config, again)
-    train_stage2(config, again)
+    train_stage1_alone(config, again)
+    train_stage2_alone(config, again)
     assert again.seconds == {}
     assert (run.results / "stage1" / "trajectory.safetensors").stat().st_mtime_ns == before
 
 
 def test_another_recipe_under_the_same_name_is_refused(finished, arguments, capsys):
     raw = runtime.compose([*arguments, "train.steps=5"])
-    assert runtime.attempt(train_stage1, raw) == 1
+    assert runtime.attempt(train_stage1_alone, raw) == 1
     error = capsys.readouterr().err
     assert "train.steps was 4, is 5" in error and "choose another name=NAME" in error
     assert (
         runtime.attempt(
-            train_stage1,
+            train_stage1_alone,
             runtime.compose([*arguments, "train.steps=5", f"stage1.name={finished[1].results.name}"]),
         )
         == 1
@@ -212,7 +250,7 @@ def test_training_anew_is_bit_identical(finished, arguments):
     _, run, _ = finished
     path = run.results / "stage1" / "trajectory.safetensors"
     before = load_file(path)
-    assert runtime.attempt(train_stage1, runtime.compose([*arguments, "resume=none"])) == 0
+    assert runtime.attempt(train_stage1_alone, runtime.compose([*arguments, "resume=none"])) == 0
     after = load_file(path)
     assert before.keys() == after.keys()
     assert all(torch.equal(before[key], after[key]) for key in before)
@@ -231,8 +269,8 @@ def test_ablations_train_and_share_the_tuned_generator(finished, arguments):
         ]
         config = runtime.resolve(runtime.compose([*arguments[1:], *words]))
         run = runtime.start(config)
-        model = load_trajectory(train_stage1(config, run))
-        assert train_stage2(config, run) in before
+        model = load_trajectory(train_stage1_alone(config, run))
+        assert train_stage2_alone(config, run).tuned in before
         assert set(run.seconds) == {"stage1"} and run.results.name == name
         assert model.space.rows == ((4, 8) if name == "rows_4_7" else (0, 14))
     assert sorted(first.results.parent.rglob("tuned.safetensors")) == before
@@ -247,10 +285,10 @@ def test_the_papers_experiment_trains_at_the_smoke_runs_size(clip_folder, tmp_pa
         *(f"results_dir={tmp_path / 'results'}", f"data_dir={tmp_path / 'data'}"),
     ]
     monkeypatch.setattr("encoders.features.perceptual.trunk_path", lambda net: tmp_path / f"{net}.pth")
-    assert runtime.attempt(train_stage1, runtime.compose(words)) == 1
+    assert runtime.attempt(train_stage1_alone, runtime.compose(words)) == 1
     assert not list(tmp_path.rglob("manifest.json"))  # said before anything is prepared
     config = runtime.resolve(runtime.compose([*words, "teacher.family=st-lpips"]))
-    model = load_trajectory(train_stage1(config, runtime.start(config)))
+    model = load_trajectory(train_stage1_alone(config, runtime.start(config)))
     net = model.net.config
     assert (net.frontend, net.cell, net.layers, net.bidirectional) == ("atvgnet", "lstm", 3, False)
     assert model.features.kind == "mfcc"

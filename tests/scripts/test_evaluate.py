@@ -11,8 +11,10 @@ import pytest
 from audio.timing import SAMPLES_PER_FRAME
 from encoders.records import ClipEntry, FrameClip, LatentClip, Manifest, write_manifest
 from scripts.core.runtime import Run, RunError, compose, resolve
-from scripts.stages.evaluate import _controls, chosen_clips, spread, test_cases
-from scripts.stages.train_stage2 import Face, _displacements
+from scripts.stages.evaluate import _controls
+from scripts.stages.records import Face, Latents
+from scripts.stages.test_clips import chosen_clips, spread, test_cases
+from scripts.stages.train_stage2 import _displacements
 
 test_cases.__test__ = False  # type: ignore[attr-defined]  # a function of the script, no test
 
@@ -55,13 +57,13 @@ def _data(folder: Path, clips: dict[str, str], face: str, *words: str):
     tuned = Face(speaker, frame, zeros, frame[0], zeros[0], clip=face, used=5)
     run = Run(folder / "results", folder, None)  # type: ignore[arg-type]
     settings = ["data=folder", f"data.root={folder}", f"target.speaker={speaker}", *words]
-    return resolve(compose(settings)), run, latents, tuned
+    return resolve(compose(settings)), run, Latents(latents, folder / "prepared"), tuned
 
 
 def _cases(*args: Any):
     """test_cases of _data's clips."""
-    config, run, latents, tuned = _data(*args)
-    return test_cases(chosen_clips(latents, config), config, run, latents, tuned)
+    config, _, latents, tuned = _data(*args)
+    return test_cases(chosen_clips(latents, config), config, latents, tuned)
 
 
 def _splits(*args: Any) -> dict[str, str]:
@@ -101,14 +103,12 @@ def test_target_only_says_who_has_no_clip_to_test(tmp_path):
         _splits(tmp_path, clips, "ann/a", "metrics.target_only=true")
 
 
-def test_nothing_is_fitted_to_clips_that_are_scored(tmp_path, monkeypatch):
+def test_nothing_is_fitted_to_clips_that_are_scored(tmp_path):
     """With stage 1 from a file the tuned person's training clips are scored: the control rows and the response term
     look at others."""
     clips = {"ann/a": "train", "ann/c": "train", "bob/b": "train", "bob/d": "train"}
     words = [f"stage1.weights={tmp_path / 'other.safetensors'}", "tuning.response_weight=1"]
     config, run, latents, ann = _data(tmp_path, clips, "ann/a", *words)
-    for script in ("evaluate", "train_stage2"):
-        monkeypatch.setattr(f"scripts.{script}.invert_frames", lambda config, run: latents)
     pictures = (
         np.zeros((9, 8, 8, 3), np.uint8),
         np.zeros((9, 68, 2), np.float32),
@@ -118,12 +118,12 @@ def test_nothing_is_fitted_to_clips_that_are_scored(tmp_path, monkeypatch):
         sound = np.zeros(9 * SAMPLES_PER_FRAME, np.float32)
         clip = FrameClip(name, name, name, "train", "x.mp4", "0", *pictures, np.ones(9, bool), sound)
         clip.save(tmp_path / "prepared" / f"{name}.safetensors")
-    cases = test_cases(chosen_clips(latents, config), config, run, latents, ann)
+    cases = test_cases(chosen_clips(latents, config), config, latents, ann)
     assert [case.clip.stem for case in cases] == ["c"]
-    controls = _controls(cases, config, run)
+    controls = _controls(cases, latents, run)
     assert controls is not None
     assert np.allclose(controls.mean, (1 + 3 + 4) / 3)  # a, b, d
-    offsets = _displacements(ann, config, run)
+    offsets = _displacements(ann, config, latents)
     assert offsets is not None
     assert set(np.unique(offsets)) == {3, 4}  # nothing of ann's
 

@@ -7,9 +7,7 @@ from conftest import SEEDS, noise_bursts, talking_frames
 
 from encoders.footage.video import write_video
 from scripts.core import runtime
-from scripts.stages.evaluate_clips import evaluate_clips
-from scripts.stages.generate import generate
-from scripts.stages.train_stage2 import train_stage2
+from scripts.stages.standalone import evaluate_clips_alone, generate_alone, train_stage2_alone
 
 pytestmark = pytest.mark.slow
 LONG, SHORT = 64, 30
@@ -37,7 +35,7 @@ def run_of(arguments: list[str]):
 
 def test_each_clip_is_adapted_to_and_scored(arguments, capsys, tmp_path):
     config, run = run_of(arguments)
-    path = evaluate_clips(config, run)
+    path = evaluate_clips_alone(config, run)
     content = json.loads(path.read_text())
     assert set(content["failed"]) == {"short"} and "adapt=none" in content["failed"]["short"]
     rows = {r["row"]: r for r in content["clips"]}
@@ -53,30 +51,30 @@ def test_each_clip_is_adapted_to_and_scored(arguments, capsys, tmp_path):
     assert len(json.loads(report.read_text())["weights"]["adapted"]) == 64
     made = report.stat().st_mtime_ns
     for more in ([], ["workers=2", "target.controls=[long]"]):  # neither decides a figure
-        evaluate_clips(*run_of([*arguments, *more]))
+        evaluate_clips_alone(*run_of([*arguments, *more]))
         assert report.stat().st_mtime_ns == made
 
     # generate speaks with the same stage 1, once train_stage2 has adapted it for this run
     long = [*arguments, "target.speaker=long"]
-    assert runtime.attempt(train_stage2, runtime.compose(long)) == 0
-    assert runtime.attempt(generate, runtime.compose([*long, f"output={tmp_path / 'a.mp4'}"])) == 0
+    assert runtime.attempt(train_stage2_alone, runtime.compose(long)) == 0
+    assert runtime.attempt(generate_alone, runtime.compose([*long, f"output={tmp_path / 'a.mp4'}"])) == 0
     assert "adapted" in json.loads((tmp_path / "a.mp4.json").read_text())["weights"]
     without = [*long, "adapted=none", f"output={tmp_path / 'b.mp4'}"]
-    assert runtime.attempt(generate, runtime.compose(without)) == 0
+    assert runtime.attempt(generate_alone, runtime.compose(without)) == 0
     assert "adapted" not in json.loads((tmp_path / "b.mp4.json").read_text())["weights"]
 
     # stage 1 must not have learnt what is scored
     capsys.readouterr()
-    assert runtime.attempt(evaluate_clips, runtime.compose([*arguments, "stage1.source=data"])) == 1
+    assert runtime.attempt(evaluate_clips_alone, runtime.compose([*arguments, "stage1.source=data"])) == 1
     assert "Stage 1 would learn the clips" in capsys.readouterr().err
 
     # another base, and speech that is too short: exit 1, one sentence, no file
     capsys.readouterr()
     file = next((run.results / "stage2").rglob("adapted-*.safetensors"))
     other = [*long, "stage1.name=other", f"adapted={file}", f"output={tmp_path / 'c.mp4'}", "train.seed=5"]
-    assert runtime.attempt(generate, runtime.compose(other)) == 1
+    assert runtime.attempt(generate_alone, runtime.compose(other)) == 1
     error = capsys.readouterr().err
     assert "was adapted from the stage-1 model" in error and "Traceback" not in error
     assert not (tmp_path / "c.mp4").exists()
-    assert runtime.attempt(train_stage2, runtime.compose([*arguments, "target.speaker=short"])) == 1
+    assert runtime.attempt(train_stage2_alone, runtime.compose([*arguments, "target.speaker=short"])) == 1
     assert "too few to adapt stage 1 to" in capsys.readouterr().err

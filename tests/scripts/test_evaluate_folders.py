@@ -23,9 +23,9 @@ from metrics.scoring.clip_score import Judges
 from scripts.core import runtime
 from scripts.stages import evaluate_folders as compare
 from scripts.stages import report_page as pages
-from scripts.stages.evaluate import evaluate
 from scripts.stages.evaluate_folders import method_name
 from scripts.stages.matched_videos import Prediction, matched
+from scripts.stages.standalone import evaluate_alone
 
 ROOT = Path(__file__).parents[2]
 N = 24
@@ -98,7 +98,9 @@ def judged_by_brightness(monkeypatch):
 
 def run(predictions: Path, references: Path, output: Path, *more: str) -> int:
     arguments = [f"predictions={predictions}", f"references={references}", f"output={output}", "workers=1"]
-    return runtime.attempt(evaluate, runtime.compose([*arguments, f"results_dir={output / 'r'}", *more]))
+    return runtime.attempt(
+        evaluate_alone, runtime.compose([*arguments, f"results_dir={output / 'r'}", *more])
+    )
 
 
 def report_of(output: Path) -> dict:
@@ -256,7 +258,7 @@ def test_folders_that_do_not_belong_together(tmp_path, capsys):
     ):
         assert run(tmp_path / made, tmp_path / true, tmp_path / "out") == 1
         assert words in capsys.readouterr().err
-    assert runtime.attempt(evaluate, runtime.compose([f"predictions={tmp_path / 'a'}"])) == 1
+    assert runtime.attempt(evaluate_alone, runtime.compose([f"predictions={tmp_path / 'a'}"])) == 1
     assert "belong together" in capsys.readouterr().err and not (tmp_path / "out" / "report.json").exists()
 
 

@@ -18,11 +18,9 @@ from audio.waveform import write_wav
 from encoders.footage.video import iter_frames, probe, write_video
 from encoders.networks.e4e import FullEncoder, FullEncoderConfig
 from encoders.networks.e4e_compact import save_encoder
-from encoders.records import LatentClip, read_manifest
 from scripts.core import runtime
-from scripts.stages.generate import generate
-from scripts.stages.invert_frames import Inverter, invert_frames
-from scripts.stages.train_stage2 import train_stage2
+from scripts.stages.invert_frames import Inverter
+from scripts.stages.standalone import generate_alone, invert_frames_alone, train_stage2_alone
 from stylegan2.networks.generator import StyleGAN2
 from stylegan2.render import render
 from stylegan2.weights import WeightsError, save_weights
@@ -59,13 +57,13 @@ def run_stages(arguments: list[str], clips: Path, speech, folder: Path, resoluti
         f"results_dir={folder / 'results'}", f"data_dir={folder / 'data'}", "device=cpu",
     ]  # fmt: skip
     config = runtime.resolve(runtime.compose(common))
-    latents = invert_frames(config, runtime.start(config, quiet=True))
-    clip = LatentClip.load(latents / read_manifest(latents).ok()[0].file)
+    latents = invert_frames_alone(config, runtime.start(config, quiet=True))
+    clip = latents.codes(latents.entries()[0])
     assert clip.w.shape == (FRAMES, rows, 512) and np.isfinite(clip.w).all()
 
     raw = runtime.compose([*common, f"photo={photo}", f"wav={wav}", f"output={output}"])
-    assert runtime.attempt(train_stage2, raw) == 0
-    assert runtime.attempt(generate, raw) == 0
+    assert runtime.attempt(train_stage2_alone, raw) == 0
+    assert runtime.attempt(generate_alone, raw) == 0
     assert len(list(iter_frames(output))) == 3
     info = probe(output)
     assert (info.width, info.height) == (resolution, resolution) and info.has_audio

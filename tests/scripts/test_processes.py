@@ -13,7 +13,7 @@ from test_stage1_loop import parts, train
 
 from encoders.records import LatentClip, read_manifest
 from scripts.core import runtime
-from scripts.stages.invert_frames import invert_frames
+from scripts.stages.standalone import invert_frames_alone
 from trajectory.model.recurrent_net import TrajectoryConfig, TrajectoryNet
 
 HERE = Path(__file__).resolve()
@@ -135,7 +135,7 @@ def test_two_processes_prepare_and_invert_what_one_does(clip_folder, tmp_path):
     assert (tmp_path / "two" / "smoke" / "stage1" / "trajectory.safetensors").is_file()
     one = [f"results_dir={tmp_path / 'one'}", f"data_dir={tmp_path / 'one'}"]
     config = runtime.resolve(runtime.compose([*arguments, *one]))
-    folder = invert_frames(config, runtime.start(config))
+    folder = invert_frames_alone(config, runtime.start(config)).folder
     other = tmp_path / "two" / folder.name
     assert read_manifest(folder) == read_manifest(other) and len(read_manifest(folder).ok()) == 3
     for entry in read_manifest(folder).ok():

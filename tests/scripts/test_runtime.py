@@ -1,7 +1,4 @@
-"""scripts/core/arguments.py, scripts/core/runtime.py, configs/typed.py: command lines, errors, and the crossing from OmegaConf."""
-
-from dataclasses import dataclass, field
-from typing import Literal
+"""scripts/core/arguments.py and scripts/core/runtime.py: command lines, error messages, exit codes, seconds, precision."""
 
 import pytest
 import torch
@@ -10,7 +7,6 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from configs.typed import build, twin
 from scripts.core import runtime
 from scripts.core.arguments import quote_paths
 from scripts.core.networks import the_generator, the_renderer
@@ -20,7 +16,7 @@ PARSER = OverridesParser.create()
 
 
 def through_hydra(value: str) -> str:
-    """What a script receives when a person types wav=VALUE."""
+    """The value of wav= that a script receives when wav=VALUE is typed."""
     override = PARSER.parse_override(quote_paths([f"wav={value}"])[0])
     config = OmegaConf.create({"wav": None})
     OmegaConf.update(config, "wav", override.value())
@@ -47,11 +43,13 @@ def test_file_names_survive_the_command_line(name):
 
 @given(st.text(alphabet="ab '\"\\[]{}(),=$:#*?!&\n~%@+-.", min_size=1))
 def test_any_file_name_survives_the_command_line(name):
-    assume(not (len(name) > 1 and name[0] == name[-1] and name[0] in "'\""))  # quoted already: Hydra's rules
+    assume(
+        not (len(name) > 1 and name[0] == name[-1] and name[0] in "'\"")
+    )  # a value that is quoted already is parsed by Hydra
     assert through_hydra(name) == name
 
 
-def test_home_is_expanded_wherever_a_file_is_named(monkeypatch):
+def test_home_is_expanded_in_every_setting_that_names_a_file(monkeypatch):
     monkeypatch.setenv("HOME", "/home/ann")
     config = runtime.resolve(
         runtime.compose(["generator.weights=~/g.safetensors", "wav=~/it's.wav", "name=a~b"])
@@ -69,7 +67,7 @@ def test_home_is_expanded_wherever_a_file_is_named(monkeypatch):
         ("experiment=nope", "Could not find 'experiment/nope' Available options in 'experiment': demo"),
     ],
 )
-def test_a_misread_command_line_is_one_line_that_helps(word, said, monkeypatch, capsys):
+def test_a_wrong_command_line_gives_one_line_with_a_suggestion(word, said, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["script.py", word])
     with pytest.raises(SystemExit) as ended:
         runtime.launch(lambda config, run: None)
@@ -91,44 +89,6 @@ def test_only_path_arguments_are_quoted():
     assert quote_paths(["-m", "wav=a.wav,b.wav"]) == ["-m", "wav=a.wav,b.wav"]
 
 
-@dataclass
-class Inner:
-    kind: Literal["a", "b"] = "a"
-    sizes: tuple[int, ...] = (1, 2)
-
-    def __post_init__(self) -> None:
-        if 0 in self.sizes:
-            raise ValueError("inner.sizes cannot hold 0")
-
-
-@dataclass
-class Outer:
-    inner: Inner = field(default_factory=lambda: Inner(sizes=(3,)))
-    rows: tuple[int, int] | None = None
-    path: str | None = None
-
-
-def test_twin_and_build_are_inverse():
-    held = OmegaConf.structured(twin(Outer))
-    assert build(Outer, OmegaConf.to_container(held)) == Outer()
-    held.inner.sizes = [5, 6]
-    held.rows = [3, 8]
-    assert build(Outer, OmegaConf.to_container(held)) == Outer(Inner(sizes=(5, 6)), rows=(3, 8))
-
-
-@pytest.mark.parametrize(("key", "value"), [("inner.sizes", ["x"]), ("inner.kind", None), ("inner.other", 1)])
-def test_twin_refuses_other_types_and_unknown_keys(key, value):
-    with pytest.raises(Exception, match=r"inner\.(sizes|kind|other)"):
-        OmegaConf.update(OmegaConf.structured(twin(Outer)), key, value)
-
-
-def test_build_validates():
-    with pytest.raises(ValueError, match=r"inner\.kind is 'c'; it must be one of a, b"):
-        build(Outer, {"inner": {"kind": "c"}})
-    with pytest.raises(ValueError, match="cannot hold 0"):
-        build(Outer, {"inner": {"sizes": [0]}})
-
-
 @pytest.mark.parametrize(
     ("error", "code", "words"),
     [
@@ -145,7 +105,7 @@ def test_build_validates():
         ),
     ],
 )
-def test_user_errors_are_one_sentence(tmp_path, capsys, error, code, words):
+def test_user_errors_are_printed_as_one_sentence(tmp_path, capsys, error, code, words):
     def stage(config, run):
         raise error
 
@@ -154,7 +114,7 @@ def test_user_errors_are_one_sentence(tmp_path, capsys, error, code, words):
     assert capsys.readouterr().err == words
 
 
-def test_bugs_keep_their_traceback(tmp_path):
+def test_other_exceptions_are_not_caught(tmp_path):
     def stage(config, run):
         raise ZeroDivisionError
 
@@ -185,7 +145,7 @@ def test_seconds_do_not_count_inner_stages_twice(tmp_path):
 
 
 @pytest.mark.parametrize(("precision", "half"), [("32-true", None), ("bf16-mixed", torch.bfloat16)])
-def test_precision_reaches_what_renders_and_leaves_what_is_cached(tmp_path, precision, half):
+def test_precision_applies_to_rendering_but_not_to_cached_results(tmp_path, precision, half):
     config = runtime.resolve(runtime.compose([f"precision={precision}", f"results_dir={tmp_path}"]))
     run = runtime.start(config, quiet=True)
     assert the_renderer(config, run).half == half and the_generator(config, run).half is None

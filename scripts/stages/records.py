@@ -1,0 +1,74 @@
+"""The records that one stage hands to the next: where its files lie and what they hold."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from audio.waveform import Waveform
+from encoders.records import ClipEntry, FrameClip, LatentClip, Manifest, read_manifest
+from trajectory.adapt.adaptation_data import OwnSpeech
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What prepare_data makes: a folder with one FrameClip file for each usable video, and manifest.json."""
+
+    folder: Path
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        return read_manifest(self.folder)
+
+
+@dataclass(frozen=True)
+class Latents:
+    """What invert_frames makes: a folder with one LatentClip file for each clip of `prepared`, and manifest.json."""
+
+    folder: Path
+    prepared: Path  # folder of the FrameClip files
+
+    @property
+    def name(self) -> str:
+        """The folder's name, which holds the hash of all that the codes were made from."""
+        return self.folder.name
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        return read_manifest(self.folder)
+
+    def entries(self, *splits: str) -> list[ClipEntry]:
+        """The usable clips, of these splits only if any are given."""
+        return self.manifest.ok(*splits)
+
+    def frames(self, entry: ClipEntry) -> FrameClip:
+        return FrameClip.load(self.prepared / entry.file)
+
+    def codes(self, entry: ClipEntry) -> LatentClip:
+        return LatentClip.load(self.folder / entry.file)
+
+
+@dataclass(frozen=True)
+class Face:
+    """The person to animate, from a photo, a video or a speaker of the data."""
+
+    name: str
+    frames: np.ndarray  # uint8 (N, 256, 256, 3): the frames that stage 2 may be tuned on
+    w: np.ndarray  # float32 (N, L, D): their codes
+    neutral: np.ndarray  # uint8 (256, 256, 3): the identity frame
+    w_ref: np.ndarray  # float32 (L, D): the identity latent, the code of the identity frame
+    clip: str | None = None  # name of the clip of the data that the frames come from
+    used: int = 0  # the first frames of that clip, which may be fitted to; evaluation scores the others
+    ref_index: int = 0  # number of the identity frame in that clip
+    speech: Waveform | None = None  # sound of the frames after `used`, where the speaker has one clip only
+    own: OwnSpeech | None = None  # speech and codes of the first `used` frames, for adapting stage 1
+
+
+@dataclass(frozen=True)
+class Person:
+    """A face with what stage 2 made of it: a tuned generator and an adapted stage 1, each None where there is none."""
+
+    face: Face
+    tuned: Path | None = None
+    adapted: Path | None = None

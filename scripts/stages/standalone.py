@@ -1,0 +1,72 @@
+"""What the launcher of one stage runs: the stage, after the stages before it whose results it needs."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from configs.schema import Config
+from scripts.core.runtime import Run, RunError
+from scripts.stages.adapt_stage1 import demand_speech
+from scripts.stages.evaluate_clips import evaluate_clips
+from scripts.stages.evaluate_folders import compare
+from scripts.stages.face import face_of_data, face_of_files
+from scripts.stages.generate import generate, read_inputs
+from scripts.stages.records import Latents, Person
+from scripts.stages.run_pipeline import checkpoint_of, latents_of, run_pipeline, training_latents
+from scripts.stages.train_stage1 import check_training_inputs
+from scripts.stages.train_stage2 import existing_person, train_stage2
+
+
+def invert_frames_alone(config: Config, run: Run) -> Latents:
+    return latents_of(config, run)
+
+
+def train_stage1_alone(config: Config, run: Run) -> Path:
+    check_training_inputs(config)
+    return checkpoint_of(config, run, training_latents(config, run, None))
+
+
+def train_stage2_alone(config: Config, run: Run) -> Person:
+    """On photo=, clip= or a speaker of the data; stage 1 is trained for adaptation only."""
+    face = face_of_files(config, run)
+    latents = None
+    if face is None:
+        latents = latents_of(config, run)
+        face = face_of_data(config, latents)
+    demand_speech(face, config)
+    training = checkpoint = None
+    if config.adapt.enabled or config.tuning.response_weight:
+        training = training_latents(config, run, latents)
+    if config.adapt.enabled:
+        checkpoint = checkpoint_of(replace(config, resume="auto"), run, training)
+    return train_stage2(config, run, face, training, checkpoint)
+
+
+def generate_alone(config: Config, run: Run) -> Path:
+    """The photo or video is looked at before stage 1 is trained, so that a mistake in it shows at once."""
+    check_training_inputs(config)
+    speech = read_inputs(config, run)
+    face = face_of_files(config, run)
+    latents = None
+    if face is None:
+        latents = latents_of(config, run)
+        face = face_of_data(config, latents)
+    training = training_latents(config, run, latents)
+    checkpoint = checkpoint_of(config, run, training)
+    person = existing_person(config, run, face, checkpoint, training)
+    return generate(config, run, person, checkpoint, speech)
+
+
+def evaluate_alone(config: Config, run: Run) -> Path:
+    """The report of this run's test clips, or of two folders of videos (predictions=, references=)."""
+    if config.predictions or config.references:
+        return compare(config, run)
+    if config.against:
+        raise RunError("against= compares two methods' videos: give predictions= and references= too.")
+    return run_pipeline(replace(config, photo=None, clip=None), run, video=False)
+
+
+def evaluate_clips_alone(config: Config, run: Run) -> Path:
+    check_training_inputs(config)
+    latents = latents_of(config, run)
+    training = training_latents(config, run, latents, config.metrics.controls)
+    return evaluate_clips(config, run, latents, training, checkpoint_of(config, run, training))
