@@ -71,7 +71,6 @@ def convert(run, capsys):
     """A function: input, output, other fields of the config -> what the script prints."""
 
     def call(source, target, **fields):
-        run.said.clear()
         convert_weights(Config(input=str(source), output=str(target), **fields), run)
         return capsys.readouterr().out
 
