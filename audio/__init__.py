@@ -1,1 +1,1 @@
-"""Speech sound: reading it, and one feature window per video frame."""
+"""Speech audio: reading it, one feature window per video frame, and the audio-visual sync networks."""

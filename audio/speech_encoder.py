@@ -1,8 +1,8 @@
 """Pre-trained speech encoders as features: wav2vec 2.0, HuBERT, WavLM and Whisper of `transformers` (extra "speech").
 
-All give a row every 20 ms. wav2vec 2.0's convolutions see 400 samples every 320, so that with 40 zeros at either end
+All give a row every 20 ms. wav2vec 2.0's convolutions read 400 samples every 320, so with 40 zeros at either end
 S samples give S / 320 rows, row i centred on sample (i + 1/2) 320, as rows of log-mel are. Whisper's row i is centred
-on sample 320 i of what it hears, so it hears the sound from sample 160 on.
+on sample 320 i of its input, so its input is the sound from sample 160 on.
 
 Shapes: S samples at 16 kHz, R rows, M width of the encoder.
 """
@@ -22,21 +22,23 @@ from audio.timing import RATE
 from audio.waveform import AudioError
 
 HOP = 320
-EDGE = 40  # zeros at either end of what wav2vec 2.0 and its kin hear
-LEAD = 160  # samples that Whisper does not hear
-# Samples heard at once, and around them: Whisper takes 30 s, attention grows squared.
+EDGE = 40  # zeros at either end of the input of the wav2vec 2.0 family
+LEAD = 160  # first samples, which are cut from Whisper's input
+# Samples in one block and the context on either side: Whisper takes 30 s, attention's cost is quadratic.
 BLOCK, MARGIN = 20 * RATE, 4 * RATE
-UNUSED = {"masked_spec_embed"}  # only training needs it; where a file lacks it, it is random
-KINDS = ("wav2vec2", "hubert", "wavlm", "whisper")  # `model_type`; all but the last hear samples
+UNUSED = {"masked_spec_embed"}  # used in pre-training only, and random if the file lacks it
+KINDS = ("wav2vec2", "hubert", "wavlm", "whisper")  # `model_type`; Whisper reads log-mel, the others samples
 
 
 class SpeechEncoderError(AudioError):
-    """A speech encoder that is not there, is of another kind, or is not the one a checkpoint was trained with."""
+    """A speech encoder that is missing, of another kind, or not the one a checkpoint was trained with."""
 
 
 class SpeechEncoder:
-    """rows(samples) of one hidden layer. sha256: of the weights, whatever file they came in, and of the settings that
-    its sound is prepared by; width: M."""
+    """A pre-trained network whose hidden layers are features.
+
+    width: M. sha256: of the weights, independent of the file format, and of the settings that prepare its input.
+    """
 
     def __init__(self, network: torch.nn.Module, extractor: Any, kind: str, device: torch.device) -> None:
         self.network, self.extractor, self.kind, self.device = network, extractor, kind, device
@@ -47,22 +49,22 @@ class SpeechEncoder:
     @torch.inference_mode()
     def rows(self, samples_S: np.ndarray, layer: int) -> np.ndarray:
         """(S / 320, M) float32 for S a multiple of 320. layer: 0 before the first transformer layer, -1 the last."""
-        hear = self._hear_whisper if self.kind == "whisper" else self._hear_waveform
+        encode = self._encode_whisper if self.kind == "whisper" else self._encode_waveform
         if self.kind != "whisper" and self.extractor.do_normalize:
             samples_S = (samples_S - samples_S.mean()) / np.sqrt(samples_S.var() + 1e-7)
-        found = []
+        blocks = []
         for start in range(0, len(samples_S), BLOCK):
             first, stop = max(start - MARGIN, 0), min(start + BLOCK, len(samples_S))
-            heard = samples_S[first : min(stop + MARGIN, len(samples_S))].astype(np.float32)
-            found.append(hear(heard, layer)[(start - first) // HOP : (stop - first) // HOP])
-        return np.concatenate(found)
+            block_S = samples_S[first : min(stop + MARGIN, len(samples_S))].astype(np.float32)
+            blocks.append(encode(block_S, layer)[(start - first) // HOP : (stop - first) // HOP])
+        return np.concatenate(blocks)
 
-    def _hear_waveform(self, samples_S: np.ndarray, layer: int) -> np.ndarray:
+    def _encode_waveform(self, samples_S: np.ndarray, layer: int) -> np.ndarray:
         padded = torch.from_numpy(np.pad(samples_S, EDGE))[None].to(self.device)
         states = self.network(padded, output_hidden_states=True).hidden_states
         return states[layer][0].float().cpu().numpy()
 
-    def _hear_whisper(self, samples_S: np.ndarray, layer: int) -> np.ndarray:
+    def _encode_whisper(self, samples_S: np.ndarray, layer: int) -> np.ndarray:
         mel = self.extractor(samples_S[LEAD:], sampling_rate=RATE, return_tensors="pt").input_features
         states = self.network(mel.to(self.device), output_hidden_states=True).hidden_states
         return states[layer][0, : len(samples_S) // HOP].float().cpu().numpy()
@@ -70,9 +72,9 @@ class SpeechEncoder:
 
 @lru_cache(maxsize=2)
 def load_speech_encoder(name: str, device: str = "cpu") -> SpeechEncoder:
-    """From a folder as `save_pretrained` writes it, or by its name on the Hugging Face hub (fetched once).
+    """An encoder from a folder as `save_pretrained` writes it, or by its name on the Hugging Face hub (fetched once).
 
-    SpeechEncoderError, in one sentence, for all that can be wrong with it.
+    Raises SpeechEncoderError if the package, the network or one of its tensors is missing, or it is of another kind.
     """
     if not name:
         raise SpeechEncoderError("audio.encoder is empty: give a folder or a name on the Hugging Face hub.")
@@ -113,7 +115,7 @@ def _loaded(load: Callable[[str], Any], name: str) -> Any:
 
 
 def _digest(network: torch.nn.Module, extractor: Any) -> str:
-    """sha256 of the settings of the sound, and of names and values of the tensors, in the order of the names."""
+    """sha256 of the extractor's settings, then of the tensors' names and values, sorted by name."""
     settings = {
         key: value for key, value in extractor.to_dict().items() if isinstance(value, bool | int | float)
     }

@@ -1,7 +1,7 @@
 """Sample <-> video frame arithmetic, in exact integers.
 
-Video frame t covers samples [640 t, 640 (t + 1)) and is centred on sample 640 t + 320: every feature window,
-every lag and every mux in this project follows from these two lines.
+Video frame t covers samples [640 t, 640 (t + 1)) and is centred on sample 640 t + 320. Feature windows, lags and the
+sound of written videos follow this rule everywhere in the project.
 """
 
 FPS = 25
@@ -20,17 +20,7 @@ def frames_of_samples(samples: int) -> int:
 
 
 def samples_of_frames(frames: int) -> int:
-    """Samples that `frames` video frames last: frames * RATE / FPS. Raises ValueError for a negative count."""
+    """Samples in `frames` video frames: frames * RATE / FPS. Raises ValueError for a negative count."""
     if frames < 0:
         raise ValueError(f"a frame count cannot be negative, got {frames}")
     return frames * RATE // FPS
-
-
-def centre_of_frame(frame: int) -> int:
-    """Sample on which video frame `frame` is centred: 640 t + 320."""
-    return frame * SAMPLES_PER_FRAME + SAMPLES_PER_FRAME // 2
-
-
-def frame_of_sample(sample: int) -> int:
-    """Video frame during which `sample` sounds (floor, so negative samples fall before frame 0)."""
-    return sample * FPS // RATE

@@ -13,11 +13,11 @@ import soxr
 
 from audio.timing import RATE
 
-SHORTEST_S = 0.1  # below this there is not even one syllable, and resampler edges dominate
+SHORTEST_S = 0.1  # seconds; less than one syllable, and the resampler's edges dominate
 
 
 class AudioError(ValueError):
-    """A sound that cannot be used; the message names the file and what to do."""
+    """A sound that cannot be used; the message names it and says what to do."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,11 @@ class Waveform:
 
 
 def to_mono16k(samples: np.ndarray, rate: int, name: str = "the sound") -> Waveform:
-    """Average the channels, resample to 16 kHz.
+    """Averages the channels and resamples to 16 kHz.
 
     samples: (S,) or (S, C), floating point in [-1, 1], or signed integers (scaled by their full range).
-    The result has round(S * 16000 / rate) samples, so timing is exact whatever the source rate.
-    Raises AudioError (naming `name`) for no samples, NaN or infinite ones, and less than 0.1 s; silence is fine.
+    The result has round(S * 16000 / rate) samples, so that timing is exact at any source rate.
+    Raises AudioError (naming `name`) for no samples, NaN or infinity, and less than 0.1 s; silence is accepted.
     """
     samples = np.asarray(samples)
     if samples.ndim not in (1, 2):
@@ -69,9 +69,9 @@ def to_mono16k(samples: np.ndarray, rate: int, name: str = "the sound") -> Wavef
 
 
 def read_waveform(path: str | os.PathLike[str]) -> Waveform:
-    """Read a sound file (whatever libsndfile opens: wav, flac, ogg, mp3, ...) as 16 kHz mono.
+    """Reads a sound file (any format of libsndfile: wav, flac, ogg, mp3, ...) as 16 kHz mono.
 
-    Raises AudioError, one sentence, for a file that is missing, empty, not sound, broken or too short.
+    Raises AudioError, with a message of one sentence, for a file that is missing, empty, not sound, damaged or too short.
     """
     path = Path(path)
     if not path.exists():
@@ -91,7 +91,7 @@ def read_waveform(path: str | os.PathLike[str]) -> Waveform:
 
 
 def write_wav(path: str | os.PathLike[str], waveform: Waveform) -> None:
-    """Write 16-bit PCM; the file appears under its name only when it is whole."""
+    """Writes 16-bit PCM atomically: to a temporary name, then renamed."""
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

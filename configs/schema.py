@@ -18,7 +18,7 @@ from encoders.footage.prepare import PrepareConfig
 from encoders.invert import InversionConfig
 from encoders.networks.e4e import FullEncoderConfig
 from encoders.networks.e4e_compact import CompactE4EConfig
-from encoders.training.encoder_trainer import EncoderTrainConfig
+from encoders.training.encoder_config import EncoderTrainConfig
 from encoders.training.sync_trainer import SyncTrainConfig
 from metrics.measures.sync_distance import Choice
 from stylegan2.embedded.cut_mobile import HeadConfig

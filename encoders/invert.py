@@ -1,21 +1,23 @@
 """Frames -> W+ codes: by the encoder, by optimisation, or by the encoder followed by refinement.
 
-Shapes: T frames, L rows, D = 512.
+Shapes: T frames, K frames of one person, L rows, D = 512.
 
 Refinement minimises over an offset s of the codes
 
     |G(w_0 + s) - x|^2 + d(G(w_0 + s), x) + mu |F(G(w_0 + s)) - F(x)| + lambda |s|^2
 
-with w_0 the encoder's code, or w_avg, and F the mouth's landmarks; either for each frame on its own, so that a
-chunk's size changes nothing, or for one offset that all frames of a person share. An encoder's error is nearly the
-same in all frames of a person: one offset, found on a few of them, repairs who it is and leaves the motion as the
-encoder saw it, without the jitter of independent optimisations.
+where w_0 is the encoder's code or w_avg, d a perceptual distance and F the landmarks of the mouth. The offset is either
+one for each frame (losses of different frames do not mix, so the chunk size does not change the result) or one that all
+frames of a person share. An encoder's error is nearly the same in all frames of a person, so a shared offset, fitted to
+a few of them, corrects the identity, keeps the motion that the encoder measured and adds no jitter between frames.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
+from typing import Literal
 
 import numpy as np
 import torch
@@ -27,8 +29,8 @@ from stylegan2.protocol import Generator, repeat_rows
 
 
 @dataclass(frozen=True)
-class Judges:
-    """What refinement looks with: distance(x, y) -> [N] on images in [-1, 1], and a network from face to landmarks."""
+class InversionLosses:
+    """The networks in refinement's loss: distance(x, y) -> [N] on images in [-1, 1], and face -> 68 landmarks (None: off)."""
 
     distance: Callable[[Tensor, Tensor], Tensor]
     landmarks: nn.Module | None = None
@@ -36,29 +38,22 @@ class Judges:
 
 @dataclass
 class InversionConfig:
-    """steps = person_steps = 0 with start "encoder" is the paper's choice: the encoder's code as it is.
+    """How frames are inverted. The defaults are the paper's choice: the encoder's code without refinement."""
 
-    start: "encoder", or "mean" (w_avg) to invert without an encoder.
-    steps: of each frame on its own. person_steps: of the one offset of a person, found on person_frames frames of
-    one clip, and before `steps`.
-    size: px at which the perceptual term compares; landmark_weight: mu, per px of the 256 px crop; stay: lambda.
-    """
-
-    start: str = "encoder"
-    steps: int = 0
-    person_steps: int = 0
-    person_frames: int = 3
-    lr: float = 0.02
-    pixel_weight: float = 1.0
-    perceptual_weight: float = 1.0
-    landmark_weight: float = 0.0
-    stay: float = 0.02
-    size: int = 128
-    chunk: int = 8
+    # "encoder": its code; "mean": w_avg, to invert by optimisation alone.
+    start: Literal["encoder", "mean"] = "encoder"
+    steps: int = 0  # refinement steps on each frame separately
+    person_steps: int = 0  # steps on the one offset of a person, before `steps`
+    person_frames: int = 3  # frames of one clip that the offset is fitted to
+    lr: float = 0.02  # of Adam, falling to zero as a cosine
+    pixel_weight: float = 1.0  # of the mean squared error, images in [-1, 1]
+    perceptual_weight: float = 1.0  # of d
+    landmark_weight: float = 0.0  # mu, per px of the 256 px crop
+    stay: float = 0.02  # lambda
+    size: int = 128  # px at which d compares; small, because d takes most of a step's time
+    chunk: int = 8  # frames in one batch: bounds memory
 
     def __post_init__(self) -> None:
-        if self.start not in ("encoder", "mean"):
-            raise ValueError(f'start is "encoder" or "mean", got {self.start!r}')
         if min(self.steps, self.person_steps) < 0 or min(self.chunk, self.person_frames) < 1:
             raise ValueError("steps cannot be negative; chunk and person_frames are at least 1")
 
@@ -67,41 +62,40 @@ def refine(
     w_TLD: Tensor,
     images_T3HW: Tensor,
     generator: Generator,
-    judges: Judges,
+    losses: InversionLosses,
     config: InversionConfig,
     steps: int,
     shared: bool = False,
 ) -> Tensor:
-    """The offset of the codes after `steps` of Adam: [T, L, D], or [1, L, D] if all frames share it.
-
-    The learning rate falls to zero as a cosine.
-    """
-    shift = torch.zeros_like(w_TLD[:1] if shared else w_TLD, requires_grad=True)
-    optimiser = torch.optim.Adam([shift], lr=config.lr, betas=(0.9, 0.99))
+    """The offset of the codes after `steps` of Adam: [T, L, D], or [1, L, D] if all frames share it."""
+    offset = torch.zeros_like(w_TLD[:1] if shared else w_TLD, requires_grad=True)
+    optimiser = torch.optim.Adam([offset], lr=config.lr, betas=(0.9, 0.99))
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(steps, 1))
-    true, true_small = (resize(images_T3HW, size) for size in (generator.resolution, config.size))
-    landmarks = judges.landmarks if config.landmark_weight else None
-    points = None if landmarks is None else landmarks(images_T3HW)[:, MOUTH]
+    target, small_target = (resize(images_T3HW, size) for size in (generator.resolution, config.size))
+    landmarks = losses.landmarks if config.landmark_weight else None
+    target_points = None if landmarks is None else landmarks(images_T3HW)[:, MOUTH]
     for _ in range(steps):
-        made = generator.synthesis(w_TLD + shift)
-        pixel = (made - true).square().mean((1, 2, 3))
-        perceptual = judges.distance(resize(made, config.size), true_small)
+        # Loss of each frame
+        image = generator.synthesis(w_TLD + offset)
+        pixel = (image - target).square().mean((1, 2, 3))
+        perceptual = losses.distance(resize(image, config.size), small_target)
         loss = config.pixel_weight * pixel + config.perceptual_weight * perceptual
         if landmarks is not None:
-            miss = (landmarks(made)[:, MOUTH] - points).norm(dim=2).mean(1)
-            loss = loss + config.landmark_weight * miss
-        loss = loss + config.stay * shift.square().mean((1, 2))
+            error = (landmarks(image)[:, MOUTH] - target_points).norm(dim=2).mean(1)
+            loss = loss + config.landmark_weight * error
+        loss = loss + config.stay * offset.square().mean((1, 2))
+        # Update
         optimiser.zero_grad(set_to_none=True)
         loss.sum().backward()
         optimiser.step()
         schedule.step()
-    return shift.detach()
+    return offset.detach()
 
 
 def start_codes(
     images_N3HW: Tensor, encoder: nn.Module | None, generator: Generator, config: InversionConfig
 ) -> Tensor:
-    """Where inversion starts, [N, L, D]: the encoder's codes, or w_avg in every row.
+    """The codes that inversion starts from, [N, L, D]: the encoder's, or w_avg in every row.
 
     Raises ValueError if the encoder is missing, or writes another number of rows than the generator reads.
     """
@@ -124,12 +118,12 @@ def person_offset(
     encoder: nn.Module | None,
     generator: Generator,
     config: InversionConfig,
-    judges: Judges,
+    losses: InversionLosses,
 ) -> Tensor:
-    """What the codes of all frames of a person lack, [L, D]: found on a few of them, uint8 (K, H, W, 3)."""
+    """The correction [L, D] of all codes of a person, fitted to a few of their frames, uint8 (K, H, W, 3)."""
     images = to_tensor(frames, generator.w_avg.device)
     w_KLD = start_codes(images, encoder, generator, config)
-    return refine(w_KLD, images, generator, judges, config, config.person_steps, shared=True)[0]
+    return refine(w_KLD, images, generator, losses, config, config.person_steps, shared=True)[0]
 
 
 def invert_frames(
@@ -137,32 +131,26 @@ def invert_frames(
     encoder: nn.Module | None,
     generator: Generator,
     config: InversionConfig,
-    judges: Judges | None = None,
+    losses: InversionLosses | None = None,
     offset_LD: Tensor | None = None,
 ) -> Iterator[Tensor]:
     """Aligned uint8 frames (H, W, 3) -> float32 codes [n, L, D] per chunk, in order; constant memory.
 
-    offset_LD: of the person (`person_offset`). Raises ValueError as `start_codes` does, and if there are steps to
-    make and no judges.
+    offset_LD: of the person (`person_offset`). Raises ValueError as `start_codes` does, and if config.steps is
+    positive without losses.
     """
-    if config.steps and judges is None:
-        raise ValueError("refinement steps need a perceptual distance to judge by")
-    device = generator.w_avg.device
-    chunk: list[np.ndarray] = []
+    if config.steps and losses is None:
+        raise ValueError("refinement steps need the networks of their loss (InversionLosses)")
 
-    def flush() -> Tensor:
-        images = to_tensor(np.stack(chunk), device)
+    def invert(chunk: list[np.ndarray]) -> Tensor:
+        images = to_tensor(np.stack(chunk), generator.w_avg.device)
         w = start_codes(images, encoder, generator, config)
         if offset_LD is not None:
             w = w + offset_LD
-        if config.steps and judges is not None:
-            w = w + refine(w, images, generator, judges, config, config.steps)
-        chunk.clear()
+        if config.steps and losses is not None:
+            w = w + refine(w, images, generator, losses, config, config.steps)
         return w.float().cpu()
 
-    for frame in frames:
-        chunk.append(frame)
-        if len(chunk) == config.chunk:
-            yield flush()
-    if chunk:
-        yield flush()
+    remaining = iter(frames)
+    while chunk := list(islice(remaining, config.chunk)):
+        yield invert(chunk)

@@ -1,4 +1,4 @@
-"""What a tuned generator is pulled by: its identity's frames, and two reminders of the generator it came from.
+"""The losses of pivotal tuning: reconstruction of the frames, and two regularisers towards the base generator.
 
 Shapes: N images, L rows of W+, D latent width; images (N, 3, H, W) in about [-1, 1].
 Equations: Roich et al. 2021 (PTI), sections 3.2 and 3.3; the displacement response is this project's own.
@@ -24,7 +24,7 @@ def l2(image: Tensor, target: Tensor) -> Tensor:
 
 
 def perceptual_at(perceptual: Distance, image: Tensor, target: Tensor, size: int | None) -> Tensor:
-    """Perceptual distance (N,) after averaging down to size px (None: as they are); never enlarges."""
+    """Perceptual distance (N,) of the images averaged down to size px (None: not resized); never enlarges them."""
     size = min(size or image.shape[-1], image.shape[-1])
     return perceptual(resize(image, size), resize(target, size))
 
@@ -39,6 +39,23 @@ def nearby(generator: Generator, pivot_NLD: Tensor, alpha: float, random: torch.
     return pivot_NLD + alpha * direction
 
 
+def locality(
+    tuned: Generator,
+    base: Generator,
+    pivot_NLD: Tensor,
+    perceptual: Distance,
+    alpha: float,
+    size: int | None,
+    random: torch.Generator,
+) -> Tensor:
+    """L2 + perceptual distance (N,) between both generators' images of w_r, near the pivots (PTI, section 3.3)."""
+    w_NLD = nearby(base, pivot_NLD, alpha, random)
+    with torch.no_grad():
+        target = base.synthesis(w_NLD, noise="const")
+    image = tuned.synthesis(w_NLD, noise="const")
+    return l2(image, target) + perceptual_at(perceptual, image, target, size)
+
+
 def displacement_response(
     tuned: Generator,
     base: Generator,
@@ -48,15 +65,15 @@ def displacement_response(
 ) -> Tensor:
     """|[G'(w + d) - G'(w)] - [G(w + d) - G(w)]|^2 around the mouth, per image (N,).
 
-    The tuned generator G' may look different, but a displacement has to move its lips as it moves those of G: this
-    is what keeps lip sync. image: G'(w), if it is there already.
+    The tuned generator G' may look different, but a displacement must move its lips as it moves those of the base
+    generator G; this preserves lip sync. image: G'(w), if it has been computed already.
     """
     image = tuned.synthesis(pivot_NLD, noise="const") if image is None else image
     response = tuned.synthesis(pivot_NLD + displacement_NLD, noise="const") - image
     with torch.no_grad():
-        moved = base.synthesis(pivot_NLD + displacement_NLD, noise="const")
-        wanted = moved - base.synthesis(pivot_NLD, noise="const")
-    return l2(_mouth(response), _mouth(wanted))
+        displaced = base.synthesis(pivot_NLD + displacement_NLD, noise="const")
+        base_response = displaced - base.synthesis(pivot_NLD, noise="const")
+    return l2(_mouth(response), _mouth(base_response))
 
 
 def _mouth(image: Tensor) -> Tensor:

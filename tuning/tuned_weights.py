@@ -1,4 +1,4 @@
-"""A tuned generator on disk: what changed against its base in float16, the pivots, and the base's hash.
+"""A tuned generator on disk: its differences from the base generator in float16, the pivots, and the base's hash.
 
 Shapes: N pivots, L rows of W+, D latent width.
 """
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stylegan2.weights import WeightsError, WeightsFile, read_weights, save_weights
+from stylegan2.weights import WeightsError, read_weights, save_weights
 
 KIND = "tuned"
 DELTA = "delta."
@@ -25,7 +25,7 @@ def save_tuned(
     base_hash: str,
     notes: Mapping[str, Any] | None = None,
 ) -> None:
-    """Writes tuned - base for each tensor that differs, float16, with the pivots (float32) and base_hash, atomically.
+    """Writes tuned - base (float16) for each tensor that differs, the pivots (float32) and base_hash, atomically.
 
     base_hash: stylegan2.weights.file_hash of the base's file. Raises WeightsError if a difference is not finite.
     """
@@ -42,11 +42,15 @@ def save_tuned(
 
 
 def load_tuned(path: str | Path, base: nn.Module, base_hash: str) -> Any:
-    """A new generator = base + the stored differences, frozen, in eval mode; base is left as it is.
+    """A new generator = base + the stored differences, frozen, in eval mode; base is not changed.
 
     Raises WeightsError if the file was tuned from another generator than base_hash names.
     """
-    weights = _read(path)
+    weights = read_weights(path)
+    if weights.kind != KIND or "pivots" not in weights.state:
+        raise WeightsError(
+            f"{path} holds a {weights.kind!r} network, not a tuned generator (scripts/train_stage2.py)."
+        )
     if weights.config.get("base_hash") != base_hash:
         raise WeightsError(
             f"{path} was tuned from the generator {str(weights.config.get('base_hash'))[:12]}, not from "
@@ -65,18 +69,3 @@ def load_tuned(path: str | Path, base: nn.Module, base_hash: str) -> Any:
         state[name] = (state[name].float() + delta.to(state[name].device)).to(state[name].dtype)
     generator.load_state_dict(state)
     return generator.eval().requires_grad_(False)
-
-
-def read_pivots(path: str | Path) -> tuple[Tensor, dict[str, Any]]:
-    """The pivots (N, L, D) of a tuned generator and the notes stored with it."""
-    weights = _read(path)
-    return weights.state["pivots"], weights.notes
-
-
-def _read(path: str | Path) -> WeightsFile:
-    weights = read_weights(path)
-    if weights.kind != KIND or "pivots" not in weights.state:
-        raise WeightsError(
-            f"{path} holds a {weights.kind!r} network, not a tuned generator (scripts/train_stage2.py)."
-        )
-    return weights

@@ -1,11 +1,11 @@
-"""Do sound and lips belong together? An audio-visual embedding network, and the distances over offsets.
+"""Audio-visual synchrony: an embedding network for mouths and sound, and the distances over offsets (LSE-D, LSE-C).
 
-Both sides see the same 0.2 s: five video frames of the mouth, and the log-mel rows of their sound (Chung and Zisserman
-2016, "Out of Time"). Windows that belong together lie close, those of other moments of the same clip far apart.
-Shape legend: T frames, W = T - 4 windows, D embedding width, S side of the mouth picture, K rows, M mels, C clips.
+Both halves of the network embed the same 0.2 s: five video frames of the mouth, and the log-mel rows of their sound
+(Chung and Zisserman 2016, "Out of Time"). Embeddings of the same moment are close, those of other moments of the clip
+far apart. Shapes: T frames, W = T - 4 windows, D embedding width, S side of the mouth picture, K rows, M mels, C clips.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,29 +18,29 @@ from audio.features import FeatureConfig, extract_features
 from audio.waveform import Waveform
 
 WINDOW = 5  # frames: 0.2 s
-OFFSETS = 15  # frames searched either way, as the public script does
+OFFSETS = 15  # largest offset searched, in frames, as in the public SyncNet script
 SIDE = 48  # px of the mouth picture
-CONSTANT = 1e-4  # spread of embeddings below which nothing happens
+CONSTANT = 1e-4  # standard deviation of embeddings below which they count as constant
 
 
 @dataclass
 class SyncConfig:
-    """channels: of the four convolutions on either side; dim: D; n_mels: M."""
+    """Sizes of the sync network (sync_net.*); the defaults give a weight file below 1 MB."""
 
-    channels: tuple[int, ...] = (24, 48, 64, 96)
-    dim: int = 128
-    n_mels: int = 40
+    channels: tuple[int, ...] = (24, 48, 64, 96)  # of the four convolutions of either half
+    dim: int = 128  # D
+    n_mels: int = 40  # M, as stage 1's default features
 
     def __post_init__(self) -> None:
         self.channels = tuple(self.channels)
         if len(self.channels) != 4 or any(c % 8 for c in self.channels):
             raise ValueError(
-                f"sync_net.channels is {self.channels}; it must be four numbers divisible by 8, one a convolution"
+                f"sync_net.channels is {self.channels}; it must be four numbers divisible by 8, one per convolution"
             )
 
     @property
     def features(self) -> FeatureConfig:
-        """Of the sound: windows of 0.2 s, centred on a frame."""
+        """Log-mel windows of 0.2 s, centred on a video frame."""
         return FeatureConfig(kind="logmel", n_mels=self.n_mels, context_ms=40 * WINDOW)
 
 
@@ -83,13 +83,10 @@ def _body(
     return nn.Sequential(*layers)
 
 
-# ----------------------------------------------------------------------------------------------------- windows
-
-
 def mouth_windows(mouths_TSS: np.ndarray) -> np.ndarray:
     """Grey mouths uint8 (T, S, S) of one clip -> float32 (W, 5, S, S), W = T - 4.
 
-    x = (m - mean over the clip of m) / std: what the mouth looks like at rest, and the light, cancel; motion remains.
+    x = (m - mean over the clip of m) / std: removes the mouth's usual look and the light, and leaves the motion.
     """
     if mouths_TSS.dtype != np.uint8 or mouths_TSS.ndim != 3 or len(mouths_TSS) < WINDOW:
         raise ValueError(
@@ -98,12 +95,12 @@ def mouth_windows(mouths_TSS: np.ndarray) -> np.ndarray:
         )
     x = mouths_TSS.astype(np.float32)
     x -= x.mean(axis=0)
-    x /= max(float(x.std()), 1.0)  # one grey level is noise, not motion
+    x /= max(float(x.std()), 1.0)  # below one grey level it is noise, not motion
     return np.lib.stride_tricks.sliding_window_view(x, WINDOW, axis=0).transpose(0, 3, 1, 2)
 
 
 def sound_windows(waveform: Waveform, frames: int, config: SyncConfig) -> np.ndarray:
-    """The sound of the same windows: float32 (W, 20, M), each bin normalised over the clip."""
+    """Log-mel of the same windows: float32 (W, 20, M), each band normalised over the clip."""
     features = extract_features(waveform, config.features, frames).values
     return features[WINDOW // 2 : frames - WINDOW // 2]
 
@@ -118,32 +115,30 @@ def embed_clip(
 
 @torch.inference_mode()
 def embed_lips(net: LipSyncNet, mouths_TSS: np.ndarray, batch: int = 64) -> np.ndarray:
-    return _embedded(net, net.lips, mouth_windows(mouths_TSS), batch)
+    """Video embeddings float32 (W, D) of one clip."""
+    return _embed(net, net.lips, mouth_windows(mouths_TSS), batch)
 
 
 @torch.inference_mode()
 def embed_sound(net: LipSyncNet, waveform: Waveform, frames: int, batch: int = 64) -> np.ndarray:
-    return _embedded(net, net.sounds, sound_windows(waveform, frames, net.sizes), batch)
+    """Sound embeddings float32 (W, D) of one clip of T = frames."""
+    return _embed(net, net.sounds, sound_windows(waveform, frames, net.sizes), batch)
 
 
-def _embedded(net: LipSyncNet, side: Any, windows: np.ndarray, batch: int) -> np.ndarray:
+def _embed(net: LipSyncNet, half: Callable[[Tensor], Tensor], windows: np.ndarray, batch: int) -> np.ndarray:
     device = next(net.parameters()).device
     starts = range(0, len(windows), batch)
-    parts = [side(torch.from_numpy(windows[i : i + batch].copy()).to(device)).cpu().numpy() for i in starts]
+    parts = [half(torch.from_numpy(windows[i : i + batch].copy()).to(device)).cpu().numpy() for i in starts]
     return np.concatenate(parts)
-
-
-# ---------------------------------------------------------------------------------------------------- distances
 
 
 @dataclass(frozen=True)
 class SyncFigures:
-    """offset in frames, positive = the video is late, None if one side never changes; confidence;
-    distance: the least mean distance over all offsets."""
+    """The sync measures of one clip."""
 
-    offset: int | None
-    confidence: float
-    distance: float
+    offset: int | None  # in frames; positive: the video is late; None: one side is constant
+    confidence: float  # LSE-C: median minus minimum of the distances over offsets
+    distance: float  # LSE-D: minimum of the distances over offsets
 
 
 def offset_distances(
@@ -151,8 +146,8 @@ def offset_distances(
 ) -> dict[int, float]:
     """Offset k in -most .. most -> d(k) = mean over t of |video[t + k] - sound[t]|.
 
-    The mean is over the windows that both have, and at most half of the clip is shifted away. padded: as the public
-    SyncNet script does, over all windows of the video, with zeros in place of the sound before and after the clip.
+    The mean is over the windows that overlap, at least half of the clip. padded: over all windows of the video, with
+    zeros in place of the sound before and after the clip, as in the public SyncNet script.
     """
     video, sound = (np.asarray(x, dtype=np.float64) for x in (video_WD, sound_WD))
     if video.ndim != 2 or video.shape != sound.shape or not len(video):
@@ -175,8 +170,8 @@ def sync_figures(
 ) -> SyncFigures:
     """distance = min_k d(k), confidence = median_k d(k) - min_k d(k), offset = argmin_k d(k)   (LSE-D, LSE-C).
 
-    Distance and confidence are blind to a constant delay, so they are never to be read without the offset. A video
-    that shows nothing but one picture, and silence, have no offset and no confidence.
+    Distance and confidence do not change under a constant delay, so they mean nothing without the offset. A frozen
+    video and silence have offset None and confidence 0.
     """
     distances = offset_distances(video_WD, sound_WD, most, padded)
     offset = min(distances, key=lambda k: (round(distances[k], 9), abs(k)))
@@ -186,19 +181,18 @@ def sync_figures(
     return SyncFigures(offset, float(np.median(list(distances.values()))) - least, least)
 
 
-# ----------------------------------------------------------------------------------------------------- training
-
-
 def contrastive_loss(lips_CWD: Tensor, sounds_CWD: Tensor, scale: Tensor) -> Tensor:
-    """InfoNCE both ways among the windows of each clip (van den Oord et al. 2018):
+    """InfoNCE in both directions among the windows of each clip (van den Oord et al. 2018):
 
     L = -1/2 mean_t [log softmax_s(scale v_t . a_s)_t + log softmax_s(scale a_t . v_s)_t]
 
-    Other clips are no negatives: telling voices and faces apart would be rewarded, and that is not synchrony.
+    Windows of other clips are not negatives: they would reward telling voices and faces apart instead of synchrony.
     """
     logits_CWW = scale * lips_CWD @ sounds_CWD.transpose(1, 2)
-    wanted = torch.arange(logits_CWW.shape[1], device=logits_CWW.device).expand(len(logits_CWW), -1)
-    return (F.cross_entropy(logits_CWW, wanted) + F.cross_entropy(logits_CWW.transpose(1, 2), wanted)) / 2
+    target_CW = torch.arange(logits_CWW.shape[1], device=logits_CWW.device).expand(len(logits_CWW), -1)
+    return (
+        F.cross_entropy(logits_CWW, target_CW) + F.cross_entropy(logits_CWW.transpose(1, 2), target_CW)
+    ) / 2
 
 
 def config_of(stored: Mapping[str, Any]) -> SyncConfig:

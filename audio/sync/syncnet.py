@@ -1,7 +1,7 @@
 """The public SyncNet (Chung and Zisserman 2016, "Out of Time: Automated Lip Sync in the Wild"), for LSE-C and LSE-D.
 
-Parameter names are those of the published syncnet_v2.model, so the file loads as it is. Layer sizes and the input's
-conventions follow the authors' release; nothing of its code is here. Shapes: N windows of 0.2 s, T frames.
+Parameter names are those of the published syncnet_v2.model, so the file loads strictly. Layer sizes and input
+conventions follow the authors' release; the code is our own. Shapes: N windows of 0.2 s, T frames, R rows of MFCC.
 """
 
 import numpy as np
@@ -9,7 +9,7 @@ import scipy.fft
 import torch
 from torch import Tensor, nn
 
-from audio.features import MFCC_FFT, MFCC_WINDOW, triangular_filters
+from audio.mfcc import MFCC_FFT, MFCC_WINDOW, triangular_filters
 from audio.sync.lip_sync_net import WINDOW
 from audio.timing import RATE
 from audio.waveform import Waveform
@@ -19,11 +19,11 @@ SIDE = 224  # px of the face picture
 HOP = RATE // 100
 ROWS = 20  # MFCC vectors in a window, 10 ms apart
 COEFFICIENTS = 13
-INT16 = 32768.0  # the published network saw the numbers of 16-bit sound
+INT16 = 32768.0  # the published network was trained on 16-bit integer samples
 
 
 class SyncNet(nn.Module):
-    """Two stacks of convolutions and two of dense layers; 13.6 million parameters."""
+    """Convolutions and dense layers for sound (aud) and for lips (lip); 13.6 million parameters."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class SyncNet(nn.Module):
         return self.netfcaud(self.netcnnaud(mfcc_N1CR).flatten(1))
 
     def lips(self, frames_N35HW: Tensor) -> Tensor:
-        """Five pictures [N, 3 (blue, green, red), 5, 224, 224], values 0-255 -> [N, 1024]."""
+        """Five frames [N, 3 (blue, green, red), 5, 224, 224], values 0-255 -> [N, 1024]."""
         return self.netfclip(self.netcnnlip(frames_N35HW).flatten(1))
 
 
@@ -68,7 +68,7 @@ def _flat(inputs: int, outputs: int, kernel: int | tuple[int, int], padding: int
 def _deep(
     inputs: int, outputs: int, kernel: tuple[int, int, int], stride: int = 1, padding: int = 0
 ) -> list[nn.Module]:
-    """Over time and space; stride and padding are those of space."""
+    """A 3-D convolution with norm and ReLU; stride and padding apply to the two image axes only."""
     strides, pads = (1, stride, stride), (0, padding, padding)
     return [nn.Conv3d(inputs, outputs, kernel, strides, pads), nn.BatchNorm3d(outputs), nn.ReLU()]
 
@@ -80,8 +80,8 @@ def _dense() -> nn.Sequential:
 def mfcc_13(samples_S: np.ndarray) -> np.ndarray:
     """16 kHz sound in [-1, 1] -> float32 (R, 13), row j from sample 160 j on: python_speech_features' defaults.
 
-    As audio.features.mfcc, but with the log energy in place of c0, the numbers of 16-bit sound, and windows that start
-    on a multiple of the hop.
+    Unlike audio.mfcc.mfcc: log energy in place of c_0, 16-bit integer samples, and windows that start (instead of
+    being centred) at fixed multiples of the hop.
     """
     x = np.asarray(samples_S, dtype=np.float64) * INT16
     x = np.concatenate([x[:1], x[1:] - 0.97 * x[:-1]])
@@ -98,9 +98,9 @@ def mfcc_13(samples_S: np.ndarray) -> np.ndarray:
 
 
 def sound_windows(waveform: Waveform, frames: int) -> np.ndarray:
-    """float32 (T - 4, 1, 13, 20): the 20 rows that begin with each frame; silence beyond the sound."""
-    wanted = (frames - 1) * 4 + ROWS
-    samples = np.pad(waveform.samples, (0, max(0, wanted * HOP + MFCC_WINDOW - len(waveform.samples))))
+    """float32 (T - 4, 1, 13, 20): the 20 rows that start with each frame; beyond the sound there is silence."""
+    rows_needed = (frames - 1) * 4 + ROWS
+    samples = np.pad(waveform.samples, (0, max(0, rows_needed * HOP + MFCC_WINDOW - len(waveform.samples))))
     rows = mfcc_13(samples)
     windows = np.lib.stride_tricks.sliding_window_view(rows, ROWS, axis=0)[::4][: frames - WINDOW + 1]
     return np.ascontiguousarray(windows[:, None])
@@ -108,7 +108,7 @@ def sound_windows(waveform: Waveform, frames: int) -> np.ndarray:
 
 @torch.inference_mode()
 def embed_sound(net: SyncNet, waveform: Waveform, frames: int, batch: int = 64) -> np.ndarray:
-    """float32 (T - 4, 1024)."""
+    """Sound embeddings float32 (T - 4, 1024) of one clip of T = frames."""
     device = next(net.parameters()).device
     windows = torch.from_numpy(sound_windows(waveform, frames))
     return torch.cat([net.sounds(part.to(device)).cpu() for part in windows.split(batch)]).numpy()

@@ -2,7 +2,7 @@
 
 Shapes: N images, L rows, D = 512, C channels. Images are FFHQ-aligned, 256 px, [-1, 1].
 
-The full e4e has 267 M parameters, 236 M of them in its 18 heads. This one keeps the idea and drops the size: an
+The full e4e has 267 M parameters, 236 M of them in its 18 heads. This one has the same structure in a smaller size: an
 IR-SE backbone (improved residual blocks with squeeze and excitation, Deng et al. 2019) on the image averaged to
 128 px, a coarse-to-fine pyramid, and heads whose first layers are shared by the rows of one level.
 """
@@ -23,20 +23,19 @@ from stylegan2.images import resize
 from stylegan2.weights import WeightsError, fill, read_weights, save_weights
 
 EMBEDDED = Path(__file__).parents[1] / "assets" / "encoder_256.safetensors"
-SIDE = 128  # px that the backbone looks at
+SIDE = 128  # px at which the backbone reads the image
 
 
 @dataclass
 class CompactE4EConfig:
-    """widths: channels at 64, 32, 16, 8 and 4 px (of a 128 px input); depths: blocks per level; hidden: units between
-    the 4 px features and w; rank: of the deltas."""
+    """Sizes of a compact encoder; the defaults have 12 M parameters and encode about 50 frames a second on a core."""
 
-    num_rows: int = 14
-    w_dim: int = 512
-    widths: tuple[int, ...] = (32, 64, 128, 256, 320)
-    depths: tuple[int, ...] = (1, 2, 3, 3, 1)
-    hidden: int = 512
-    rank: int = 128
+    num_rows: int = 14  # L: rows of W+ of a 256 px generator
+    w_dim: int = 512  # D
+    widths: tuple[int, ...] = (32, 64, 128, 256, 320)  # channels at 64, 32, 16, 8 and 4 px
+    depths: tuple[int, ...] = (1, 2, 3, 3, 1)  # residual blocks at the same sizes
+    hidden: int = 512  # units between the 4 px features and w
+    rank: int = 128  # channels to which a feature map is reduced before the deltas are read
 
     def __post_init__(self) -> None:
         if len(self.widths) != 5 or len(self.depths) != 5:
@@ -45,8 +44,8 @@ class CompactE4EConfig:
             raise ValueError(f"a level has up to 100 blocks, got {max(self.depths)}")
 
 
-class SqueezeExcite(nn.Module):
-    """x * sigmoid(W2 relu(W1 mean(x)))."""
+class BiasedSqueezeExcite(nn.Module):
+    """x * sigmoid(W2 relu(W1 mean(x) + b1) + b2)."""
 
     def __init__(self, channels: int, reduction: int = 8):
         super().__init__()
@@ -60,7 +59,7 @@ class SqueezeExcite(nn.Module):
 class ImprovedResidual(nn.Module):
     """norm -> 3x3 -> PReLU -> 3x3 (stride) -> norm -> SE, plus the shortcut.
 
-    Group norm instead of batch norm: frames of one video are no random batch, and tuning sees single images.
+    Group norm instead of batch norm: frames of one video are not a random batch, and tuning uses single images.
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int):
@@ -71,7 +70,7 @@ class ImprovedResidual(nn.Module):
             nn.PReLU(out_channels),
             nn.Conv2d(out_channels, out_channels, 3, stride, 1, bias=False),
             nn.GroupNorm(8, out_channels),
-            SqueezeExcite(out_channels),
+            BiasedSqueezeExcite(out_channels),
         )
         self.shortcut = (
             nn.Identity()
@@ -84,7 +83,7 @@ class ImprovedResidual(nn.Module):
 
 
 class RowHead(nn.Module):
-    """Feature map pooled to 4x4 -> one vector per row of a level, through a shared bottleneck."""
+    """The heads of one level: feature map pooled to 4x4 -> [N, rows, D], through layers that the rows share."""
 
     def __init__(self, channels: int, rows: int, rank: int, w_dim: int):
         super().__init__()
@@ -129,13 +128,13 @@ class CompactE4E(nn.Module):
         self.heads = nn.ModuleList(RowHead(widths[4], n, config.rank, config.w_dim) for n in rows)
 
     def split(self, images_N3HW: Tensor) -> tuple[Tensor, Tensor]:
-        """Images -> (w - w_avg [N, D], deltas [N, L, D]); the delta regulariser reads the second."""
+        """Images -> (w - w_avg [N, D], deltas [N, L, D])."""
         x = self.stem(resize(images_N3HW, SIDE))
         features = []
         for level in self.levels:
             x = level(x)
             features.append(x)
-        pyramid = [features[4]]  # 4 px, then 8 and 16 px with what is above added
+        pyramid = [features[4]]  # 4 px, then 8 and 16 px, each with the coarser level added
         for lateral, feature in zip(reversed(self.lateral), reversed(features[2:4]), strict=True):
             above = F.interpolate(pyramid[-1], size=feature.shape[-2:], mode="bilinear", align_corners=False)
             pyramid.append(lateral(feature) + above)
@@ -155,7 +154,7 @@ Encoder = CompactE4E | FullEncoder
 
 
 def save_encoder(encoder: Encoder, path: str | Path, notes: dict[str, Any], half: bool = True) -> None:
-    """Writes the file that `load_encoder` reads; half: floats as float16."""
+    """Writes the file that `load_encoder` reads; half: floats are stored as float16."""
     save_weights(encoder, path, encoder.kind, encoder.file_config(), notes, half)
 
 
@@ -163,13 +162,12 @@ def load_encoder(path: str | Path = "embedded", device: torch.device | str = "cp
     """The encoder in a weight file, of any kind, frozen and in eval mode; WeightsError for any other file."""
     path = EMBEDDED if str(path) == "embedded" else Path(path)
     weights = read_weights(path)
-    builders: dict[str, Callable[..., Encoder]] = {
-        CompactE4E.kind: lambda **sizes: CompactE4E(CompactE4EConfig(**sizes)),
-        FullEncoder.kind: lambda **sizes: FullEncoder(FullEncoderConfig(**sizes)),
+    kinds: dict[str, tuple[Callable[..., Encoder], Callable[..., Any]]] = {
+        CompactE4E.kind: (CompactE4E, CompactE4EConfig),
+        FullEncoder.kind: (FullEncoder, FullEncoderConfig),
     }
-    if weights.kind not in builders:
-        raise WeightsError(
-            f"{path} holds a {weights.kind!r} network, not an encoder ({', '.join(builders)})."
-        )
-    encoder = fill(lambda: builders[weights.kind](**weights.config), weights, path)
+    if weights.kind not in kinds:
+        raise WeightsError(f"{path} holds a {weights.kind!r} network, not an encoder ({', '.join(kinds)}).")
+    network, sizes = kinds[weights.kind]
+    encoder = fill(lambda: network(sizes(**weights.config)), weights, path)
     return encoder.to(device).eval().requires_grad_(False)

@@ -1,4 +1,4 @@
-"""IR-SE: the face-recognition network whose body carries the e4e and pSp encoders (Deng et al. 2019, Hu et al. 2018).
+"""IR-SE: the face-recognition network whose body is the backbone of e4e and pSp (Deng et al. 2019, Hu et al. 2018).
 
 Shapes: N images, C channels, H x W pixels. Module names are those of the public files (IR-SE50: blocks 3/4/14/3),
 so that their tensors load strictly.
@@ -18,17 +18,16 @@ from torch import Tensor, nn
 from stylegan2.images import resize
 from stylegan2.weights import WeightsError, fill, first_difference, read_weights
 
-IDENTITY_SIDE = 112  # px that the recognition network looks at
+IDENTITY_SIDE = 112  # input size of the recognition network in px
 
 
 @dataclass
 class BackboneConfig:
-    """widths: channels after the stem and after each stage; depths: bottlenecks of each stage, which halves the size.
+    """Sizes of an IR-SE backbone; the defaults are IR-SE50."""
 
-    The defaults are IR-SE50.
-    """
-
+    # Channels after the first convolution and after each of the four stages.
     widths: tuple[int, ...] = (64, 64, 128, 256, 512)
+    # Bottlenecks in each stage; every stage halves the feature map.
     depths: tuple[int, ...] = (3, 4, 14, 3)
 
     def __post_init__(self) -> None:
@@ -40,7 +39,7 @@ class BackboneConfig:
 
 
 class SqueezeExcite(nn.Module):
-    """x * sigmoid(W2 relu(W1 mean(x))), without biases."""
+    """x * sigmoid(W2 relu(W1 mean(x))), without biases (the compact e4e has one with biases)."""
 
     def __init__(self, channels: int, reduction: int = 16):
         super().__init__()
@@ -75,33 +74,25 @@ class Bottleneck(nn.Module):
         return self.shortcut_layer(x) + self.res_layer(x)
 
 
-def stem(config: BackboneConfig, inputs: int = 3) -> nn.Sequential:
-    """image (or several, one behind the other) -> features of the same size (`input_layer` of the public files)."""
+def stem(config: BackboneConfig) -> nn.Sequential:
+    """Image -> features of the same size (`input_layer` of the public files)."""
     width = config.widths[0]
-    return nn.Sequential(
-        nn.Conv2d(inputs, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.PReLU(width)
-    )
+    return nn.Sequential(nn.Conv2d(3, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.PReLU(width))
 
 
 def stages(config: BackboneConfig) -> nn.Sequential:
-    """All bottlenecks in a row (`body` of the public files); the first of each stage halves the size."""
+    """The bottlenecks of all stages in one sequence (`body` of the public files)."""
     blocks = []
     for before, after, depth in zip(config.widths, config.widths[1:], config.depths, strict=False):
         blocks += [Bottleneck(before if i == 0 else after, after, 2 if i == 0 else 1) for i in range(depth)]
     return nn.Sequential(*blocks)
 
 
-def taps(config: BackboneConfig) -> tuple[int, int, int]:
-    """Indices into `body` of the last bottleneck of the second, third and fourth stage: 6, 20 and 23 of IR-SE50."""
-    first, second, third, fourth = config.depths
-    return first + second - 1, first + second + third - 1, first + second + third + fourth - 1
-
-
 class IdentityNet(nn.Module):
     """The whole recognition network: images [N, 3, H, W] in [-1, 1] -> unit vectors [N, 512].
 
-    `embed` takes a face as recognition crops it (averaged to 112 px); `forward` an FFHQ-aligned one, of which it
-    keeps [35:223, 32:220] of 256 px (Richardson et al. 2021). Both have gradients.
+    `embed` takes a face cropped as recognition does it (averaged to 112 px); `forward` takes an FFHQ-aligned one, of
+    which it crops [35:223, 32:220] at 256 px (Richardson et al. 2021). Both are differentiable.
     """
 
     kind = "ir_se"
@@ -153,25 +144,29 @@ def load_identity(path: str | Path, device: torch.device | str = "cpu") -> Ident
 
 
 def start_backbone(encoder: nn.Module, identity: IdentityNet, path: str | Path) -> None:
-    """Gives an encoder's backbone the weights of a recognition network, as e4e and pSp start; WeightsError if they differ."""
+    """Copies the backbone weights of a recognition network into an encoder, as e4e and pSp are initialised.
+
+    Raises WeightsError, naming the file `path` of the recognition network, if the two backbones differ in size.
+    """
     parts = ("input_layer", "body")
-    theirs = {k: v for k, v in identity.state_dict().items() if k.startswith(parts)}
-    ours = {k: tuple(v.shape) for k, v in encoder.state_dict().items() if k.startswith(parts)}
-    if ours != {k: tuple(v.shape) for k, v in theirs.items()}:
+    backbone = {k: v for k, v in identity.state_dict().items() if k.startswith(parts)}
+    expected = {k: v.shape for k, v in encoder.state_dict().items() if k.startswith(parts)}
+    if expected != {k: v.shape for k, v in backbone.items()}:
         raise WeightsError(
             f"{path} holds a backbone of other sizes than encoder_full describes: give both the same widths and depths."
         )
-    encoder.load_state_dict(theirs, strict=False)
+    encoder.load_state_dict(backbone, strict=False)
 
 
 def fill_public(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
-    """Loads public tensors strictly; counts of batches, which some files lack, may be missing.
+    """Loads public tensors strictly, except that batch norm's `num_batches_tracked` may be missing.
 
-    Raises WeightsError that names the first tensor which is missing, unknown, of another shape or not finite.
+    Raises WeightsError naming the first tensor that is missing, unknown, of another shape or not finite.
     """
-    wanted = module.state_dict()
-    state = {key: torch.zeros_like(v) for key, v in wanted.items() if _is_count(key)} | dict(state)
-    if (difference := first_difference(wanted, state)) is not None:
+    expected = module.state_dict()
+    counts = {k: torch.zeros_like(v) for k, v in expected.items() if k.endswith("num_batches_tracked")}
+    state = counts | dict(state)
+    if (difference := first_difference(expected, state)) is not None:
         raise WeightsError(f"These tensors are not {what}: {difference}; check which network the file holds.")
     for key in sorted(state):
         if not bool(torch.isfinite(state[key]).all()):
@@ -179,7 +174,3 @@ def fill_public(module: nn.Module, state: Mapping[str, Tensor], what: str) -> No
                 f"These tensors are damaged: {key} holds NaN or infinity; use another copy of the file."
             )
     module.load_state_dict(state)
-
-
-def _is_count(key: str) -> bool:
-    return key.endswith("num_batches_tracked")

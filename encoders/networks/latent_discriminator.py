@@ -1,4 +1,4 @@
-"""The latent discriminator of e4e: rows of a code should look like samples of W (Tov et al. 2021, section 5.3).
+"""e4e's latent discriminator, which pulls the rows of a code towards the distribution of W (Tov et al. 2021, section 5.3).
 
     L_D = E[softplus(-D(w))] + E[softplus(D(e))] + R1      w = mapping(z), e a row of an encoded image
     L_E = E[softplus(-D(e))]                               over all rows that have a delta of their own
@@ -36,24 +36,18 @@ def r1_penalty(discriminator: Callable[[Tensor], Tensor], real_ND: Tensor) -> Te
 
 @dataclass
 class AdversaryConfig:
-    """weight: of L_E, 0 is off. layers: of the network. R1 has the weight r1_gamma / 2 and runs every r1_every steps.
+    """The latent discriminator and its training; the values are e4e's, except that it is off."""
 
-    pool: so many older rows are kept, which half of the time take the place of new ones.
-    """
-
-    weight: float = 0.0
-    layers: int = 4
-    lr: float = 2e-5
-    r1_gamma: float = 10.0
-    r1_every: int = 16
-    pool: int = 50
+    weight: float = 0.0  # of L_E in the encoder's loss; 0 is off, e4e takes 0.1
+    layers: int = 4  # fully connected layers
+    lr: float = 2e-5  # of Adam
+    r1_gamma: float = 10.0  # R1 has the weight r1_gamma / 2
+    r1_every: int = 16  # steps from one R1 penalty to the next (lazy regularisation)
+    pool: int = 50  # rows of earlier steps kept in LatentPool
 
     def __post_init__(self) -> None:
-        if (
-            min(self.layers, self.r1_every, self.pool) < 1
-            or min(self.weight, self.r1_gamma) < 0
-            or self.lr <= 0
-        ):
+        counts, weights = (self.layers, self.r1_every, self.pool), (self.weight, self.r1_gamma)
+        if min(counts) < 1 or min(weights) < 0 or self.lr <= 0:
             raise ValueError(
                 "layers, r1_every and pool must be at least 1, lr positive, weight and r1_gamma not negative"
             )
@@ -66,27 +60,27 @@ def latent_discriminator(w_dim: int, layers: int = 4) -> nn.Sequential:
 
 
 class LatentPool:
-    """Rows of earlier steps, so that the discriminator does not chase the encoder's last step."""
+    """Rows of earlier steps, so that the discriminator does not overfit to the encoder's last step."""
 
     def __init__(self, size: int):
         self.size = size
         self.rows: list[Tensor] = []
 
     def mix(self, w_ND: Tensor, random: torch.Generator) -> Tensor:
-        """The rows, of which about half are exchanged for stored ones once the pool is full: [N, D]."""
-        given = []
+        """The rows [N, D], about half of them exchanged for stored ones once the pool is full."""
+        mixed = []
         for w in w_ND.detach():
             if len(self.rows) < self.size:
                 self.rows.append(w)
             elif torch.rand(1, generator=random, device="cpu").item() < 0.5:
                 i = int(torch.randint(self.size, (1,), generator=random, device="cpu").item())
                 w, self.rows[i] = self.rows[i], w
-            given.append(w)
-        return torch.stack(given)
+            mixed.append(w)
+        return torch.stack(mixed)
 
 
 class Adversary:
-    """The discriminator, its optimiser and its pool: what a checkpoint holds of them."""
+    """The discriminator, its optimiser and its pool; a checkpoint holds their states."""
 
     def __init__(self, w_dim: int, config: AdversaryConfig, device: torch.device | str = "cpu"):
         self.config = config
@@ -95,14 +89,14 @@ class Adversary:
         self.pool = LatentPool(config.pool)
 
     def encoder_loss(self, w_NLD: Tensor) -> Tensor:
-        """L_E of these rows; gradients reach the codes only."""
+        """L_E of these rows; only the codes get gradients."""
         self.network.requires_grad_(False)
         return generator_loss(self.network(w_NLD.flatten(0, 1)))
 
     def train_step(
         self, real_ND: Tensor, fake_NLD: Tensor, step: int, random: torch.Generator
     ) -> dict[str, Tensor]:
-        """One step on samples of W against one row of each code, drawn at random; returns its losses."""
+        """One step on samples of W against one random row of each code; returns the losses."""
         self.network.requires_grad_(True)
         n, rows = fake_NLD.shape[:2]
         row = torch.randint(rows, (n,), generator=random, device="cpu").to(fake_NLD.device)

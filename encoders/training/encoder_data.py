@@ -1,11 +1,11 @@
-"""What encoders are trained on: images whose codes are known, in groups or alone, or photographs without codes.
+"""Training data of encoders: images whose codes are known, in groups or alone, or photographs without codes.
 
 Shapes: N images, L rows, D = 512; a *group* is several images of one person that differ in expression only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,9 +20,11 @@ from stylegan2.images import resize
 from stylegan2.latent_pairs import FolderPairs, draw_codes, render_codes
 from stylegan2.protocol import Generator
 
+VALIDATION_BATCH = 20  # images
+
 
 @dataclass(frozen=True)
-class Batch:
+class EncoderBatch:
     """images [N, 3, S, S] in [-1, 1], with their codes [N, L, D] where these are known.
 
     The first in_groups images are whole groups of `group`; scale: the variance of all codes (`latent_scale`).
@@ -35,7 +37,7 @@ class Batch:
     scale: float | Tensor = 1.0
 
 
-Draw = Callable[[int], Batch]  # step -> batch
+Draw = Callable[[int], EncoderBatch]  # step -> batch
 
 
 def latent_scale(codes_NLD: Tensor) -> Tensor:
@@ -48,11 +50,20 @@ def whole_groups(batch: int, share: float, group: int) -> int:
     return min(round(batch * share / group), batch // group)
 
 
-class PairBatches:
-    """Batches of images with codes: `share` of a batch are whole groups, the others single images.
+@torch.inference_mode()
+def latent_error(
+    encoder: nn.Module, pairs: Iterable[tuple[Tensor, Tensor]], scale: Tensor
+) -> dict[str, float]:
+    """latent: the unexplained share of the codes' variance, mean |E(x) - w|^2 / var(w) over (images, codes)."""
+    errors = [(encoder(images) - codes).square().mean((1, 2)) for images, codes in pairs]
+    return {"latent": (torch.cat(errors).mean() / scale).item()}
 
-    The last `held` single images are never drawn: `validate` looks at them. side: px that the encoder looks at, so
-    nothing larger is augmented or compared.
+
+class PairBatches:
+    """Batches of images with codes from folders: `share` of a batch are whole groups, the others single images.
+
+    The last `held` single images are never drawn: `validate` uses them. side: px to which images are averaged, the
+    largest size that the encoder or a loss reads.
     """
 
     def __init__(
@@ -77,26 +88,22 @@ class PairBatches:
         self.n_groups = whole_groups(batch, share, group) if groups else 0
         self.scale = latent_scale(singles.codes(np.arange(min(2000, len(singles))))).to(device)
 
-    def __call__(self, step: int) -> Batch:
-        parts: list[tuple[FolderPairs, np.ndarray]] = []
+    def __call__(self, step: int) -> EncoderBatch:
+        parts: list[tuple[Tensor, Tensor]] = []
         if self.groups and self.n_groups:
             starts = self.group * self.rng.integers(0, len(self.groups) // self.group, self.n_groups)
-            parts.append((self.groups, (starts[:, None] + np.arange(self.group)).ravel()))
+            parts.append(self._read(self.groups, (starts[:, None] + np.arange(self.group)).ravel()))
         in_groups = self.group * self.n_groups
         single = self.rng.integers(0, len(self.singles) - self.held, self.batch - in_groups)
-        drawn = [self._read(pairs, indices) for pairs, indices in [*parts, (self.singles, single)]]
-        images, codes = (torch.cat(part) for part in zip(*drawn, strict=True))
-        return Batch(images, codes, in_groups, self.group, self.scale)
+        parts.append(self._read(self.singles, single))
+        images, codes = (torch.cat(part) for part in zip(*parts, strict=True))
+        return EncoderBatch(images, codes, in_groups, self.group, self.scale)
 
-    @torch.inference_mode()
     def validate(self, encoder: nn.Module) -> dict[str, float]:
-        """latent: the share of the codes' variance that is left, mean |E(x) - w|^2 / var(w) over what was held back."""
-        errors = []
-        for start in range(len(self.singles) - self.held, len(self.singles), 20):
-            indices = np.arange(start, min(start + 20, len(self.singles)))
-            images, codes = self._read(self.singles, indices)
-            errors.append((encoder(images) - codes).square().mean((1, 2)))
-        return {"latent": (torch.cat(errors).mean() / self.scale).item()}
+        """`latent_error` over the images held back."""
+        held = np.arange(len(self.singles) - self.held, len(self.singles))
+        chunks = [held[i : i + VALIDATION_BATCH] for i in range(0, len(held), VALIDATION_BATCH)]
+        return latent_error(encoder, (self._read(self.singles, chunk) for chunk in chunks), self.scale)
 
     def _read(self, pairs: FolderPairs, indices: np.ndarray) -> tuple[Tensor, Tensor]:
         images = resize(pairs.images(indices).to(self.device), self.side)
@@ -104,9 +111,9 @@ class PairBatches:
 
 
 class LivePairs:
-    """Batches as those of `PairBatches`, but of new people every time: on a GPU to draw is cheaper than to read.
+    """Batches like those of `PairBatches`, but rendered anew at every step: on a GPU that is faster than reading files.
 
-    Batch `step` depends on nothing but seed and step. directions_ALD: of the viseme basis, which the groups show.
+    Batch `step` depends on seed and step alone. directions_ALD: of the viseme basis, for the groups' expressions.
     """
 
     def __init__(
@@ -125,26 +132,25 @@ class LivePairs:
         self.n_groups = whole_groups(batch, share, group)
         self.scale = latent_scale(draw_codes(generator, 2000, np.random.default_rng([seed, 1])))
 
-    def __call__(self, step: int) -> Batch:
+    def __call__(self, step: int) -> EncoderBatch:
         rng, in_groups = np.random.default_rng([self.seed, 0, step]), self.group * self.n_groups
         people = draw_expressions(self.generator, self.directions, self.n_groups, self.group, rng)
         codes = torch.cat([*people, draw_codes(self.generator, self.batch - in_groups, rng)])
-        return Batch(self._show(codes), codes, in_groups, self.group, self.scale)
+        return EncoderBatch(self._render(codes), codes, in_groups, self.group, self.scale)
 
-    @torch.inference_mode()
     def validate(self, encoder: nn.Module) -> dict[str, float]:
-        """As that of `PairBatches`, over `held` codes of their own."""
+        """`latent_error` over `held` codes that no batch draws."""
         codes = draw_codes(self.generator, self.held, np.random.default_rng([self.seed, 2]))
-        errors = [(encoder(self._show(w)) - w).square().mean((1, 2)) for w in codes.split(20)]
-        return {"latent": (torch.cat(errors).mean() / self.scale).item()}
+        pairs = ((self._render(w), w) for w in codes.split(VALIDATION_BATCH))
+        return latent_error(encoder, pairs, self.scale)
 
-    def _show(self, codes_NLD: Tensor) -> Tensor:
+    def _render(self, codes_NLD: Tensor) -> Tensor:
         return render_codes(self.generator, codes_NLD, self.side, chunk=len(codes_NLD))
 
 
 def photo_batches(source: Source, side: int) -> Draw:
-    """Images alone, at `side` px, of any source: a folder, or a generator's samples without their codes."""
-    return lambda step: Batch(resize(source(step)[0], side))
+    """Batches of images without codes, at `side` px, from a folder or a generator's samples."""
+    return lambda step: EncoderBatch(resize(source(step)[0], side))
 
 
 def photographs(
@@ -165,13 +171,13 @@ def photographs(
     return train, test
 
 
-def held_batches(draw: Draw, held: int, batch: int) -> Iterator[Batch]:
+def held_batches(draw: Draw, held: int, batch: int) -> Iterator[EncoderBatch]:
     """Batches that cover `held` images."""
     return (draw(step) for step in range(-(-held // batch)))
 
 
-def augmented(batch: Batch, random: torch.Generator) -> Tensor:
-    """The batch's images changed by `augment`, each group alike."""
+def augmented(batch: EncoderBatch, random: torch.Generator) -> Tensor:
+    """The batch's images changed by `augment`, all images of a group alike."""
     in_groups, alone = batch.images[: batch.in_groups], batch.images[batch.in_groups :]
     parts = [augment(x, n, random) for x, n in ((in_groups, batch.group), (alone, 1)) if len(x)]
     return torch.cat(parts)
@@ -180,8 +186,8 @@ def augmented(batch: Batch, random: torch.Generator) -> Tensor:
 def augment(images_N3HW: Tensor, group: int, random: torch.Generator) -> Tensor:
     """Photograph-like changes that leave the code: shift, scale, colour, blur, noise; one draw per group.
 
-    The alignment of a video wobbles by a pixel or two, cameras differ in colour and sharpness. What is drawn comes from
-    the CPU, whatever the device, but for the grain, whose seed does: a million numbers a batch are slow there.
+    A video's alignment jitters by a pixel or two, and cameras differ in colour and sharpness. All numbers are drawn on
+    the CPU, so that they are the same on any device, except the noise, which is slow there: only its seed is.
     """
     n, device = len(images_N3HW) // group, images_N3HW.device
 
@@ -191,18 +197,19 @@ def augment(images_N3HW: Tensor, group: int, random: torch.Generator) -> Tensor:
     def draw(low: float, high: float, *shape: int) -> Tensor:
         return uniform(low, high, n, *shape).repeat_interleave(group, 0)
 
+    # Scale and shift, with a jitter that differs between the frames of a group
     theta = torch.zeros(n * group, 2, 3, device=device)
     theta[:, 0, 0] = theta[:, 1, 1] = draw(0.985, 1.015)
-    wobble = uniform(-0.006, 0.006, n * group, 2)  # differs between frames
-    theta[:, :, 2] = draw(-0.01, 0.01, 2) + wobble
+    jitter = uniform(-0.006, 0.006, n * group, 2)
+    theta[:, :, 2] = draw(-0.01, 0.01, 2) + jitter
     grid = F.affine_grid(theta, list(images_N3HW.shape), align_corners=False)
     x = F.grid_sample(images_N3HW, grid, padding_mode="reflection", align_corners=False)
-    # Colour is content, which the code must tell: it varies only as much as a camera's white balance does.
+    # Colour is part of the code, so it varies only as much as a camera's white balance does
     x = (x + draw(-0.04, 0.04, 1, 1, 1)) * draw(0.95, 1.05, 1, 1, 1) * draw(0.98, 1.02, 3, 1, 1)
+    # Blur and noise
     soft = F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), 3, 1)
     x = torch.lerp(x, soft, draw(0.0, 1.0, 1, 1, 1))
     strength = 0.02 * draw(0.0, 1.0, 1, 1, 1)
     seed = int(torch.randint(2**31, (), generator=random, device="cpu"))
-    return x + strength * torch.randn(
-        x.shape, generator=torch.Generator(device).manual_seed(seed), device=device
-    )
+    noise = torch.randn(x.shape, generator=torch.Generator(device).manual_seed(seed), device=device)
+    return x + strength * noise

@@ -1,4 +1,4 @@
-"""The loop that the encoder and the sync network are trained by: steps, TensorBoard, validation, checkpoints."""
+"""The training loop of the encoder and the sync network: steps, TensorBoard, validation, checkpoints."""
 
 from __future__ import annotations
 
@@ -9,16 +9,13 @@ from typing import Any, Protocol
 
 from torch.utils.tensorboard import SummaryWriter
 
-from stylegan2.weights import WeightsError
+from encoders.training.resume import TrainingError
 
 Figures = dict[str, float]
 
 
 class Trainer(Protocol):
-    """config: steps, save_every and lr. step counts what was made; save writes a checkpoint.
-
-    The losses of a step hold the gradient's norm, since a finite loss can leave weights that are not.
-    """
+    """config: steps, save_every and lr. step: number of steps done. save: writes a checkpoint."""
 
     step: int
 
@@ -27,34 +24,43 @@ class Trainer(Protocol):
     def save(self, path: Path) -> None: ...
 
 
-def training(
+def training_loop(
     trainer: Trainer,
     make_step: Callable[[], Figures],
     validate: Callable[[], Figures],
     folder: Path,
-    rate: str,
+    lr_setting: str,
 ) -> Iterator[tuple[int, Figures]]:
-    """Makes steps up to config.steps from wherever the trainer stands; yields (step, losses), so the caller shows progress.
+    """Makes steps from trainer.step up to config.steps; yields (step, losses), so that the caller can show progress.
 
-    validate: measures, added as val/<name> whenever checkpoint.pt is written into `folder`, where TensorBoard's events go
-    too. rate: what the setting of the learning rate is called. Raises WeightsError, with nothing of it saved, when a loss or a measure is no
-    longer finite.
+    make_step: advances trainer.step and returns the step's losses and the gradient's norm, because a finite loss may
+    have a gradient that is not. validate: measures, added as val/<name> whenever checkpoint.pt is written into
+    `folder`, where TensorBoard's events go too. lr_setting: the learning rate's name on the command line.
+    Raises TrainingError, and saves nothing of that step, if a loss or a measure is not finite.
     """
     config = trainer.config
     with SummaryWriter(str(folder)) as board:
         while trainer.step < config.steps:
+            # One step, and validation if a checkpoint is due
             losses = make_step()
             saves = trainer.step % config.save_every == 0 or trainer.step == config.steps
             measures = {f"val/{name}": value for name, value in validate().items()} if saves else {}
             if not all(math.isfinite(value) for value in (losses | measures).values()):
-                raise WeightsError(
-                    f"Training diverged at step {trainer.step}: lower {rate} (it is {config.lr:g}); the last "
+                raise TrainingError(
+                    f"Training diverged at step {trainer.step}: lower {lr_setting} (it is {config.lr:g}); the last "
                     "checkpoint is intact."
                 )
-            for key, value in (
-                {f"train/loss/{name}": value for name, value in losses.items()} | measures
-            ).items():
-                board.add_scalar(key, value, trainer.step)
+            # Log and save
+            for name, value in losses.items():
+                board.add_scalar(f"train/loss/{name}", value, trainer.step)
+            for name, value in measures.items():
+                board.add_scalar(name, value, trainer.step)
             if saves:
                 trainer.save(folder / "checkpoint.pt")
             yield trainer.step, losses | measures
+
+
+def warm_up_cosine(lr: float, step: int, steps: int, warm_up: int, last: float) -> float:
+    """Learning rate at a step: rises linearly over `warm_up` steps to lr, and falls as a cosine to last * lr."""
+    shape = last + (1 - last) / 2 * (1 + math.cos(math.pi * min(step / steps, 1.0)))
+    return lr * min(1.0, (step + 1) / warm_up) * shape

@@ -1,8 +1,9 @@
-"""Trains the audio-visual sync network on clips whose sound and lips belong together; nothing else is labelled.
+"""Trains the audio-visual sync network on clips whose sound and lips belong together, without other labels.
 
     L = InfoNCE among the windows of each clip (audio.sync.lip_sync_net.contrastive_loss)
 
-Other moments of the same clip are the only negatives. Shapes: C clips of a batch, W windows, T frames, S = 48 px.
+Other moments of the same clip are the only negatives. Shapes: C clips of a batch, W windows, T frames, S = 48 px,
+K = 20 rows of M mels in a window.
 """
 
 from __future__ import annotations
@@ -29,31 +30,28 @@ from audio.sync.lip_sync_net import (
 from audio.waveform import Waveform
 from encoders.features.mouth_crop import mouth_picture
 from encoders.records import FrameClip
-from encoders.training.loop import training
-from encoders.training.resume import Part, load_checkpoint, save_checkpoint, settings_of
-from stylegan2.weights import WeightsError
+from encoders.training.loop import training_loop, warm_up_cosine
+from encoders.training.resume import Part, TrainingError, load_checkpoint, save_checkpoint, settings_of
 
-# What a resumed run may change: how long it goes on, how often it writes, where its clips lie.
+# Settings that a resumed run may change: its length, how often it saves, where its clips are.
 FREE = {"steps", "save_every", "folders", "held"}
 
 
 @dataclass
 class SyncTrainConfig:
-    """A batch is `windows` windows of each of `clips` clips.
+    """What the sync network is trained on, and how (sync_train.*)."""
 
-    folders: prepared clips to train on (their `train` split) instead of this run's own. held: prepared clips whose
-    `seen` and `unseen` ones are never trained on and give the accuracy; None: this run's own.
-    """
-
+    # Folders of prepared clips whose `train` split is trained on; none: this run's own clips.
     folders: tuple[str, ...] = ()
+    # Folder of prepared clips whose `seen` and `unseen` splits give the accuracy; None: this run's own clips.
     held: str | None = None
     steps: int = 2000
-    clips: int = 4
-    windows: int = 32
-    lr: float = 2e-3
-    weight_decay: float = 1e-2
-    augment: bool = True
-    save_every: int = 200
+    clips: int = 4  # clips in a batch
+    windows: int = 32  # windows of each clip in a batch: one positive and 31 negatives for each
+    lr: float = 2e-3  # of AdamW
+    weight_decay: float = 1e-2  # of the network, not of the temperature
+    augment: bool = True  # of mouths and sounds, so that the network generalises to other faces and voices
+    save_every: int = 200  # steps between checkpoints, each with a validation
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -61,7 +59,7 @@ class SyncTrainConfig:
         if min(self.steps, self.clips, self.save_every) < 1 or self.windows < 2:
             raise ValueError(
                 "sync_train.steps, clips and save_every must be at least 1 and windows at least 2: "
-                "one window has nothing to be told apart from."
+                "a single window has no negatives."
             )
 
 
@@ -69,8 +67,6 @@ class SyncTrainConfig:
 class SyncClip:
     """mouths uint8 (T, S, S), sounds float32 (T - 4, K, M) of one clip, and its 16 kHz waveform."""
 
-    name: str
-    split: str
     mouths: np.ndarray
     sounds: np.ndarray
     waveform: np.ndarray
@@ -79,13 +75,14 @@ class SyncClip:
     def of(cls, clip: FrameClip, config: SyncConfig) -> SyncClip:
         mouths = np.stack([mouth_picture(np.asarray(frame)) for frame in clip.frames])
         sounds = sound_windows(Waveform(clip.waveform), len(clip), config)
-        return cls(clip.name, clip.split, mouths, sounds, clip.waveform)
+        return cls(mouths, sounds, clip.waveform)
 
 
 def accuracy(net: LipSyncNet, clips: Sequence[SyncClip], late: int = 0) -> dict[str, float]:
-    """Of clips whose lips come `late` frames late (their last pictures cut off, the first held):
+    """Measures on clips whose lips are delayed by `late` frames (the first picture repeated, the last ones dropped).
 
-    found: the share whose offset is found within one frame; offset: the median; confidence and distance: the means.
+    found: the share of clips whose offset is found within one frame; offset: the median; confidence and distance:
+    the means.
     """
     results = []
     for clip in clips:
@@ -101,17 +98,20 @@ def accuracy(net: LipSyncNet, clips: Sequence[SyncClip], late: int = 0) -> dict[
 
 
 class SyncTrainer:
-    """Network, temperature, optimiser and random state: what a checkpoint holds."""
+    """Network, temperature, optimiser and random state, on the network's device.
+
+    Raises TrainingError if no clip has config.windows windows.
+    """
 
     def __init__(self, net: LipSyncNet, clips: Sequence[SyncClip], config: SyncTrainConfig) -> None:
         usable = [clip for clip in clips if len(clip.sounds) >= config.windows]
         if not usable:
-            raise WeightsError(
+            raise TrainingError(
                 f"None of the {len(clips)} training clips has {config.windows} windows: lower sync_train.windows or "
                 "give longer clips."
             )
         self.net, self.config, self.clips = net.train().requires_grad_(True), config, usable
-        self.windows = [mouth_windows(clip.mouths) for clip in usable]  # views: one float picture a frame
+        self.windows = [mouth_windows(clip.mouths) for clip in usable]  # views: each frame is stored once
         self.log_scale = nn.Parameter(torch.tensor(math.log(10.0), device=next(net.parameters()).device))
         self.temperature = nn.ParameterDict({"log_scale": self.log_scale})
         groups = [
@@ -121,6 +121,7 @@ class SyncTrainer:
         self.optimiser = torch.optim.AdamW(groups, lr=config.lr)
         self.random = torch.Generator().manual_seed(config.seed)
         self.rng = np.random.default_rng(config.seed)
+        self.settings = settings_of(config, FREE)
         self.step = 0
 
     @property
@@ -128,52 +129,62 @@ class SyncTrainer:
         return {"net": self.net, "temperature": self.temperature, "optimiser": self.optimiser}
 
     def save(self, path: Path) -> None:
-        save_checkpoint(path, self.parts, self.random, self.rng, self.step, settings_of(self.config, FREE))
+        save_checkpoint(path, self.parts, self.random, self.rng, self.step, self.settings)
 
     def load(self, path: Path) -> None:
-        """Goes on from a checkpoint of the same network; WeightsError for another one."""
-        self.step = load_checkpoint(
-            path, self.parts, self.random, self.rng, settings_of(self.config, FREE), "sync network"
-        )
+        """Resumes from a checkpoint of the same network; TrainingError for another one."""
+        self.step = load_checkpoint(path, self.parts, self.random, self.rng, self.settings, "sync network")
 
     def learning_rate(self) -> float:
         """A warm-up over 50 steps and a cosine to a fiftieth."""
-        shape = 0.02 + 0.49 * (1 + math.cos(math.pi * min(self.step / self.config.steps, 1.0)))
-        return self.config.lr * min(1.0, (self.step + 1) / 50) * shape
+        return warm_up_cosine(self.config.lr, self.step, self.config.steps, warm_up=50, last=0.02)
 
     def draw(self) -> tuple[Tensor, Tensor]:
         """mouths (C, W, 5, S, S) and sounds (C, W, K, M): windows of each clip at different moments."""
+        n, size = len(self.clips), self.config.clips
         mouths, sounds = [], []
-        for index in self.rng.choice(
-            len(self.clips), self.config.clips, replace=len(self.clips) < self.config.clips
-        ):
+        for index in self.rng.choice(n, size, replace=n < size):
             chosen = self.rng.choice(len(self.clips[index].sounds), self.config.windows, replace=False)
             mouths.append(self.windows[index][chosen])
             sounds.append(self.clips[index].sounds[chosen])
         return torch.from_numpy(np.stack(mouths)), torch.from_numpy(np.stack(sounds))
 
+    def train(self, validation: Sequence[SyncClip], folder: Path) -> Iterator[tuple[int, dict[str, float]]]:
+        """Trains as `training_loop` describes; val/found is the accuracy on the validation clips."""
+
+        def validate() -> dict[str, float]:
+            self.net.eval()
+            measures = accuracy(self.net, validation) if validation else {}
+            self.net.train()
+            return measures
+
+        return training_loop(self, self.train_step, validate, folder, "sync_train.lr")
+
     def train_step(self) -> dict[str, float]:
+        """One step; returns the loss and the gradient's norm."""
+        # Batch
         device = self.log_scale.device
         mouths, sounds = self.draw()
         if self.config.augment:
             mouths, sounds = augmented_mouths(mouths, self.random), augmented_sounds(sounds, self.random)
+        # Embeddings and loss
         c, w = mouths.shape[:2]
-        lips = self.net.lips(mouths.flatten(0, 1).to(device)).unflatten(0, (c, w))
-        voices = self.net.sounds(sounds.flatten(0, 1).to(device)).unflatten(0, (c, w))
-        loss = contrastive_loss(lips, voices, self.log_scale.exp().clamp(max=50.0))
-
+        lips_CWD = self.net.lips(mouths.flatten(0, 1).to(device)).unflatten(0, (c, w))
+        sounds_CWD = self.net.sounds(sounds.flatten(0, 1).to(device)).unflatten(0, (c, w))
+        loss = contrastive_loss(lips_CWD, sounds_CWD, self.log_scale.exp().clamp(max=50.0))
+        # Update
         for group in self.optimiser.param_groups:
             group["lr"] = self.learning_rate()
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        size = nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
+        norm = nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
         self.optimiser.step()
         self.step += 1
-        return {"contrastive": loss.item(), "gradient": size.item()}
+        return {"contrastive": loss.item(), "gradient": norm.item()}
 
 
 def augmented_mouths(mouths_CW5SS: Tensor, random: torch.Generator) -> Tensor:
-    """Shift, scale, mirror, blur, contrast and noise, one draw a clip: another head, camera and detector."""
+    """Shift, scale, mirror, blur, contrast and noise, one draw per clip, as other heads, cameras and detectors give."""
     clips = len(mouths_CW5SS)
 
     def draw(low: float, high: float) -> Tensor:
@@ -194,32 +205,12 @@ def augmented_mouths(mouths_CW5SS: Tensor, random: torch.Generator) -> Tensor:
 
 
 def augmented_sounds(sounds_CWKM: Tensor, random: torch.Generator) -> Tensor:
-    """Another microphone and voice: a smooth gain over the bands, a shift by a band, and noise, one draw a clip."""
+    """A smooth gain over the mel bands (microphone), a shift by one band (voice) and noise, one draw per clip."""
     clips, bands = len(sounds_CWKM), sounds_CWKM.shape[-1]
     curve = torch.randn(clips, 1, 5, generator=random) * 0.3
     gain = F.interpolate(curve, size=bands, mode="linear", align_corners=True)[:, :, None]
-    moves = torch.randint(-1, 2, (clips,), generator=random).tolist()
-    moved = torch.stack(
-        [
-            x[..., torch.arange(bands).sub(move).clamp(0, bands - 1)]
-            for x, move in zip(sounds_CWKM, moves, strict=True)
-        ]
-    )
-    noise = torch.randn(moved.shape, generator=random) * 0.3 * torch.rand(clips, 1, 1, 1, generator=random)
-    return moved + gain + noise
-
-
-def train_sync(
-    trainer: SyncTrainer, validation: Sequence[SyncClip], folder: Path
-) -> Iterator[tuple[int, dict[str, float]]]:
-    """Trains as encoders.training.loop does; val/found is the accuracy on the validation clips."""
-
-    def validate() -> dict[str, float]:
-        if not validation:
-            return {}
-        trainer.net.eval()
-        found = accuracy(trainer.net, validation)
-        trainer.net.train()
-        return found
-
-    yield from training(trainer, trainer.train_step, validate, folder, "sync_train.lr")
+    shifts = torch.randint(-1, 2, (clips,), generator=random).tolist()
+    sources = [torch.arange(bands).sub(shift).clamp(0, bands - 1) for shift in shifts]
+    shifted = torch.stack([x[..., source] for x, source in zip(sounds_CWKM, sources, strict=True)])
+    noise = torch.randn(shifted.shape, generator=random) * 0.3 * torch.rand(clips, 1, 1, 1, generator=random)
+    return shifted + gain + noise

@@ -18,7 +18,7 @@ from configs.schema import Config
 from encoders.features.identity import DlibIdentity, identity_distance
 from encoders.features.perceptual import load_perceptual
 from encoders.footage.faces import FaceDetector, face_in_crop
-from encoders.invert import InversionConfig, Judges, refine, start_codes
+from encoders.invert import InversionConfig, InversionLosses, refine, start_codes
 from encoders.records import FrameClip, read_manifest
 from metrics.measures.fid import Gaussian, frechet_distance
 from metrics.report.plots import save_image
@@ -176,7 +176,7 @@ def encoder_on_clips(
     """`check.frames` frames of every clip in data.root: identity of the reconstruction, encoder only and refined."""
     looks = Looks(detector)
     prepared = prepare_data(config, run).folder
-    judges = Judges(load_perceptual("alex").to(run.device))
+    losses = InversionLosses(load_perceptual("alex").to(run.device))
     settings = InversionConfig()
     result: dict[str, Any] = {}
     for entry in track(read_manifest(prepared).ok(), "clips", transient=True):
@@ -185,7 +185,7 @@ def encoder_on_clips(
         true = np.stack([np.asarray(clip.frames[t]) for t in chosen])
         images = to_tensor(true, run.device)
         w_NLD = start_codes(images, encoder, generator, settings)
-        refined = w_NLD + refine(w_NLD, images, generator, judges, settings, REFINING)
+        refined = w_NLD + refine(w_NLD, images, generator, losses, settings, REFINING)
         faces = [looks(frame) for frame in true]
         record = {}
         for name, w in (("identity_encoder", w_NLD), (f"identity_{REFINING}_steps", refined)):

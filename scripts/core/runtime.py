@@ -37,6 +37,7 @@ from encoders.footage.corpora import CorpusError
 from encoders.footage.faces import FaceError
 from encoders.footage.video import VideoError
 from encoders.records import ClipError
+from encoders.training.resume import TrainingError
 from metrics.report.report_schema import ReportError
 from scripts.core.arguments import PATHS, quote_paths
 from scripts.core.provenance import ROOT
@@ -63,6 +64,7 @@ USER_ERRORS = (
     FaceError,
     ClipError,
     ReportError,
+    TrainingError,
     TrajectoryError,
     TuningError,
     OSError,

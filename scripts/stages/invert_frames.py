@@ -97,7 +97,7 @@ class Inverter:
         self.losses = None
         if self.settings.steps or self.settings.person_steps:
             net = load_landmark_net().to(run.device) if self.settings.landmark_weight else None
-            self.losses = invert.Judges(the_teacher(config, run), net)
+            self.losses = invert.InversionLosses(the_teacher(config, run), net)
         if self.encoder is not None and self.encoder.num_rows != self.generator.num_rows:
             raise WeightsError(
                 f"encoder.weights={config.encoder.weights} writes {self.encoder.num_rows} rows and "

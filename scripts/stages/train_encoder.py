@@ -1,6 +1,8 @@
-"""Trains an e4e encoder -> results/<name>/encoder/encoder.safetensors, which is what encoder.weights= takes. By default
-the compact one, on images whose codes are known: those of pairs.folder=, or the generator's; groups of one person
-with several expressions teach it what talking changes. experiment=e4e_ffhq trains the full one on photographs.
+"""Trains an e4e encoder -> results/<name>/encoder/encoder.safetensors, the file that encoder.weights= takes.
+
+By default the compact one, on images whose codes are known: those of pairs.folder=, or the generator's; groups of one
+person with several expressions show it how talking changes the code. experiment=e4e_ffhq trains the full one on
+photographs.
 """
 
 from collections.abc import Callable
@@ -28,21 +30,19 @@ from encoders.training.encoder_data import (
     photo_batches,
     photographs,
 )
-from encoders.training.encoder_losses import ImageJudges, fidelity
-from encoders.training.encoder_trainer import EncoderTrainer
-from encoders.training.encoder_trainer import train_encoder as training
+from encoders.training.encoder_losses import ImageLosses, mean_image_losses
+from encoders.training.encoder_trainer import EncoderTrainer, Validate
+from encoders.training.resume import checkpoint_to_resume
 from scripts.core.networks import generator_path, keyed, the_encoder, the_generator
 from scripts.core.provenance import save_provenance
-from scripts.core.runtime import Run, demand_resume, shown
+from scripts.core.runtime import Run, RunError, demand_resume, shown
 from stylegan2.image_sources import GeneratorSamples
 from stylegan2.latent_pairs import SHARD, FolderPairs, draw_codes, make_pairs
 from stylegan2.protocol import Generator
 from stylegan2.weights import WeightsError, file_hash, read_weights
 
 GROUP = 6  # expressions of one person
-SIZE = 256
-
-Validate = Callable[[nn.Module], dict[str, float]]
+SIZE = 256  # px of the images in the folders of pairs
 
 
 def train_encoder(config: Config, run: Run) -> Path:
@@ -50,29 +50,33 @@ def train_encoder(config: Config, run: Run) -> Path:
     folder, settings = run.results / "encoder", config.encoder_train
     demand_resume(config, "checkpoint.pt")
     generator = the_generator(config, run)
+
+    # Encoder, losses and data
     with run.timed("encoder"):
         torch.manual_seed(config.seed)
         encoder = _new_encoder(config, run, generator).to(run.device)
         trainer = EncoderTrainer(encoder, settings, config.seed)
-        judges = _judges(config, run, generator) if settings.sees_images else None
+        losses = _image_losses(config, run, generator) if settings.has_image_terms else None
     with run.timed("pairs"):
-        draw, validate, what = _data(config, run, generator, trainer, judges)
-    run.say(f"training the {settings.network} encoder into {shown(folder)} on {what}")
+        draw, validate, data = _data(config, run, generator, trainer, losses)
+    run.say(f"training the {settings.network} encoder into {shown(folder)} on {data}")
+
+    # Training
     with run.timed("encoder"):
-        checkpoint = folder / "checkpoint.pt" if config.resume == "auto" else Path(config.resume)
-        if config.resume != "none" and (config.resume != "auto" or checkpoint.is_file()):
+        if (checkpoint := checkpoint_to_resume(config.resume, folder)) is not None:
             trainer.load(checkpoint)
-        steps = training(trainer, draw, validate, judges, folder)
-        for step, losses in track(steps, "encoder", settings.steps - trainer.step, transient=True):
-            if any(name.startswith("val/") for name in losses):
-                run.say(f"step {step}: " + ", ".join(f"{name} {value:.4f}" for name, value in losses.items()))
-    theirs = read_weights(generator_path(config)).notes
-    notes = {
-        "licence": theirs.get("licence", "as the generator's"),
-        "trained_on": file_hash(generator_path(config)),
-    }
+        steps = trainer.train(draw, validate, losses, folder)
+        for step, figures in track(steps, "encoder", settings.steps - trainer.step, transient=True):
+            if any(name.startswith("val/") for name in figures):
+                run.say(
+                    f"step {step}: " + ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
+                )
+
+    # Weight file and provenance
+    made_by = generator_path(config)
+    licence = read_weights(made_by).notes.get("licence", "as the generator's")
     path = folder / "encoder.safetensors"
-    save_encoder(trainer.ema, path, notes)
+    save_encoder(trainer.ema, path, {"licence": licence, "trained_on": file_hash(made_by)})
     save_provenance(folder, config, seconds=run.seconds, weights={"encoder": file_hash(path)})
     run.say(f"wrote {shown(path)}")
     return path
@@ -97,29 +101,29 @@ def _new_encoder(config: Config, run: Run, generator: Generator) -> CompactE4E |
             f"encoder_train.network={settings.network} and the generator need {wanted.kind} of {generator.num_rows}."
         )
     if isinstance(encoder, FullEncoder) and encoder.config.kind == "psp":
-        raise WeightsError("Only e4e encoders are trained here, and this is pSp: set encoder_full.kind=e4e.")
+        raise RunError("Only e4e encoders are trained here, and this is pSp: set encoder_full.kind=e4e.")
     return encoder
 
 
-def _judges(config: Config, run: Run, generator: Generator) -> ImageJudges:
-    settings = config.encoder_train
-    return ImageJudges(
-        generator,
-        load_perceptual("alex", settings.perceptual).to(run.device),
-        load_landmark_net().to(run.device) if settings.landmark_weight else None,
-        load_identity(settings.identity, run.device)
-        if settings.identity and settings.identity_weight
-        else None,
+def _image_losses(config: Config, run: Run, generator: Generator) -> ImageLosses:
+    settings, device = config.encoder_train, run.device
+    landmarks = load_landmark_net().to(device) if settings.landmark_weight else None
+    identity = None
+    if settings.identity and settings.identity_weight:
+        identity = load_identity(settings.identity, device)
+    return ImageLosses(
+        generator, load_perceptual("alex", settings.perceptual).to(device), landmarks, identity
     )
 
 
 def _data(
-    config: Config, run: Run, generator: Generator, trainer: EncoderTrainer, judges: ImageJudges | None
+    config: Config, run: Run, generator: Generator, trainer: EncoderTrainer, losses: ImageLosses | None
 ) -> tuple[Draw, Validate, str]:
-    """What is trained on, how it is validated, and both in words."""
+    """The training batches, the validation, and the data in words."""
     settings = config.encoder_train
-    side = max(trainer.encoder.side, settings.image_size if judges is not None else 0)
+    side = max(trainer.encoder.side, settings.image_size if losses is not None else 0)
     batch, held, device = settings.batch, settings.validation, run.device
+    # Images with codes
     if settings.source == "pairs":
         singles, groups = _pairs(config, run, generator)
         share, rng = settings.group_share, trainer.rng
@@ -130,45 +134,47 @@ def _data(
         directions = _directions(generator) if share else torch.empty(0)
         live = LivePairs(generator, directions, GROUP, batch, share, held, side, config.seed)
         return live, live.validate, "people drawn at every step"
+    # Images without codes
     if settings.source == "photos" and settings.images:
         train, test = photographs(Path(settings.images), side, batch, held, config.seed, device)
-        what = f"{len(train.paths)} photographs"
+        data = f"{len(train.paths)} photographs"
     else:
         train, test = (GeneratorSamples(generator, batch, seed) for seed in (config.seed, config.seed + 1))
-        what = "samples of the generator"
-    assert judges is not None  # the settings demand image terms when there are no codes
+        data = "samples of the generator"
+    assert losses is not None  # the settings require image terms when there are no codes
 
     def validate(encoder: nn.Module) -> dict[str, float]:
-        return fidelity(encoder, judges, held_batches(photo_batches(test, side), held, batch), settings)
+        batches = held_batches(photo_batches(test, side), held, batch)
+        return mean_image_losses(encoder, losses, batches, settings)
 
-    return photo_batches(train, side), validate, what
+    return photo_batches(train, side), validate, data
 
 
 def _pairs(config: Config, run: Run, generator: Generator) -> tuple[FolderPairs, FolderPairs | None]:
     """Single images and groups, from a folder or made by the generator (data/pairs-<hash>, data/groups-<hash>)."""
-    made_by = file_hash(generator_path(config))
-    if config.pairs.folder is not None:
-        singles = Path(config.pairs.folder)
+    made_by, settings = file_hash(generator_path(config)), config.pairs
+    if settings.folder is not None:
+        singles = Path(settings.folder)
     else:
-        singles = keyed(run, "pairs", made_by, config.pairs.count, config.seed)
+        singles = keyed(run, "pairs", made_by, settings.count, config.seed)
         rng = np.random.default_rng([config.seed, 0])
-        _make(singles, config.pairs.count, lambda n: draw_codes(generator, n, rng), generator)
+        _make(singles, settings.count, lambda n: draw_codes(generator, n, rng), generator)
     pairs = FolderPairs(singles)
-    if not config.pairs.groups:
+    if not settings.groups:
         return pairs, None
     directions = _directions(generator)
-    groups = keyed(run, "groups", made_by, file_hash(VISEMES), config.pairs.groups, config.seed)
+    groups = keyed(run, "groups", made_by, file_hash(VISEMES), settings.groups, config.seed)
     rng = np.random.default_rng([config.seed, 1])
 
     def expressions(n: int) -> torch.Tensor:
         return torch.cat(list(draw_expressions(generator, directions, n // GROUP, GROUP, rng)))
 
-    _make(groups, config.pairs.groups * GROUP, expressions, generator)
+    _make(groups, settings.groups * GROUP, expressions, generator)
     return pairs, FolderPairs(groups)
 
 
 def _directions(generator: Generator) -> torch.Tensor:
-    """(A, L, D): the viseme basis, whose expressions the groups show."""
+    """(A, L, D): the viseme basis, for the expressions of the groups."""
     directions = torch.from_numpy(load_viseme_basis().directions).to(generator.w_avg.device)
     if directions.shape[1:] != (generator.num_rows, generator.w_dim):
         raise WeightsError(
@@ -179,7 +185,7 @@ def _directions(generator: Generator) -> torch.Tensor:
 
 
 def _make(folder: Path, count: int, draw: Callable[[int], torch.Tensor], generator: Generator) -> None:
-    for _ in track(
-        make_pairs(folder, count, draw, generator, SIZE), folder.name, -(-count // SHARD), transient=True
-    ):
+    """Writes the pairs that the folder lacks, with a progress bar."""
+    shards = make_pairs(folder, count, draw, generator, SIZE)
+    for _ in track(shards, folder.name, -(-count // SHARD), transient=True):
         pass

@@ -13,8 +13,8 @@ from audio.sync.lip_sync_net import LipSyncNet
 from configs.schema import Config
 from encoders.features.mouth_crop import save_sync
 from encoders.records import FrameClip, read_manifest
+from encoders.training.resume import checkpoint_to_resume
 from encoders.training.sync_trainer import SyncClip, SyncTrainer, accuracy
-from encoders.training.sync_trainer import train_sync as training
 from metrics.scoring.control_baselines import SHIFT
 from scripts.core.provenance import save_provenance, write_json
 from scripts.core.runtime import Run, RunError, shown
@@ -24,6 +24,7 @@ from stylegan2.weights import file_hash
 
 def train_sync(config: Config, run: Run) -> Path:
     """The trained network's weight file."""
+    # Clips
     settings, folder = config.sync_train, run.results / "sync"
     own = [] if settings.folders and settings.held else [prepare_data(config, run).folder]
     folders = [Path(f).expanduser() for f in settings.folders] or own
@@ -36,47 +37,47 @@ def train_sync(config: Config, run: Run) -> Path:
             f"There are {len(train)} clips to train on and {len(held)} held out, both are needed: check "
             "sync_train.folders and sync_train.held."
         )
+
+    # Training
     with run.timed("sync"):
         torch.manual_seed(settings.seed)
         net = LipSyncNet(config.sync_net).to(run.device)
         trainer = SyncTrainer(net, train, settings)
-        checkpoint = folder / "checkpoint.pt" if config.resume == "auto" else Path(config.resume)
-        if config.resume != "none" and (config.resume != "auto" or checkpoint.is_file()):
+        if (checkpoint := checkpoint_to_resume(config.resume, folder)) is not None:
             trainer.load(checkpoint)
         run.say(f"training the sync network into {shown(folder)} on {len(trainer.clips)} clips")
-        steps = training(trainer, val, folder)
-        for step, losses in track(steps, "sync", settings.steps - trainer.step, transient=True):
-            if any(name.startswith("val/") for name in losses):
-                run.say(f"step {step}: " + ", ".join(f"{name} {value:.3f}" for name, value in losses.items()))
+        steps = trainer.train(val, folder)
+        for step, figures in track(steps, "sync", settings.steps - trainer.step, transient=True):
+            if any(name.startswith("val/") for name in figures):
+                run.say(
+                    f"step {step}: " + ", ".join(f"{name} {value:.3f}" for name, value in figures.items())
+                )
+
+    # Accuracy on the clips held out, in sync and with the lips delayed and advanced
     net.eval()
+    late = {k: accuracy(net, held, k) for k in (0, SHIFT, -SHIFT)}
     result = {
         "held_out_clips": len(held),
-        "in_sync": accuracy(net, held),
-        "late": {str(k): accuracy(net, held, k) for k in (SHIFT, -SHIFT)},
+        "in_sync": late[0],
+        "late": {str(k): late[k] for k in (SHIFT, -SHIFT)},
     }
-    path = folder / "sync.safetensors"
-    notes = {
-        "licence": "as the clips'; of the embedded corpus: non-commercial research",
-        "trained_on": [f.name for f in folders],
-    }
+
+    # Weight file and provenance
+    path, names = folder / "sync.safetensors", [f.name for f in folders]
+    notes = {"licence": "as the clips'; of the embedded corpus: non-commercial research", "trained_on": names}
     save_sync(net, path, notes | {"clips": len(trainer.clips), "steps": trainer.step, **result})
     write_json(folder / "accuracy.json", result)
-    save_provenance(
-        folder, config, data=[f.name for f in folders], weights={"sync": file_hash(path)}, seconds=run.seconds
+    weights = {"sync": file_hash(path)}
+    save_provenance(folder, config, data=names, weights=weights, seconds=run.seconds)
+    shares = ", ".join(
+        f"{figures['found']:.2f} {f'{k:+d} frames late' if k else 'in sync'}" for k, figures in late.items()
     )
-    found = ", ".join(
-        f"{r['found']:.2f} {words}"
-        for r, words in (
-            (result["in_sync"], "in sync"),
-            *((result["late"][str(k)], f"{k:+d} frames late") for k in (SHIFT, -SHIFT)),
-        )
-    )
-    run.say(f"wrote {shown(path)}; offset found within one frame on {len(held)} held-out clips: {found}")
+    run.say(f"wrote {shown(path)}; offset found within one frame on {len(held)} held-out clips: {shares}")
     return path
 
 
 def _clips(folders: Sequence[Path], splits: tuple[str, ...], config: Config) -> list[SyncClip]:
-    """The clips of these splits, as mouths and sounds: 2.3 kB a frame."""
+    """The clips of these splits as mouth pictures and log-mel windows, which take 2.3 kB a frame."""
     entries = [(folder, entry) for folder in folders for entry in read_manifest(folder).ok(*splits)]
     return [
         SyncClip.of(FrameClip.load(folder / entry.file), config.sync_net)

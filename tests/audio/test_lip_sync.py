@@ -1,8 +1,7 @@
-"""Sound against lips: distances over offsets, our network and its trainer, the public architecture, and the columns."""
+"""Audio-visual synchrony: distances over offsets, our network, the public SyncNet, the result columns."""
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +22,6 @@ from audio.sync.lip_sync_net import (
 from audio.sync.syncnet import SyncNet, mfcc_13
 from audio.waveform import Waveform
 from encoders.features.mouth_crop import EMBEDDED, load_sync, mouth_picture, save_sync
-from encoders.training.sync_trainer import SyncClip, SyncTrainConfig, SyncTrainer, accuracy, train_sync
 from metrics.measures import sync_distance as judging
 from metrics.measures.sync_distance import OwnSync, PublicSync, clip_figures, load_judge, syncnet_picture
 from metrics.report.report_files import markdown
@@ -49,8 +47,8 @@ def embeddings(n: int = 80, dim: int = 16) -> np.ndarray:
 def test_the_signed_offset_is_found(late, padded):
     both = embeddings(120)
     sound, video = both[20:100], both[20 - late : 100 - late]  # video[t] = sound[t - late]
-    found = sync_figures(video, sound, padded=padded)
-    assert found.offset == late and found.confidence > 0.5
+    figures = sync_figures(video, sound, padded=padded)
+    assert figures.offset == late and figures.confidence > 0.5
 
 
 def test_distances_against_a_loop_over_frames():
@@ -72,7 +70,7 @@ def test_distances_against_a_loop_over_frames():
         assert result.confidence == pytest.approx(np.median(values) - values.min())
 
 
-def test_confidence_and_distance_are_blind_to_a_delay_and_the_offset_is_not():
+def test_a_delay_changes_the_offset_but_neither_confidence_nor_distance():
     both = embeddings(120)
     now, late = (sync_figures(both[20 - k : 100 - k], both[20:100]) for k in (0, 5))
     assert late.distance == pytest.approx(now.distance, abs=1e-6)
@@ -80,7 +78,7 @@ def test_confidence_and_distance_are_blind_to_a_delay_and_the_offset_is_not():
     assert (now.offset, late.offset) == (0, 5)
 
 
-def test_a_frozen_face_silence_and_short_clips():
+def test_a_frozen_face_and_silence_have_no_offset_and_short_clips_fewer_offsets():
     assert sync_figures(np.ones((40, 4)), embeddings(40, 4)).offset is None
     assert sync_figures(embeddings(40, 4), np.ones((40, 4))).offset is None
     assert sync_figures(embeddings(40, 4), np.ones((40, 4))).confidence == 0
@@ -108,7 +106,7 @@ def test_windows_of_both_sides_are_the_same_moments(speech):
         mouth_windows(mouths[:4])
 
 
-def test_the_mouth_picture_is_where_the_mouth_is():
+def test_the_mouth_picture_shows_the_mouth_region():
     crop = np.zeros((256, 256, 3), np.uint8)
     crop[190:192, 128:130] = 255
     picture = mouth_picture(crop)
@@ -118,7 +116,7 @@ def test_the_mouth_picture_is_where_the_mouth_is():
         mouth_picture(crop[:128])
 
 
-# ----------------------------------------------------------------------------------------------------- training
+# ------------------------------------------------------------------------------------------ loss and weight file
 
 
 def test_the_loss_in_closed_form():
@@ -126,7 +124,7 @@ def test_the_loss_in_closed_form():
     loss = contrastive_loss(same, same, torch.tensor(2.0))
     assert loss.item() == pytest.approx(-2 + np.log(np.exp(2) + 3))
     assert contrastive_loss(same, same.roll(1, 1), torch.tensor(2.0)) > loss
-    # other clips are no negatives: what they hold does not matter
+    # Other clips are not negatives: their embeddings do not change the loss.
     both = torch.cat([same, torch.ones(1, 4, 4)])
     apart = torch.cat([same, -torch.ones(1, 4, 4)])
     assert contrastive_loss(both, both, torch.tensor(2.0)) == contrastive_loss(
@@ -134,57 +132,7 @@ def test_the_loss_in_closed_form():
     )
 
 
-def made_clip(seed: int, frames: int = 48, config: SyncConfig = TINY) -> SyncClip:
-    """A bar that opens as loud as the sound is."""
-    rng = np.random.default_rng(seed)
-    level = rng.random(frames)
-    samples = (rng.normal(size=frames * 640) * np.repeat(0.01 + 0.3 * level**2, 640)).astype(np.float32)
-    mouths = np.full((frames, 48, 48), 90, np.uint8)
-    for t, open_by in enumerate((level * 10).round().astype(int)):
-        mouths[t, 24 - open_by : 24 + open_by, 14:34] = 20
-    return SyncClip(str(seed), "train", mouths, sound_windows(Waveform(samples), frames, config), samples)
-
-
-def trainer(steps: int, **options: Any) -> SyncTrainer:
-    torch.manual_seed(0)
-    settings = SyncTrainConfig(steps=steps, clips=2, windows=24, save_every=5, **options)
-    return SyncTrainer(LipSyncNet(TINY), [made_clip(seed) for seed in range(6)], settings)
-
-
-def test_training_finds_the_offset_of_clips_never_seen(tmp_path):
-    training = trainer(60, augment=False, lr=5e-3)
-    losses = [found["contrastive"] for _, found in train_sync(training, [], tmp_path)]
-    assert np.mean(losses[-5:]) < 0.7 * losses[0]
-    held = [made_clip(100 + seed) for seed in range(5)]
-    net = training.net.eval()
-    for late in (0, 5, -5):
-        found = accuracy(net, held, late)
-        assert found["found"] == 1 and found["offset"] == late
-
-
-def test_a_resumed_run_is_the_same_run(tmp_path):
-    whole, first, second = trainer(10), trainer(10), trainer(10)
-    for _ in train_sync(whole, [], tmp_path / "a"):
-        pass
-    for step, _ in train_sync(first, [], tmp_path / "b"):
-        if step == 5:
-            break
-    second.load(tmp_path / "b" / "checkpoint.pt")
-    for _ in train_sync(second, [made_clip(9)], tmp_path / "b"):
-        pass
-    for a, b in zip(whole.net.parameters(), second.net.parameters(), strict=True):
-        assert torch.equal(a, b)
-    (tmp_path / "c.pt").write_bytes((tmp_path / "b" / "checkpoint.pt").read_bytes())
-    other = SyncTrainer(LipSyncNet(), [made_clip(1, config=SyncConfig())], SyncTrainConfig(windows=24))
-    with pytest.raises(WeightsError, match=r"c\.pt is no checkpoint of this sync network"):
-        other.load(tmp_path / "c.pt")
-
-
-def test_too_short_clips_and_impossible_settings_are_refused():
-    with pytest.raises(WeightsError, match=r"lower sync_train\.windows"):
-        SyncTrainer(LipSyncNet(TINY), [made_clip(0, 12)], SyncTrainConfig())
-    with pytest.raises(ValueError, match="windows at least 2"):
-        SyncTrainConfig(windows=1)
+def test_impossible_settings_are_refused():
     with pytest.raises(ValueError, match="divisible by 8"):
         SyncConfig(channels=(8, 8, 8))
 
@@ -260,7 +208,7 @@ def test_what_the_public_network_sees():
 
 
 class SmallPublic(SyncNet):
-    """Stands in for the large network where only the bookkeeping is tested: what it sees is a frame's mean."""
+    """Replaces the large network where only the windows are tested; its lip embedding is the mean of each frame."""
 
     def lips(self, frames_N35HW):
         return frames_N35HW.mean(dim=(1, 3, 4))

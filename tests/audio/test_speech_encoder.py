@@ -1,4 +1,4 @@
-"""Pre-trained speech encoders as features, on tiny networks with random weights that `transformers` itself writes."""
+"""Pre-trained speech encoders as features, on small networks with random weights written by `transformers`."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -67,34 +67,36 @@ def test_every_video_frame_has_its_window(written, frames):
     assert np.isfinite(features.values).all() and (frames == 1 or features.values.std() > 0.1)
 
 
-def test_rows_are_those_of_the_library(tmp_path):
+def test_rows_equal_the_librarys_hidden_states(tmp_path):
     folder, sound = _write(tmp_path, "wav2vec2"), _sound(0.8)
     model = transformers.Wav2Vec2Model.from_pretrained(folder).eval()
-    heard = (sound - sound.mean()) / np.sqrt(sound.var() + 1e-7)
+    normalised = (sound - sound.mean()) / np.sqrt(sound.var() + 1e-7)
     with torch.no_grad():
-        states = model(torch.from_numpy(np.pad(heard, 40))[None], output_hidden_states=True).hidden_states
+        states = model(
+            torch.from_numpy(np.pad(normalised, 40))[None], output_hidden_states=True
+        ).hidden_states
     rows = load_speech_encoder(folder).rows(sound, 1)
     assert rows.shape == (40, 32)
     np.testing.assert_allclose(rows, states[1][0].numpy(), atol=1e-5)
 
 
 def test_row_is_centred_on_its_own_20_ms(tmp_path, monkeypatch):
-    """What one row sees, by the gradient of the convolutions: 400 samples around (i + 1/2) 320."""
+    """The receptive field of a row, by the gradient of the convolutions: 400 samples around (i + 1/2) 320."""
     network: Any = load_speech_encoder(_write(tmp_path, "hubert")).network
     sound = torch.randn(1, 3200 + 80, requires_grad=True)
     norms = [m for m in network.modules() if isinstance(m, torch.nn.GroupNorm)]
     assert norms
-    for norm in norms:  # it looks at the whole clip
+    for norm in norms:  # its receptive field is the whole clip
         monkeypatch.setattr(norm, "forward", lambda x: x)
     with torch.enable_grad():
         network.feature_extractor(sound)[0, :, 4].sum().backward()
     assert sound.grad is not None
-    seen = np.flatnonzero(sound.grad[0].numpy()) - 40
-    assert (seen.min() + seen.max() + 1) / 2 == 4.5 * 320
-    assert len(seen) == 400
+    field = np.flatnonzero(sound.grad[0].numpy()) - 40
+    assert (field.min() + field.max() + 1) / 2 == 4.5 * 320
+    assert len(field) == 400
 
 
-def test_whisper_hears_half_a_row_later(tmp_path):
+def test_whispers_input_starts_half_a_row_later(tmp_path):
     folder = _write(tmp_path, "whisper")
     encoder, sound = load_speech_encoder(folder), _sound(2)
     mel = encoder.extractor(sound[160:], sampling_rate=16000, return_tensors="pt").input_features
@@ -103,14 +105,14 @@ def test_whisper_hears_half_a_row_later(tmp_path):
     np.testing.assert_allclose(encoder.rows(sound, -1), expected.numpy(), atol=1e-5)
 
 
-def test_long_sound_is_heard_in_blocks_that_fit_together(tmp_path):
+def test_blocks_of_a_long_sound_join_without_a_seam(tmp_path):
     encoder = load_speech_encoder(_write(tmp_path, "wavlm"))
     rows = encoder.rows(_sound(45), 0)
     assert rows.shape == (45 * 50, 32)
     sound = _sound(45)
-    heard = (sound - sound.mean()) / np.sqrt(sound.var() + 1e-7)
+    normalised = (sound - sound.mean()) / np.sqrt(sound.var() + 1e-7)
     with torch.inference_mode():
-        alone = encoder._hear_waveform(heard[16 * 16000 : 44 * 16000].astype(np.float32), 0)
+        alone = encoder._encode_waveform(normalised[16 * 16000 : 44 * 16000].astype(np.float32), 0)
     np.testing.assert_allclose(rows[20 * 50 : 40 * 50], alone[4 * 50 : 24 * 50], atol=1e-5)
 
 
@@ -124,19 +126,19 @@ def test_other_weights_than_those_of_training_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "words"),
     [({"dims": 33}, "audio.dims=32"), ({"layer": 3}, "2 layers"), ({"layer": -4}, "2 layers")],
 )
-def test_wrong_width_or_layer_is_named(tmp_path, change, said):
+def test_wrong_width_or_layer_is_named(tmp_path, change, words):
     config = FeatureConfig(
         **{"kind": "encoder", "encoder": _write(tmp_path, "wav2vec2"), "hop": 320, "dims": 32} | change
     )
-    with pytest.raises(SpeechEncoderError, match=said):
+    with pytest.raises(SpeechEncoderError, match=words):
         extract_features(Waveform(_sound(0.4)), config)
 
 
-def test_the_hash_is_of_the_file_and_of_how_its_sound_is_prepared(tmp_path):
-    """wav2vec 2.0 files without the mask of training get a random one; it is not heard, and not hashed."""
+def test_the_hash_covers_the_weights_and_the_preparation_of_the_sound(tmp_path):
+    """wav2vec 2.0 files without the mask of pre-training get a random one, which is neither used nor hashed."""
     folder = Path(_write(tmp_path, "wav2vec2"))
     tensors = load_file(folder / "model.safetensors")
     del tensors["masked_spec_embed"]
@@ -164,7 +166,7 @@ def test_damaged_weights_are_refused_in_one_sentence(tmp_path, harm):
         load_speech_encoder(str(folder))
 
 
-def test_what_is_no_speech_encoder_is_refused_in_one_sentence(tmp_path, monkeypatch):
+def test_other_networks_are_refused_in_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(SpeechEncoderError, match="cannot be read"):
         load_speech_encoder(str(tmp_path / "nothing"))
@@ -175,7 +177,7 @@ def test_what_is_no_speech_encoder_is_refused_in_one_sentence(tmp_path, monkeypa
         load_speech_encoder("")
 
 
-def test_stage_1_pins_the_weights_and_asks_for_the_dense_front_end(tmp_path):
+def test_stage_1_stores_the_weights_hash_and_requires_the_dense_front_end(tmp_path):
     folder = _write(tmp_path, "wav2vec2")
     words = ["audio=wav2vec2", f"audio.encoder={folder}", "audio.dims=32", "audio.layer=2"]
     with pytest.raises(RunError, match="frontend=dense"):
@@ -191,6 +193,6 @@ def test_stage_1_pins_the_weights_and_asks_for_the_dense_front_end(tmp_path):
     assert with_encoder_of(elsewhere, model).features.encoder == "elsewhere"
 
 
-def test_dense_front_end_reads_rows_apart_from_their_neighbours():
+def test_the_dense_front_end_takes_rows_of_any_width():
     net = TrajectoryNet(TrajectoryConfig(frontend="dense"), (14, 32), 4, 3).eval()
     assert net.encode_audio(torch.randn(2, 5, 14, 32)).shape == (2, 5, 128)

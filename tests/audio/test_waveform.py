@@ -1,4 +1,4 @@
-"""Any sound file -> 16 kHz mono; every file that is not one is named in one sentence."""
+"""Any sound file becomes 16 kHz mono; any other file is refused with a message of one sentence that names it."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,9 @@ def test_any_rate_and_channel_count_gives_the_same_tone(tmp_path, rate, channels
     waveform = read_waveform(path)
     assert waveform.rate == 16000 and waveform.samples.shape == (16000,)
     assert waveform.samples.dtype == np.float32
-    middle = slice(1600, -1600)  # resampler edges apart, the tone is in phase: no delay at any rate
+    middle = slice(
+        1600, -1600
+    )  # without the resampler's edges; the tone is in phase, so there is no delay at any rate
     np.testing.assert_allclose(waveform.samples[middle], tone(1.0, 16000)[middle], atol=2e-3)
 
 

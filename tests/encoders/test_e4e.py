@@ -1,4 +1,4 @@
-"""The full-size e4e and pSp: structure, stages and files on small networks; the public numbers at full size (slow)."""
+"""The full-size e4e and pSp: structure, stages and files on small networks; a reference result at full size (slow)."""
 
 import json
 from pathlib import Path
@@ -41,7 +41,7 @@ def one_head(state: dict[str, torch.Tensor], row: int, x: torch.Tensor) -> torch
 
 @pytest.mark.parametrize("side", [64, 256])
 @pytest.mark.parametrize("n", [1, 3])
-def test_heads_together_equal_one_after_another(n: int, side: int) -> None:
+def test_heads_computed_together_equal_the_published_ones(n: int, side: int) -> None:
     encoder = small(side=side)
     pyramid = encoder.pyramid(images(n, side))
     assert [f.shape[-1] for f in pyramid] == [side // 16, side // 8, side // 4]
@@ -61,9 +61,9 @@ def test_gradients_of_the_heads_equal_those_of_the_loop() -> None:
     }
     torch.stack([one_head(state, row, pyramid[2]) for row in range(7, 10)], 1).square().sum().backward()
     fine = encoder.styles.levels[2]
-    for ours, theirs in (("weight1", "convs.2.weight"), ("linear", "linear.weight")):
-        expected = torch.stack([state[f"styles.{row}.{theirs}"].grad for row in range(7, 10)])
-        torch.testing.assert_close(getattr(fine, ours).grad, expected, atol=1e-5, rtol=1e-4)
+    for name, public in (("weight1", "convs.2.weight"), ("linear", "linear.weight")):
+        expected = torch.stack([state[f"styles.{row}.{public}"].grad for row in range(7, 10)])
+        torch.testing.assert_close(getattr(fine, name).grad, expected, atol=1e-5, rtol=1e-4)
 
 
 def test_stages_add_one_delta_at_a_time() -> None:
@@ -117,7 +117,7 @@ def test_state_dict_names_rows_and_is_strict() -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"kind": "restyle"},
+        {"head_width": 256},
         {"num_rows": 7},
         {"side": 100},
         {"stage": 18},
@@ -131,7 +131,7 @@ def test_settings_that_cannot_work_are_refused(changes) -> None:
 
 
 def test_other_tensors_are_refused_in_one_sentence() -> None:
-    """Public files are judged by names and shapes; nothing of their size is needed for that."""
+    """Names and shapes decide, so the test needs no tensors of full size."""
     with torch.device("meta"):
         full = FullEncoder(FullEncoderConfig(num_rows=14))
     public = {key: torch.zeros(()).expand(v.shape) for key, v in full.state_dict().items() if key != "w_avg"}
@@ -152,7 +152,7 @@ def test_other_tensors_are_refused_in_one_sentence() -> None:
         identity_from_public({key: v for key, v in public.items() if key.startswith(("input", "body"))})
 
 
-def test_identity_net_gives_unit_vectors_of_the_same_crop() -> None:
+def test_identity_net_embeds_the_crop_as_unit_vectors() -> None:
     net = IdentityNet(BackboneConfig(**SMALL_BODY), width=6).eval()
     x = images(2, 256)
     vectors = net(x)
@@ -184,7 +184,7 @@ def test_the_full_sizes() -> None:
 
 @pytest.mark.slow
 def test_reproduces_the_reference() -> None:
-    """About 4 GB of memory and half a minute: every one of the 267 M numbers is drawn."""
+    """About 4 GB of memory and half a minute: all 267 M weights are drawn at random."""
     rule = json.loads((GOLDEN / "e4e_256.json").read_text())
     state = {}
     for key, shape, i, scale, shift in rule["rows"]:

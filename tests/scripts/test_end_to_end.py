@@ -30,8 +30,8 @@ from scripts.stages.standalone import (
     train_stage1_alone,
     train_stage2_alone,
 )
+from stylegan2.weights import read_weights
 from trajectory.model.predictor import load_trajectory
-from tuning.tuned_weights import read_pivots
 
 FRAMES = 12  # of each clip in clip_folder
 STAGES: list[tuple[ModuleType, str]] = [
@@ -217,7 +217,7 @@ def test_a_folder_of_photos_is_one_face(finished, arguments, tmp_path, clip_fold
     path = person.tuned
     assert path is not None
     assert json.loads((path.parent / "run.json").read_text())["face"] == tmp_path.name
-    assert len(read_pivots(path)[0]) == 3
+    assert len(read_weights(path).state["pivots"]) == 3
     assert train_stage2.existing_person(config, run, face, path).tuned == path
 
 

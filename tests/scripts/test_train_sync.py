@@ -1,4 +1,4 @@
-"""scripts/train_sync.py from prepared clips to the judge that evaluate.py loads; a run that goes on; what it refuses."""
+"""scripts/train_sync.py: from prepared clips to the sync network that evaluate.py loads; resuming; refused requests."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ FRAMES = 24
 
 
 def prepared(folder: Path, splits: tuple[str, ...]) -> Path:
-    """Clips whose mouth region opens as loud as the sound is."""
+    """Clips with a dark bar in the mouth region whose height follows the loudness of the sound."""
     entries = []
     for seed, split in enumerate(splits):
         waveform = noise_bursts(FRAMES, seed).samples
@@ -50,7 +50,7 @@ def run(clips: Path, results: Path, *more: str) -> int:
     )
 
 
-def test_clips_become_a_judge_and_a_run_goes_on(clips, tmp_path, capsys):
+def test_clips_train_a_network_that_evaluates_and_a_run_resumes(clips, tmp_path, capsys):
     assert run(clips, tmp_path, "sync_train.steps=4") == 0
     folder = tmp_path / "run" / "sync"
     accuracy = json.loads((folder / "accuracy.json").read_text())
@@ -67,7 +67,7 @@ def test_clips_become_a_judge_and_a_run_goes_on(clips, tmp_path, capsys):
     heard = judge.listen(noise_bursts(FRAMES, 3), FRAMES)
     assert set(clip_figures(judge, watch.embeddings(), heard)) == set(OURS)
 
-    # The same command has nothing left to do; with more steps it goes on from the fourth.
+    # The same command changes nothing; with more steps it resumes from the fourth.
     before = load_sync(path).state_dict()
     assert run(clips, tmp_path, "sync_train.steps=4") == 0
     assert all(torch.equal(value, before[key]) for key, value in load_sync(path).state_dict().items())
@@ -78,7 +78,7 @@ def test_clips_become_a_judge_and_a_run_goes_on(clips, tmp_path, capsys):
     assert steps == 6 and load_sync(path).sizes.channels == (8, 8, 8, 16)
 
 
-def test_what_cannot_be_trained_is_said(clips, tmp_path, capsys):
+def test_missing_clips_and_bad_checkpoints_are_refused(clips, tmp_path, capsys):
     alone = prepared(tmp_path / "alone", ("train",))
     assert run(alone, tmp_path) == 1
     assert "0 held out" in capsys.readouterr().err

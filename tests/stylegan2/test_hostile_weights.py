@@ -336,6 +336,7 @@ CLAIMS = [
     ("encoder 2", "compact_e4e", {"depths": [1, 2, 3, 3, 10**9]}),
     ("encoder 3", "full_encoder", {"side": 1024, "w_dim": 10**6}),
     ("encoder 4", "full_encoder", {"num_rows": 10**9}),
+    ("encoder 5", "full_encoder", {"depths": [3, 4, 14, 10**9]}),
     ("identity 1", "ir_se", {**BACKBONE, "width": 10**6}),
     ("identity 2", "ir_se", {**BACKBONE, "width": 512, "depths": [10**9, 1, 1, 1]}),
 ]

@@ -1,4 +1,4 @@
-"""Pivotal tuning on a toy generator: it fits, it leaves the original alone, it is repeatable, it guards."""
+"""Pivotal tuning on a small generator: it fits the frames, is repeatable, keeps the original, and reports errors."""
 
 import copy
 from typing import Any
@@ -16,7 +16,7 @@ L, D, SIZE = 4, 6, 16
 
 
 class Toy(nn.Module):
-    """The smallest thing behind the generator protocol: rows of W+ -> features -> image."""
+    """The smallest generator of the protocol: rows of W+ -> features -> image."""
 
     num_rows, w_dim, resolution = L, D, SIZE
 
@@ -59,7 +59,7 @@ def run(scene, **options):
     return tune(generator, pivots, images, L1(), config, progress=False, **extra)
 
 
-def test_tuning_fits_and_leaves_the_original_alone(scene):
+def test_tuning_fits_the_frames_and_keeps_the_original(scene):
     old = copy.deepcopy(scene[0].state_dict())
     result = run(scene)
     assert result.after["l2"] < 0.5 * result.before["l2"]
@@ -73,16 +73,16 @@ def test_activation_checkpointing_makes_the_same_generator(scene):
     torch.manual_seed(0)
     generator = StyleGAN2(8, z_dim=D, w_dim=D, channels={4: 8, 8: 8}).eval().requires_grad_(False)
     images = to_uint8(torch.rand(5, 3, 8, 8).mul(2).sub(1))
-    made = [
+    plain, checkpointed = (
         run((generator, scene[1], images), steps=5, activation_checkpointing=on).generator
         for on in (False, True)
-    ]
-    assert not made[1].synthesis.recompute
-    for found, expected in zip(made[1].state_dict().values(), made[0].state_dict().values(), strict=True):
-        torch.testing.assert_close(found, expected)
+    )
+    assert not checkpointed.synthesis.recompute
+    for a, b in zip(checkpointed.state_dict().values(), plain.state_dict().values(), strict=True):
+        torch.testing.assert_close(a, b)
 
 
-def test_the_mapping_network_stays(scene):
+def test_the_mapping_network_is_not_changed(scene):
     new, old = run(scene, locality_weight=0.1).generator.state_dict(), scene[0].state_dict()
     changed = {name for name in old if not torch.equal(new[name], old[name])}
     assert changed == {"block.weight", "block.bias", "head.weight", "head.bias"}
@@ -113,7 +113,7 @@ def test_stops_at_the_threshold_of_its_own_metric(scene):
     assert other.stopped == "steps"
 
 
-def test_frames_are_taken_evenly_and_each_once_a_pass(scene):
+def test_frames_are_chosen_at_even_distances(scene):
     assert uniform_frames(10, 4) == [0, 3, 6, 9]
     assert uniform_frames(3, 32) == [0, 1, 2]
     result = run(scene, max_frames=3)
@@ -127,9 +127,18 @@ def test_larger_batches_and_smaller_images(scene):
     assert result.after["l2"] < result.before["l2"]
 
 
-def test_divergence_is_one_sentence(scene):
-    with pytest.raises(TuningError, match=r"tuning\.lr"):
-        run(scene, lr=1e30)
+def test_divergence_is_reported_in_one_sentence(scene, monkeypatch):
+    distance, calls = L1.forward, []
+
+    def nan_in_the_third_step(self, x, y):
+        if x.requires_grad:
+            calls.append(x)
+        return distance(self, x, y) * (float("nan") if len(calls) == 3 else 1)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(L1, "forward", nan_in_the_third_step)
+        with pytest.raises(TuningError, match=r"step 2 .*lower tuning\.lr"):
+            run(scene)
     broken = copy.deepcopy(scene[0])
     broken.head.bias.fill_(float("nan"))
     with pytest.raises(TuningError, match="step 0"):
@@ -179,9 +188,9 @@ def test_locality_keeps_the_generator_elsewhere(scene):
     def drift(result):
         return l2(result.generator.synthesis(near), generator.synthesis(near)).mean()
 
-    kept = run(scene, locality_weight=10.0, locality_alpha=3.0)
-    assert drift(kept) < 0.5 * drift(run(scene))
-    assert kept.after["l2"] < kept.before["l2"] and "locality" in kept.steps[0]
+    regularised = run(scene, locality_weight=10.0, locality_alpha=3.0)
+    assert drift(regularised) < 0.5 * drift(run(scene))
+    assert regularised.after["l2"] < regularised.before["l2"] and "locality" in regularised.steps[0]
 
 
 def test_the_response_term_keeps_what_displacements_do(scene):
@@ -191,10 +200,10 @@ def test_the_response_term_keeps_what_displacements_do(scene):
     def drift(result):
         return displacement_response(result.generator, generator, pivots[:1].expand(8, -1, -1), d).mean()
 
-    plain, kept = run(scene), run(scene, response_weight=10.0, displacements_MLD=d)
-    assert drift(kept) < 0.5 * drift(plain)
-    assert kept.after["l2"] < kept.before["l2"]
-    assert "response" in kept.steps[0]
+    plain, regularised = run(scene), run(scene, response_weight=10.0, displacements_MLD=d)
+    assert drift(regularised) < 0.5 * drift(plain)
+    assert regularised.after["l2"] < regularised.before["l2"]
+    assert "response" in regularised.steps[0]
 
 
 def test_a_tiny_stylegan2_is_tuned_and_comes_back_from_disk(tmp_path):
