@@ -22,7 +22,6 @@ from encoders.training.encoder_config import EncoderTrainConfig
 from encoders.training.sync_trainer import SyncTrainConfig
 from metrics.measures.sync_distance import Choice
 from stylegan2.embedded.cut_mobile import HeadConfig
-from stylegan2.pretrain import PretrainConfig
 from trajectory.adapt.personal_adaptation import AdaptConfig
 from trajectory.data.augmentation import AugmentConfig
 from trajectory.losses.stage1_losses import LossConfig
@@ -322,7 +321,6 @@ class Config:
     tables: TablesConfig = field(default_factory=TablesConfig)
     check: CheckConfig = field(default_factory=CheckConfig)
     benchmark: BenchmarkConfig = field(default_factory=BenchmarkConfig)
-    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
     fit: HeadConfig = field(default_factory=HeadConfig)
     basis: BasisConfig = field(default_factory=BasisConfig)
     encoder_net: CompactE4EConfig = field(default_factory=CompactE4EConfig)

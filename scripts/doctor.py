@@ -1,6 +1,6 @@
 """python scripts/doctor.py
 
-Prints what is installed, which weights are there (with hash and terms of use), and what is missing and how to get it.
+Lists what is installed, which weights are available (with hash and terms of use), and how to get what is missing.
 Changes nothing. Exit code 1 if the default run would not work.
 """
 

@@ -1,7 +1,7 @@
-"""python scripts/download_weights.py entry=NAME
+"""python scripts/download_weights.py [entry=NAME]
 
-Fetches one file of the catalogue of public weights (stylegan2/public/catalogue.py; without entry= it is listed) into torch's
-hub cache, or into the folder that TALKING_HEADS_WEIGHTS names, goes on where it broke off, and checks the hash.
+Fetches one file of the catalogue of public weights (stylegan2/public/catalogue.py) into torch's hub cache, or into the
+folder that TALKING_HEADS_WEIGHTS names, and checks its SHA-256. Without entry= it lists the catalogue.
 """
 
 import sys

@@ -1,9 +1,8 @@
 """python scripts/fit_generator.py [pairs.folder=FOLDER]
 
-Makes the embedded generator: reads MobileStyleGAN from the random-face wheel, cuts it at 256 px and fits the image
-head (stylegan2/embedded/cut_mobile.py). Pairs of image and code come from a folder of faces-NNN.tar + w-NNN.npz, or, without one,
-from the uncut network, sampled here into data/. Writes results/<name>/generator/generator_256.safetensors and a
-sheet (uncut network above, cut below) with the held-out perceptual distance. About 40 minutes on two cores.
+Makes the embedded generator: reads MobileStyleGAN from the random-face wheel, cuts it at 256 px and fits an image head.
+Training pairs come from a folder of faces-NNN.tar + w-NNN.npz, or are sampled from the uncut network into data/. Writes
+results/<name>/generator/generator_256.safetensors and an image sheet. About 40 minutes on two cores.
 """
 
 import sys

@@ -1,10 +1,9 @@
-"""What a generator is trained on: real images of a folder, or images of a teacher with the latents that made them.
+"""Sources of training images for encoders: a folder of photographs, or images of a generator with their latents.
 
-A source is a function step -> (images (N, 3, R, R) in [-1, 1], latents (N, L, D) or None). It depends on nothing but
-its seed and the step, so a resumed run sees exactly what an uninterrupted one would have seen.
+A source is a function step -> (images (N, 3, R, R) in [-1, 1], latents (N, L, D) or None). Its result depends only on
+its seed and the step, so a resumed training sees the same images as an uninterrupted one.
 """
 
-import math
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
@@ -14,27 +13,24 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from stylegan2.images import resize, to_tensor, upright_rgb
-from stylegan2.latent_pairs import draw_codes, extend_rows
-from stylegan2.networks.generator import StyleGAN2
-from stylegan2.networks.layers import Linear, Mapping
-from stylegan2.networks.mobile_stylegan import MobileStyleGAN
+from stylegan2.images import to_tensor, upright_rgb
+from stylegan2.latent_pairs import TrainingImagesError, draw_codes, render_codes
 from stylegan2.protocol import Generator
-from stylegan2.weights import WeightsError
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 
 
 class Source(Protocol):
-    """Step -> (images, latents); latents are None where no teacher made the images."""
+    """Step -> (images, latents); latents are None for photographs."""
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor | None]: ...
 
 
 class ImageFolder:
-    """Every picture below a folder, in a new random order each epoch, mirrored at random, cropped to a square.
+    """The pictures below a folder, in a new random order each epoch, cropped to a square, half of them mirrored.
 
-    The next step's images are decoded in threads while the network trains.
+    While the network trains, threads decode the images of the next step. Raises TrainingImagesError if there are no
+    pictures or one cannot be read.
     """
 
     def __init__(
@@ -49,15 +45,15 @@ class ImageFolder:
     ) -> None:
         self.paths = sorted(p for p in Path(root).rglob("*") if p.suffix.lower() in SUFFIXES)
         if not self.paths:
-            raise FileNotFoundError(f"There are no images ({', '.join(sorted(SUFFIXES))}) below {root}.")
+            raise TrainingImagesError(f"There are no images ({', '.join(sorted(SUFFIXES))}) below {root}.")
         self.resolution, self.batch, self.seed, self.flip, self.device = resolution, batch, seed, flip, device
         self.pool = ThreadPoolExecutor(threads)
-        self.ahead: dict[int, list[Future[np.ndarray]]] = {}
+        self.loading: dict[int, list[Future[np.ndarray]]] = {}  # step -> its images
 
     def __call__(self, step: int) -> tuple[Tensor, None]:
-        loading = self.ahead.pop(step, None) or self._load(step)
-        self.ahead = {step + 1: self._load(step + 1)}
-        return to_tensor(np.stack([image.result() for image in loading]), self.device), None
+        current = self.loading.pop(step, None) or self._load(step)
+        self.loading = {step + 1: self._load(step + 1)}
+        return to_tensor(np.stack([image.result() for image in current]), self.device), None
 
     def choice(self, step: int) -> list[tuple[int, bool]]:
         """(index of the file, mirrored) for each image of a step."""
@@ -78,75 +74,24 @@ class ImageFolder:
             with Image.open(path) as file:
                 upright = upright_rgb(file)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise OSError(f"{path} cannot be read as an image ({error}): remove or repair it.") from error
+            raise TrainingImagesError(
+                f"{path} cannot be read as an image ({error}): remove or repair it."
+            ) from error
         size = (self.resolution, self.resolution)
         image = np.asarray(ImageOps.fit(upright, size, Image.Resampling.LANCZOS))
         return image[:, ::-1] if flip else image
 
 
-class Teacher:
-    """Live samples of a generator: latents truncated at random, rows of two crossed, and the teacher's images.
-
-    Latents have the student's rows; a larger teacher repeats the last one, and its images are averaged down.
-    """
+class GeneratorSamples:
+    """New samples of a generator for each step, with their latents (`latent_pairs.draw_codes` at its default psi)."""
 
     def __init__(
-        self,
-        teacher: Generator,
-        student: Generator,
-        batch: int,
-        seed: int = 0,
-        psi: tuple[float, float] = (0.5, 1.0),
-        mixing: float = 0.9,
-        chunk: int = 16,
+        self, generator: Generator, batch: int, seed: int = 0, mixing: float = 0.9, chunk: int = 16
     ) -> None:
-        if teacher.resolution < student.resolution or teacher.w_dim != student.w_dim:
-            raise WeightsError(
-                f"A teacher of {teacher.resolution} px and width {teacher.w_dim} cannot teach a student of "
-                f"{student.resolution} px and width {student.w_dim}: choose a smaller resolution."
-            )
-        self.teacher, self.student = teacher, student
-        self.batch, self.seed, self.psi, self.mixing, self.chunk = batch, seed, psi, mixing, chunk
+        self.generator, self.batch, self.seed = generator, batch, seed
+        self.mixing, self.chunk = mixing, chunk
 
-    @torch.no_grad()
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
         rng = np.random.default_rng([self.seed, step])
-        w_NLD = draw_codes(self.student, self.batch, rng, self.psi, self.mixing)
-        images = [
-            resize(self.teacher.synthesis(extend_rows(w, self.teacher.num_rows)), self.student.resolution)
-            for w in w_NLD.split(self.chunk)
-        ]
-        return torch.cat(images).clamp(-1, 1), w_NLD
-
-
-@torch.no_grad()
-def copy_mapping(teacher: Generator, student: StyleGAN2) -> None:
-    """Gives the student the teacher's mapping network and w_avg, so that both share W; WeightsError if they differ."""
-    if isinstance(teacher, StyleGAN2):
-        student.mapping.load_state_dict(teacher.mapping.state_dict())
-    elif isinstance(teacher, MobileStyleGAN):
-        _copy_plain(teacher, student.mapping)
-    else:
-        raise WeightsError(
-            f"The mapping network of a {type(teacher).__name__} cannot be copied to a StyleGAN2."
-        )
-    student.mapping.w_avg.copy_(teacher.w_avg)
-    z = torch.randn(4, student.z_dim, generator=torch.Generator().manual_seed(0)).to(teacher.w_avg.device)
-    difference = (
-        (teacher.mapping(z).cpu() - student.mapping(z.to(student.w_avg.device)).cpu()).abs().max().item()
-    )
-    if not difference < 1e-3:
-        raise WeightsError(f"The copied mapping network differs from the teacher's by {difference:.2g}.")
-
-
-def _copy_plain(teacher: MobileStyleGAN, mapping: Mapping) -> None:
-    """Plain linear layers -> ours, which store weight sqrt(I) / lr and bias / lr."""
-    if len(teacher.map.layers) != mapping.num_layers:
-        raise WeightsError(
-            f"The teacher has {len(teacher.map.layers)} mapping layers, expected {mapping.num_layers}."
-        )
-    for i, layer in enumerate(teacher.map.layers):
-        ours = mapping.get_submodule(f"fc{i}")
-        assert isinstance(ours, Linear) and isinstance(layer, torch.nn.Linear)
-        ours.weight.copy_(layer.weight * (math.sqrt(layer.in_features) / ours.lr))
-        ours.bias.copy_(layer.bias / ours.lr)
+        w_NLD = draw_codes(self.generator, self.batch, rng, mixing=self.mixing)
+        return render_codes(self.generator, w_NLD, self.generator.resolution, self.chunk), w_NLD

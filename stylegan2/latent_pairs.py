@@ -1,4 +1,4 @@
-"""Images with the W+ codes that made them: the training data of the image head, of encoders and of students.
+"""Images with the W+ codes that made them: training data of the image head, of encoders and of the viseme basis.
 
 Shapes: N images, L rows of W+, D = 512, R px.
 """
@@ -17,29 +17,36 @@ from torch import Tensor
 
 from stylegan2.images import resize, to_tensor, to_uint8
 from stylegan2.protocol import Generator, repeat_rows
-from stylegan2.weights import WeightsError, atomic_path
+from stylegan2.weights import atomic_path
 
-SHARD = 480  # pairs in one tar, a multiple of every usual group size
+SHARD = 480  # pairs in one tar file, a multiple of the usual group sizes
+
+
+class TrainingImagesError(ValueError):
+    """A folder of training images that cannot be used; the message names it and says what to do."""
 
 
 class FolderPairs:
-    """A folder of faces-NNN.tar (JPEGs in the order of their codes) beside w-NNN.npz (key w, [n, L, D])."""
+    """The pairs in a folder: faces-NNN.tar (JPEGs in the order of their codes) beside w-NNN.npz (key w, [n, L, D])."""
 
     def __init__(self, root: str | Path):
-        self.tars = sorted(Path(root).glob("faces-*.tar"))
-        if not self.tars:
-            raise WeightsError(
-                f"{root} has no faces-NNN.tar: give a folder of pairs, or leave it out to sample."
+        tars = sorted(Path(root).glob("faces-*.tar"))
+        if not tars:
+            raise TrainingImagesError(
+                f"{root} has no faces-NNN.tar: give a folder of pairs, or leave pairs.folder out to sample them."
             )
-        codes, self.index, self.jpegs = [], [], []
-        for tar in self.tars:
+        codes: list[np.ndarray] = []
+        self.jpegs: list[bytes] = []
+        for tar in tars:
             codes.append(np.load(tar.with_name(tar.name.replace("faces-", "w-")).with_suffix(".npz"))["w"])
             with tarfile.open(tar) as file:
                 members = sorted((m for m in file if m.isfile()), key=lambda m: m.name)
                 self.jpegs += [file.extractfile(m).read() for m in members]  # type: ignore[union-attr]
         self.w_NLD = np.concatenate(codes)
         if len(self.w_NLD) != len(self.jpegs):
-            raise WeightsError(f"{root} has {len(self.jpegs)} images but {len(self.w_NLD)} codes.")
+            raise TrainingImagesError(
+                f"{root} has {len(self.jpegs)} images but {len(self.w_NLD)} codes: make the pairs again."
+            )
 
     def __len__(self) -> int:
         return len(self.jpegs)
@@ -53,6 +60,7 @@ class FolderPairs:
         return torch.from_numpy(self.w_NLD[indices].astype(np.float32))
 
 
+@torch.no_grad()
 def draw_codes(
     generator: Generator,
     n: int,
@@ -60,10 +68,12 @@ def draw_codes(
     psi: tuple[float, float] = (0.5, 1.0),
     mixing: float = 0.4,
 ) -> Tensor:
-    """W+ codes [n, L, D]: psi uniform in its range, and with probability `mixing` two w crossed at a random row."""
+    """W+ codes [n, L, D], truncated by a psi that is uniform in its range.
+
+    mixing: probability of style mixing, where the rows from a random one on are those of a second w.
+    """
     z = torch.from_numpy(rng.standard_normal((2 * n, generator.w_dim), dtype=np.float32))
-    with torch.no_grad():
-        w = generator.mapping(z.to(generator.w_avg.device))
+    w = generator.mapping(z.to(generator.w_avg.device))
     scale = torch.from_numpy(rng.uniform(*psi, size=(2 * n, 1)).astype(np.float32)).to(w)
     w = repeat_rows(generator.w_avg + scale * (w - generator.w_avg), generator.num_rows)
     cut = np.where(rng.random(n) < mixing, rng.integers(1, generator.num_rows, n), generator.num_rows)
@@ -72,25 +82,18 @@ def draw_codes(
 
 
 def extend_rows(w_NLD: Tensor, rows: int) -> Tensor:
-    """Repeats the last row: a generator of higher resolution keeps the styles of the smaller one."""
+    """Repeats the last row until there are `rows`, as a generator of a higher resolution reads more rows."""
     return torch.cat([w_NLD, w_NLD[:, -1:].expand(-1, rows - w_NLD.shape[1], -1)], dim=1)
 
 
 @torch.no_grad()
 def render_codes(generator: Generator, w_NLD: Tensor, size: int, chunk: int = 4) -> Tensor:
-    """W+ of fewer or equal rows -> images area-averaged to `size` px, [N, 3, size, size] in [-1, 1]."""
+    """W+ of at most num_rows rows -> images resized to `size` px, [N, 3, size, size] in [-1, 1]."""
     images = [
         resize(generator.synthesis(extend_rows(w, generator.num_rows)), size).clamp(-1, 1)
         for w in w_NLD.split(chunk)
     ]
     return torch.cat(images)
-
-
-def estimate_w_avg(generator: Generator, n: int = 10_000, seed: int = 0) -> Tensor:
-    """Mean of W over n samples, [D]."""
-    z = np.random.Generator(np.random.PCG64(seed)).standard_normal((n, generator.w_dim), dtype=np.float32)
-    with torch.no_grad():
-        return generator.mapping(torch.from_numpy(z)).mean(0)
 
 
 def batches(indices: np.ndarray, size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
@@ -123,9 +126,9 @@ def make_pairs(
     size: int,
     shard: int = SHARD,
 ) -> Iterator[int]:
-    """Fills a folder with `count` pairs, codes by draw(n), images by the generator; yields each shard's number.
+    """Fills a folder with `count` pairs, codes by draw(n), images by the generator; yields the number of each shard.
 
-    Shards that are there are kept; their codes are drawn all the same, so that the next ones do not change.
+    Existing shards are kept. Their codes are drawn nevertheless, so that the random numbers of later shards stay the same.
     """
     for number, start in enumerate(range(0, count, shard)):
         codes = draw(min(shard, count - start))

@@ -1,4 +1,4 @@
-"""What every face generator offers, and the operations on its latent space that need nothing else.
+"""The interface of every face generator, and the operations on its latent space.
 
 Shapes: N images, L rows of W+, D latent width, H = W = resolution.
 """
@@ -15,7 +15,7 @@ NoiseMode = Literal["const", "random", "none"]
 
 @runtime_checkable
 class Generator(Protocol):
-    """A pre-trained generator behind its latent space; concrete ones are `nn.Module`s.
+    """A pre-trained generator with a W+ latent space; implementations are `nn.Module`s.
 
     num_rows L is 2 log2(resolution) - 2 for a StyleGAN2 (256 px: 14); w_avg (D,) is the mean of W.
     """
@@ -37,20 +37,23 @@ class Generator(Protocol):
         ...
 
     def synthesis(self, w: Tensor, /, noise: NoiseMode = "const") -> Tensor:
-        """w (N, L, D) -> image (N, 3, H, W) in about [-1, 1], not clamped. Video needs constant noise."""
+        """w (N, L, D) -> image (N, 3, H, W) in about [-1, 1], not clamped.
+
+        noise: "const" (that of the weights, the same in every frame of a video), "random" (new) or "none".
+        """
         ...
 
 
 @dataclass(frozen=True)
 class Start:
-    """Where a synthesis can go on: features (1, ...) and image so far after the first `blocks` blocks."""
+    """The state of a synthesis after its first `blocks` blocks, for one latent: features and RGB image (1, ...)."""
 
     blocks: int
     features: Tensor | None
     image: Tensor | None = None
 
     def repeated(self, n: int) -> tuple[Tensor | None, Tensor | None]:
-        """Both for n images."""
+        """Features and image for n latents."""
         features, image = (
             None if x is None else x.expand(n, -1, -1, -1) for x in (self.features, self.image)
         )
@@ -71,7 +74,7 @@ def repeat_rows(w_ND: Tensor, num_rows: int) -> Tensor:
 def sample_w(generator: Generator, n: int, seed: int, psi: float = 1.0) -> Tensor:
     """n truncated latents (n, L, D) from a seed, on the generator's device.
 
-    z is drawn by numpy, row after row: the first k of n samples do not depend on n, nor on the device.
+    z is drawn by numpy, row after row: the first k of n samples depend neither on n nor on the device.
     """
     z_dim = getattr(generator, "z_dim", generator.w_dim)
     z = np.random.Generator(np.random.PCG64(seed)).standard_normal((n, z_dim), dtype=np.float32)

@@ -1,4 +1,4 @@
-"""Latents -> frames, a chunk at a time: memory does not grow with the length of the video.
+"""Renders latents to frames in chunks, so that memory does not grow with the length of the video.
 
 Shapes: T frames, L rows of W+, D latent width.
 """
@@ -25,25 +25,27 @@ def render(
 ) -> Iterator[np.ndarray]:
     """Yields one uint8 frame (H, W, 3) for each latent, with constant noise.
 
-    w: (T, L, D) array or tensor, or any iterable of (L, D) rows (read only as far as frames are taken, plus
-    at most one chunk); float16 is computed in float32. The generator must be on `device` (default: where it is).
-    chunk: frames that are computed at once (None: 1 on a CPU, else 8); memory grows with it.
-    What the leading rows make is computed once, as long as all frames have them in common.
+    w: (T, L, D) array or tensor, or any iterable of (L, D) latents, read at most one chunk ahead; float16 is computed
+    in float32.
+    chunk: frames computed at once (None: 1 on a CPU, else 8); memory grows with it.
+    device: where the generator is (None: the device of its w_avg).
+    Blocks that read only rows which all frames so far share are computed once.
     """
     target = torch.device(device) if device is not None else generator.w_avg.device
     if chunk is None:
-        # A CPU's cache holds the features of one frame: the embedded generator takes 0.31 s, for two 0.38 s each.
+        # On a CPU single frames are faster: 0.31 s with the embedded generator against 0.38 s each in chunks of two,
+        # because the features of one frame fit into the cache.
         chunk = 1 if target.type == "cpu" else 8
     if chunk < 1:
         raise ValueError(f"chunk must be at least 1, got {chunk}")
-    rows, beginning = iter(w), _Beginning(generator)
-    while batch := list(islice(rows, chunk)):
-        # inference mode must not be open while a frame is yielded: it would leak into the consumer
-        yield from _frames(generator, batch, target, beginning)
+    latents, shared = iter(w), _SharedRows(generator)
+    while batch := list(islice(latents, chunk)):
+        # inference mode ends before each yield; otherwise it would also hold in the caller
+        yield from _frames(generator, batch, target, shared)
 
 
-class _Beginning:
-    """The leading rows that every frame so far shares with the first one, and what the generator makes of them."""
+class _SharedRows:
+    """The leading rows that all frames so far have in common, and the result of the blocks that read only them."""
 
     def __init__(self, generator: Any) -> None:
         self.generator = generator
@@ -51,8 +53,8 @@ class _Beginning:
         self.rows = 0
         self.start: Start | None = None
 
-    def of(self, w_NLD: Tensor) -> dict[str, Start]:
-        """The keyword argument of synthesis that spares it the common rows; none if there is nothing to spare."""
+    def start_of(self, w_NLD: Tensor) -> dict[str, Start]:
+        """The keyword argument `start` of synthesis for these latents; empty if no block can be skipped."""
         if not hasattr(self.generator, "start"):
             return {}
         if self.first_LD is None:
@@ -65,14 +67,12 @@ class _Beginning:
 
 
 @torch.inference_mode()
-def _frames(
-    generator: Generator, batch: list[Rows], device: torch.device, beginning: _Beginning
-) -> np.ndarray:
+def _frames(generator: Generator, batch: list[Rows], device: torch.device, shared: _SharedRows) -> np.ndarray:
     expected = (generator.num_rows, generator.w_dim)
-    for row in batch:
-        if tuple(row.shape) != expected:
+    for latent in batch:
+        if tuple(latent.shape) != expected:
             raise ValueError(
-                f"the generator takes latents of shape {expected} (rows, width), got {tuple(row.shape)}"
+                f"the generator takes latents of shape {expected} (rows, width), got {tuple(latent.shape)}"
             )
-    w_NLD = torch.stack([torch.as_tensor(row).to(device, torch.float32) for row in batch])
-    return to_uint8(generator.synthesis(w_NLD, noise="const", **beginning.of(w_NLD)))
+    w_NLD = torch.stack([torch.as_tensor(latent).to(device, torch.float32) for latent in batch])
+    return to_uint8(generator.synthesis(w_NLD, noise="const", **shared.start_of(w_NLD)))

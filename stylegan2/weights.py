@@ -1,4 +1,7 @@
-"""Weight files that rebuild their own network: safetensors whose metadata hold kind, config and notes."""
+"""The format of our weight files: safetensors whose metadata name the network, the config that rebuilds it, and its origin.
+
+metadata: kind (which network), config (JSON, the keyword arguments of its constructor), notes (JSON, licence and lineage).
+"""
 
 import contextlib
 import hashlib
@@ -15,7 +18,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-EMBEDDED = Path(__file__).parent / "assets" / "generator_256.safetensors"
 Network = TypeVar("Network", bound=nn.Module)
 
 
@@ -25,7 +27,7 @@ class WeightsError(ValueError):
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """The content of one weight file: float32 tensors, what network they belong to, and their lineage."""
+    """The content of one weight file. `state` holds its tensors, floats as float32; the rest is its metadata."""
 
     kind: str
     config: dict[str, Any]
@@ -40,9 +42,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem[:80]}-{uuid.uuid4().hex[:8]}{path.suffix}")
     temporary.touch()
-    mode = (
-        temporary.stat().st_mode & 0o777
-    )  # what the umask gives any new file; safetensors would make it private
+    mode = temporary.stat().st_mode & 0o777  # as the umask says; safetensors makes files private
     temporary.unlink()
     try:
         yield temporary
@@ -66,10 +66,10 @@ def save_weights(
     notes: Mapping[str, Any] | None = None,
     half: bool = False,
 ) -> None:
-    """Writes a module's state dict (or a dict of tensors) atomically.
+    """Writes a module's state dict (or a dict of tensors) atomically. Raises WeightsError for values that are not finite.
 
-    `config` holds the keyword arguments that rebuild the network, `notes` its licence and lineage.
-    half stores floats as float16; a value beyond its range would become infinite, so it is refused.
+    config: the keyword arguments that rebuild the network. notes: its licence and lineage.
+    half: stores floats as float16; values beyond the range of float16 are refused.
     """
     state = module.state_dict() if isinstance(module, nn.Module) else module
     tensors = {}
@@ -81,14 +81,14 @@ def save_weights(
             raise WeightsError(
                 f"{path}: tensor {key} is not finite{' as float16' if half else ''}; not saved."
             )
-        tensors[key] = stored.contiguous().clone()  # clone: safetensors refuses tensors that share memory
+        tensors[key] = stored.contiguous().clone()  # safetensors refuses tensors that share memory
     metadata = {"kind": kind, "config": json.dumps(dict(config)), "notes": json.dumps(dict(notes or {}))}
     with atomic_path(path) as temporary:
         save_file(tensors, temporary, metadata=metadata)
 
 
 def read_weights(path: str | Path) -> WeightsFile:
-    """Reads and checks one weight file; floats become float32. Raises WeightsError."""
+    """Reads one weight file; floats become float32. Raises WeightsError for a missing or damaged file, NaN or infinity."""
     path = Path(path)
     if not path.is_file():
         raise WeightsError(
@@ -124,7 +124,7 @@ def read_weights(path: str | Path) -> WeightsFile:
 
 
 def fill(build: Callable[[], Network], weights: WeightsFile, path: str | Path) -> Network:
-    """The network that `build` makes of the file's config, holding its tensors. Raises WeightsError."""
+    """The network that `build` makes of the file's config, with the file's tensors. Raises WeightsError."""
     network = fitting(build, weights, path)
     network.to_empty(device="cpu").load_state_dict(weights.state)
     return network
@@ -136,52 +136,39 @@ def fitting(
     path: str | Path,
     again: str = "convert or export it again",
 ) -> Network:
-    """The network that `build` makes of the file's config, still without memory: a config that lies about the tensors
-    cannot make it allocate any. Raises WeightsError, which says `again`, where the file's tensors do not fit it."""
-    damaged = f"the file was made by another version or is damaged, {again}."
+    """The network that `build` makes of the file's config, on the meta device (no memory is allocated).
+
+    Raises WeightsError, which recommends `again`, if it cannot be built or the file's tensors do not fit it.
+    """
     try:
-        with torch.device("meta"):
-            network = build()
-    except (TypeError, AttributeError, LookupError, ValueError, ArithmeticError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:160]
+        return _build_on_meta(build, weights.state)
+    except ValueError as error:
         raise WeightsError(
-            f"{path} holds a config that does not build a {weights.kind} network ({reason}); {damaged}"
+            f"{path} does not fit its own config, a {weights.kind} network ({error}): "
+            f"the file was made by another version or is damaged, {again}."
         ) from error
-    difference = first_difference(network.state_dict(), weights.state)
-    if difference is not None:
-        raise WeightsError(
-            f"{path} does not fit its own config, a {weights.kind} network: {difference}; {damaged}"
-        )
-    return network
 
 
 def assemble(build: Callable[[], Network], state: Mapping[str, Tensor], what: str) -> Network:
-    """The network that `build` makes, holding copies of these tensors as float32; WeightsError if they do not fit.
+    """The network that `build` makes, holding float32 copies of these tensors. Raises WeightsError if they do not fit.
 
-    It is first built without memory, so that shapes that lie about the network cannot make it allocate any.
+    what: the network's name in the message.
     """
     try:
-        with torch.device("meta"):
-            network = build()
-    except (ValueError, LookupError, ArithmeticError, RuntimeError) as error:
-        reason = "a tensor has too few axes" if isinstance(error, LookupError) else str(error)[:160]
-        raise WeightsError(f"These tensors do not form a {what}: {reason}.") from error
-    difference = first_difference(network.state_dict(), state)
-    if difference is not None:
-        raise WeightsError(f"These tensors do not form a {what}: {difference}.")
-    copies = {
-        key: value.detach().float().clone(memory_format=torch.contiguous_format)
-        for key, value in state.items()
-    }
-    for key, value in copies.items():
-        if not bool(torch.isfinite(value).all()):
+        network = _build_on_meta(build, state)
+    except ValueError as error:
+        raise WeightsError(f"These tensors do not form a {what}: {error}.") from error
+    copies = {}
+    for key, value in state.items():
+        copies[key] = value.detach().float().clone(memory_format=torch.contiguous_format)
+        if not bool(torch.isfinite(copies[key]).all()):
             raise WeightsError(f"These tensors do not form a {what}: {key} holds NaN or infinity.")
     network.load_state_dict(copies, assign=True)
     return network
 
 
 def first_difference(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str | None:
-    """ "KEY is (2, 2), expected (512, 512)" for the first key whose shape is another or that only one side has."""
+    """ "KEY is (2, 2), expected (512, 512)" for the first key whose shapes differ or that only one side has."""
     for key in sorted(wanted.keys() | state.keys()):
         got = tuple(state[key].shape) if key in state else "nothing"
         expected = tuple(wanted[key].shape) if key in wanted else "nothing"
@@ -190,21 +177,17 @@ def first_difference(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor]) 
     return None
 
 
-def load_generator(path: str | Path = "embedded", device: torch.device | str = "cpu") -> Any:
-    """The generator in a weight file, in eval mode with frozen parameters; "embedded" is the default one.
+def _build_on_meta(build: Callable[[], Network], state: Mapping[str, Tensor]) -> Network:
+    """Builds on the meta device, so that a file that claims huge sizes cannot make the network allocate memory.
 
-    Gradients still flow to w; whoever tunes the weights calls requires_grad_() on a copy.
+    Raises ValueError with the reason if that fails or the network's tensors have other names or shapes than `state`.
     """
-    path = EMBEDDED if str(path) == "embedded" else Path(path)
-    weights = read_weights(path)
-    # imported here because the networks' modules import this one
-    from stylegan2.networks.generator import StyleGAN2
-    from stylegan2.networks.mobile_stylegan import MobileStyleGAN
-
-    kinds: dict[str, Callable[..., nn.Module]] = {"stylegan2": StyleGAN2, "mobile": MobileStyleGAN}
-    if weights.kind not in kinds:
-        raise WeightsError(
-            f"{path} holds a {weights.kind!r} network, not a generator ('stylegan2' or 'mobile')."
-        )
-    network = fill(lambda: kinds[weights.kind](**weights.config), weights, path)
-    return network.to(device).eval().requires_grad_(False)
+    try:
+        with torch.device("meta"):
+            network = build()
+    except (TypeError, AttributeError, LookupError, ValueError, ArithmeticError, RuntimeError) as error:
+        reason = "a shape has too few axes" if isinstance(error, IndexError) else " ".join(str(error).split())
+        raise ValueError(reason[:160]) from error
+    if (difference := first_difference(network.state_dict(), state)) is not None:
+        raise ValueError(difference)
+    return network

@@ -12,9 +12,9 @@ from audio.timing import RATE, SAMPLES_PER_FRAME
 from audio.waveform import Waveform
 from encoders.footage.video import write_video
 from scripts.core.runtime import keep_freed_memory
+from stylegan2.load import load_generator
 from stylegan2.protocol import sample_w
 from stylegan2.render import render
-from stylegan2.weights import load_generator
 
 FRAMES = 12
 SEEDS = (3, 5, 8)  # faces that dlib finds

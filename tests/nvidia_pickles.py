@@ -35,7 +35,7 @@ class Persistent(nn.Module):
 
 @contextmanager
 def nvidia_modules():
-    """torch_utils and dnnlib exist only while the file is written, as on the machine of those who made it."""
+    """Modules torch_utils and dnnlib that exist only while a file is written."""
     names = ("torch_utils", "torch_utils.persistence", "dnnlib", "dnnlib.util")
     sys.modules.update({name: types.ModuleType(name) for name in names})
     easy = type("EasyDict", (dict,), {"__module__": "dnnlib.util"})
@@ -55,7 +55,7 @@ def nvidia_modules():
 
 
 def recorded(network, kind, change=None, **kwargs):
-    """Our network as NVIDIA's tree of persistent modules; change(name, module) edits each before pickling."""
+    """Our network as NVIDIA's tree of persistent modules; change(name, module) may edit each of them."""
     root = Persistent(kind, c_dim=0, img_channels=3)
     root._init_kwargs = dict(kwargs)
     modules = {"": root}
@@ -91,7 +91,7 @@ def recorded(network, kind, change=None, **kwargs):
 
 
 def write_snapshot(path, protocol=4, **networks):
-    """A training snapshot: G, D, G_ema and what else such files hold."""
+    """Writes a training snapshot: the networks and the other entries of such files."""
     with nvidia_modules() as easy:
         content = {
             **networks,
@@ -103,6 +103,6 @@ def write_snapshot(path, protocol=4, **networks):
 
 
 def marked(folder):
-    """Source code that would leave a file behind if anybody ran it, and that file."""
+    """Source code that creates a marker file when it is executed, and the path of that file."""
     marker = folder / "executed"
     return f"open({str(marker)!r}, 'w').close()\n", marker

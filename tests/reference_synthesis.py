@@ -1,8 +1,8 @@
-"""The formulation of StyleGAN2's synthesis that the public repositories share: slow, and read off the equations.
+"""StyleGAN2's synthesis as the public repositories compute it, written directly from the equations and slow.
 
 Every sample gets its own kernel, applied by one grouped convolution; resampling is zero insertion, padding and a
-dense filter; everything stays NCHW. The oracle for the parity of `stylegan2.networks.generator`, and what
-`scripts/benchmark.py` compares with. It takes the parameters of a `StyleGAN2`, so both run on the same network.
+dense filter; everything stays NCHW. Tests compare the images of `stylegan2.networks.generator` with these, and
+`scripts/benchmark.py` the speed. It takes the parameters of a `StyleGAN2`, so both run on the same network.
 
 Shapes: N images, I and O channels, D latent width, L rows of W+.
 """

@@ -17,7 +17,7 @@ from encoders.footage.faces import FaceError, dlib_model_path
 from encoders.networks.ir_se import IdentityNet, identity_from_public
 from stylegan2.images import to_tensor
 from stylegan2.public.catalogue import demanded, path_of
-from stylegan2.public.checkpoints import read_foreign
+from stylegan2.public.checkpoints import read_public_checkpoint
 from stylegan2.weights import WeightsError
 
 MODEL = "dlib_face_recognition_resnet_model_v1.dat"
@@ -78,7 +78,7 @@ def load_arcface(path: str | Path | None = None, device: torch.device | str = "c
     """The public IR-SE50, by default where the catalogue finds it; WeightsError if it is not there or is another."""
     path = demanded("ir_se50", "ArcFace", path)
     try:
-        net = identity_from_public(read_foreign(path).encoder)
+        net = identity_from_public(read_public_checkpoint(path).encoder)
     except WeightsError as error:
         raise error if str(path) in str(error) else WeightsError(f"{path}: {error}") from error
     return ArcFaceIdentity(net.to(device))

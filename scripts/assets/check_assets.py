@@ -20,7 +20,7 @@ from scripts.assets.mouth_checks import corpus, visemes
 from scripts.core.networks import encoder_path, generator_path, the_detector, the_encoder, the_generator
 from scripts.core.provenance import provenance, write_json
 from scripts.core.runtime import Run, shown
-from stylegan2.embedded.openvino_ir import load_teacher
+from stylegan2.embedded.openvino_ir import load_uncut_generator
 from stylegan2.weights import file_hash
 
 # Figure -> (the bar, whether it must not fall below it): what the embedded weights are meant to reach.
@@ -67,7 +67,7 @@ def check_assets(config: Config, run: Run) -> Path:
     for what in config.check.what:
         with run.timed(what):
             if what == "generator":
-                teacher = load_teacher().to(run.device)
+                teacher = load_uncut_generator().to(run.device)
                 figures[what] = {
                     f"psi_{psi}": generator_against(
                         teacher, generator, psi, config, detector, path.with_name(f"generator_psi_{psi}.png")

@@ -36,8 +36,6 @@ PATHS = (
     "tables.tcd_timit",
     "tables.grid",
     "tables.ablation",
-    "pretrain.images",
-    "pretrain.teacher",
 )
 _ARGUMENT = re.compile(r"(\+{0,2})([\w./@]+)=(.*)", re.DOTALL)
 

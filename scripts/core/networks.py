@@ -13,9 +13,10 @@ from encoders.footage.faces import DlibDetector, FaceAlignmentDetector, FaceDete
 from encoders.networks import e4e_compact as e4e
 from encoders.records import content_hash
 from scripts.core.runtime import Run, shown
-from stylegan2 import weights as generators
+from stylegan2 import load as generators
 from stylegan2.embedded.openvino_ir import write_uncut
-from stylegan2.weights import WeightsError, file_hash, load_generator
+from stylegan2.load import load_generator
+from stylegan2.weights import WeightsError, file_hash
 from trajectory.model.predictor import TrajectoryPredictor, load_trajectory
 
 

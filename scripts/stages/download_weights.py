@@ -1,39 +1,69 @@
-"""Fetches one file of the catalogue of public weights (stylegan2/public/catalogue.py; without entry= it is listed) into torch's
-hub cache, or into the folder that TALKING_HEADS_WEIGHTS names, goes on where it broke off, and checks the hash.
-"""
+"""Fetches one file of the catalogue of public weights, or lists the catalogue, as scripts/download_weights.py describes."""
 
+import http.client
 from pathlib import Path
 
-from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
+import torch
 
 from configs.schema import Config
 from scripts.core.runtime import Run, shown
-from stylegan2.public.catalogue import CATALOGUE, entry_of, has_hash, path_of
-from stylegan2.public.download import fetch
-from stylegan2.weights import file_hash
+from stylegan2.public.catalogue import CATALOGUE, FOLDER, Entry, entry_of, folders, path_of, state_of
+from stylegan2.weights import WeightsError, file_hash
 
 
 def download_weights(config: Config, run: Run) -> Path | None:
     if config.entry is None:
-        for name, entry in CATALOGUE.items():
-            size = f"{entry.megabytes} MB" if entry.megabytes else "size unknown"
-            run.say(f"  {name:<20} {entry.what}, {size}; {entry.licence}")
+        list_catalogue()
         run.say("Choose one with entry=NAME.")
         return None
-    entry = entry_of(config.entry)
+    entry, path = entry_of(config.entry), path_of(config.entry)
     run.say(f"{entry.what}: {entry.url}\nterms: {entry.licence}; please cite: {entry.citation}")
-    found = path_of(config.entry)
-    with Progress(BarColumn(), DownloadColumn(), TimeRemainingColumn()) as bar:
-        task = bar.add_task(entry.file, total=entry.size)
-        path = fetch(
-            entry,
-            found.parent if found.is_file() else None,
-            lambda done, total: bar.update(task, completed=done, total=total),
+    if not path.is_file():
+        fetch(entry, path)
+    digest, expected = file_hash(path), entry.sha256 or ""
+    if not digest.startswith(expected):
+        raise WeightsError(
+            f"{path} has sha256 {digest[:16]}, expected {expected[:16]}: delete it and run the command again."
         )
-    digest = file_hash(path)
-    known = has_hash(entry, digest)
-    verdict = (
-        f"as known from {entry.known_from}" if known else "unknown to the catalogue: compare it yourself"
-    )
+    verdict = "as expected" if expected else "the catalogue has none: compare it with the authors' file"
     run.say(f"{shown(path)}\nsha256 {digest}, {verdict}")
     return path
+
+
+def list_catalogue() -> None:
+    """Prints every entry, and which files are here."""
+    print(
+        f"  looked for in {', '.join(shown(folder) for folder in folders())} ({FOLDER}=FOLDER adds a folder)"
+    )
+    for name, entry in CATALOGUE.items():
+        known = entry.sha256[:12] if entry.sha256 else "unknown"
+        size = f"{entry.megabytes} MB" if entry.megabytes else "size unknown"
+        print(f"  {name:<20} {state_of(name):<32} {entry.what}, {size}, sha256 {known}; {entry.licence}")
+        if path_of(name).is_file():
+            print(f"  {'':<20} {shown(path_of(name))}")
+
+
+def fetch(entry: Entry, target: Path) -> None:
+    """Downloads a file with a progress bar. `target` exists only if the file is complete and has the entry's hash.
+
+    Raises WeightsError, which says how to get the file by hand.
+    """
+    by_hand = (
+        f"fetch it in a browser and put it at {target}, or name a folder that has it with {FOLDER}=FOLDER"
+    )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        torch.hub.download_url_to_file(entry.url, str(target), hash_prefix=entry.sha256)
+    except RuntimeError as error:  # of torch.hub, for another hash
+        raise WeightsError(
+            f"{entry.url} sent another file than the catalogue knows ({error}), which was deleted: {by_hand}."
+        ) from error
+    except (OSError, http.client.HTTPException) as error:
+        raise WeightsError(
+            f"{entry.url} cannot be fetched ({error}), this machine may be offline: {by_hand}."
+        ) from error
+    with open(target, "rb") as file:
+        is_page = file.read(512).lstrip()[:1] == b"<"
+    if is_page:  # of a file host that wants a confirmation; a file with a known hash does not get here
+        target.unlink()
+        raise WeightsError(f"{entry.url} answers with a web page instead of {entry.file}: {by_hand}.")

@@ -18,7 +18,8 @@ from encoders.records import ClipEntry, FrameClip, Manifest, read_manifest, writ
 from scripts.core.networks import generator_path, keyed, the_detector
 from scripts.core.runtime import Run, RunError, shown
 from scripts.stages.records import Prepared
-from stylegan2.weights import file_hash, load_generator
+from stylegan2.load import load_generator
+from stylegan2.weights import file_hash
 from trajectory.synthetic_corpus.build_corpus import build_corpus
 
 REJECTED = (FaceError, VideoError, AudioError)

@@ -36,7 +36,7 @@ from encoders.training.resume import checkpoint_to_resume
 from scripts.core.networks import generator_path, keyed, the_encoder, the_generator
 from scripts.core.provenance import save_provenance
 from scripts.core.runtime import Run, RunError, demand_resume, shown
-from stylegan2.image_sources import Teacher
+from stylegan2.image_sources import GeneratorSamples
 from stylegan2.latent_pairs import SHARD, FolderPairs, draw_codes, make_pairs
 from stylegan2.protocol import Generator
 from stylegan2.weights import WeightsError, file_hash, read_weights
@@ -139,7 +139,7 @@ def _data(
         train, test = photographs(Path(settings.images), side, batch, held, config.seed, device)
         data = f"{len(train.paths)} photographs"
     else:
-        train, test = (Teacher(generator, generator, batch, seed) for seed in (config.seed, config.seed + 1))
+        train, test = (GeneratorSamples(generator, batch, seed) for seed in (config.seed, config.seed + 1))
         data = "samples of the generator"
     assert losses is not None  # the settings require image terms when there are no codes
 

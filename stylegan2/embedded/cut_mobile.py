@@ -1,8 +1,8 @@
-"""Cuts MobileStyleGAN at a lower resolution and fits the image head it then needs.
+"""Cuts MobileStyleGAN at a lower resolution and fits the image head that the cut network needs.
 
-The cut network repeats the student's features up to its own resolution; a head to RGB reads them. It starts as the
-least-squares map from features to the true image (no style) and is then trained, with the last block, on pixel and
-perceptual distance to the uncut network's image averaged down to the same size.
+The cut network keeps the mapping network and the blocks up to its resolution. Its new head to RGB starts as the
+least-squares map from features to the true image (without styles) and is then trained, with the last block, on pixel
+and perceptual distance to the image of the uncut network, averaged down to the same size.
 """
 
 from __future__ import annotations
@@ -19,37 +19,37 @@ from stylegan2.networks.mobile_stylegan import MobileStyleGAN
 
 @dataclass
 class HeadConfig:
-    """Three fits in turn: least squares, the head with its styles, head and last block (at a tenth of `lr`)."""
+    """How the head is fitted: by least squares, then alone with its styles, then together with the last block."""
 
-    samples: int = 800  # pairs whose features are sampled at `places` to fit the head alone
-    places: int = 1024
-    head_steps: int = 2000
-    head_batch: int = 16
-    steps: int = 600  # of head and last block together, with the perceptual term
-    batch: int = 4
-    lr: float = 5e-4
-    crop: int = 128  # side of the random crop that the perceptual term sees, px
-    pixel_weight: float = 1.0
+    samples: int = 800  # images that the head alone is fitted on (400 for the embedded weights)
+    places: int = 1024  # random pixels of each of them
+    head_steps: int = 2000  # steps of the head alone (1,500 for the embedded weights)
+    head_batch: int = 16  # images in one of them; pixels without neighbours are cheap
+    steps: int = 600  # steps of head and last block together (240 for the embedded weights)
+    batch: int = 4  # images in one of them
+    lr: float = 5e-4  # Adam's, for the head; a tenth of it for the last block
+    crop: int = 128  # side of the random crop that the perceptual distance compares, px
+    pixel_weight: float = 1.0  # of the mean absolute difference
     perceptual_weight: float = 1.0
 
 
-def cut(teacher: MobileStyleGAN, resolution: int) -> MobileStyleGAN:
-    """The teacher's mapping network and first blocks; the new head is not fitted yet."""
-    student = MobileStyleGAN(resolution, teacher.mapping_layers, teacher.w_dim)
-    ours = student.state_dict()
-    shared = {k: v for k, v in teacher.state_dict().items() if k in ours and not k.startswith("head.")}
-    student.load_state_dict(ours | shared)
-    torch.nn.init.zeros_(student.head.affine.weight)  # style = 1 whatever w
-    torch.nn.init.ones_(student.head.affine.bias)
-    return student
+def cut(uncut: MobileStyleGAN, resolution: int) -> MobileStyleGAN:
+    """The uncut network's mapping network and first blocks, with a new head that is not fitted yet."""
+    network = MobileStyleGAN(resolution, uncut.mapping_layers, uncut.w_dim)
+    new = network.state_dict()
+    shared = {k: v for k, v in uncut.state_dict().items() if k in new and not k.startswith("head.")}
+    network.load_state_dict(new | shared)
+    torch.nn.init.zeros_(network.head.affine.weight)  # style 1 for every w
+    torch.nn.init.ones_(network.head.affine.bias)
+    return network
 
 
 @torch.no_grad()
-def least_squares_head(student: MobileStyleGAN, pairs: Iterable[tuple[Tensor, Tensor]]) -> None:
-    """min over A, b of || A features + b - image ||^2, by the normal equations, in float64."""
+def least_squares_head(network: MobileStyleGAN, pairs: Iterable[tuple[Tensor, Tensor]]) -> None:
+    """min over A, b of || A features + b - image ||^2, by the normal equations in float64. pairs: (W+, images)."""
     gram: Tensor | None = None
     for w_NLD, image in pairs:
-        x = student.features(w_NLD).flatten(0, 2).double()
+        x = network.features(w_NLD).flatten(0, 2).double()
         x = torch.cat([x, torch.ones(len(x), 1, dtype=x.dtype)], 1)
         y = image.permute(0, 2, 3, 1).flatten(0, 2).double()
         step = torch.cat([x.T @ x, x.T @ y], 1)
@@ -59,34 +59,31 @@ def least_squares_head(student: MobileStyleGAN, pairs: Iterable[tuple[Tensor, Te
     size = len(gram)
     ridge = 1e-6 * gram[:, :size].diagonal().mean() * torch.eye(size, dtype=gram.dtype)
     solution = torch.linalg.solve(gram[:, :size] + ridge, gram[:, size:]).float()
-    student.head.conv.weight.copy_(solution[:-1].T[:, :, None, None])
-    student.head.conv.bias.copy_(solution[-1])  # type: ignore[union-attr]
+    network.head.conv.weight.copy_(solution[:-1].T[:, :, None, None])
+    network.head.conv.bias.copy_(solution[-1])  # type: ignore[union-attr]
 
 
 @torch.no_grad()
 def sample_pixels(
-    student: MobileStyleGAN, pairs: Iterable[tuple[Tensor, Tensor]], count: int, seed: int
+    network: MobileStyleGAN, pairs: Iterable[tuple[Tensor, Tensor]], count: int, seed: int
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """For each image `count` random places: the head's row (N, D), features (N, count, C), targets (N, count, 3)."""
+    """For each pair, at `count` random pixels: the head's row of W+ (N, D), features (N, count, C), RGB (N, count, 3)."""
     random = torch.Generator().manual_seed(seed)
     for w_NLD, image in pairs:
-        x = student.features(w_NLD).flatten(1, 2)
+        x = network.features(w_NLD).flatten(1, 2)
         y = image.permute(0, 2, 3, 1).flatten(1, 2)
         places = torch.randperm(x.shape[1], generator=random)[:count]
         yield w_NLD[:, -1], x[:, places].half(), y[:, places].half()
 
 
 def fit_styles(
-    student: MobileStyleGAN,
+    network: MobileStyleGAN,
     pixels: list[tuple[Tensor, Tensor, Tensor]],
     config: HeadConfig,
 ) -> Iterator[dict[str, float]]:
-    """Trains the head alone on sampled places: a 1x1 convolution needs no neighbours, so an epoch is cheap.
-
-    Yields the losses of each of config.head_steps steps.
-    """
+    """Trains the head alone on sampled pixels, as a 1x1 convolution needs no neighbours; yields the loss of each step."""
     rows, features, targets = (torch.cat(part) for part in zip(*pixels, strict=True))
-    head = student.head
+    head = network.head
     parameters = list(head.requires_grad_(True).parameters())
     optimiser = torch.optim.Adam(
         [{"params": head.affine.parameters(), "lr": 2e-4}, {"params": head.conv.parameters(), "lr": 1e-3}]
@@ -95,8 +92,8 @@ def fit_styles(
     for _ in range(config.head_steps):
         batch = torch.randint(len(rows), (config.head_batch,))
         style = head.affine(rows[batch])[:, None, :]
-        found = F.linear(features[batch].float() * style, head.conv.weight[:, :, 0, 0], head.conv.bias)
-        loss = F.mse_loss(found, targets[batch].float())
+        predicted = F.linear(features[batch].float() * style, head.conv.weight[:, :, 0, 0], head.conv.bias)
+        loss = F.mse_loss(predicted, targets[batch].float())
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -107,21 +104,24 @@ def fit_styles(
 
 
 def random_crops(x_NCHW: Tensor, y_NCHW: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """The same random square of both."""
+    """The same random square of both images (N, 3, size, size)."""
     top, left = (int(torch.randint(side - size + 1, ())) for side in x_NCHW.shape[-2:])
     window = (..., slice(top, top + size), slice(left, left + size))
     return x_NCHW[window], y_NCHW[window]
 
 
 def train_head(
-    student: MobileStyleGAN,
+    network: MobileStyleGAN,
     pairs: Iterator[tuple[Tensor, Tensor]],
     perceptual: Callable[[Tensor, Tensor], Tensor],
     config: HeadConfig,
 ) -> Iterator[dict[str, float]]:
-    """Trains head and last block in place (everything before stays the teacher's); yields config.steps losses."""
-    student.requires_grad_(False)
-    head, block = list(student.head.parameters()), list(student.blocks[-1].parameters())
+    """Trains head and last block in place, the rest being frozen; yields the losses of each step.
+
+    pairs: endless (W+, true images). perceptual: (x, y) -> (N,).
+    """
+    network.requires_grad_(False)
+    head, block = list(network.head.parameters()), list(network.blocks[-1].parameters())
     for parameter in head + block:
         parameter.requires_grad_(True)
     optimiser = torch.optim.Adam(
@@ -135,7 +135,7 @@ def train_head(
     )
     for _ in range(config.steps):
         w_NLD, target = next(pairs)
-        image = student.synthesis(w_NLD)
+        image = network.synthesis(w_NLD)
         pixel = (image - target).abs().mean()
         distance = perceptual(*random_crops(image, target, config.crop)).mean()
         loss = config.pixel_weight * pixel + config.perceptual_weight * distance
@@ -145,4 +145,4 @@ def train_head(
         optimiser.step()
         schedule.step()
         yield {"pixel": pixel.item(), "perceptual": distance.item()}
-    student.requires_grad_(False)
+    network.requires_grad_(False)

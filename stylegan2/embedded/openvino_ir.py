@@ -1,8 +1,8 @@
 """Reads the weights of MobileStyleGAN from OpenVINO IR v10 files (an .xml graph beside a .bin of constants).
 
 The files are those of the PyPI wheel random-face==2021.7.21.1 (Apache-2.0; distilled from StyleGAN2-FFHQ, whose
-terms are non-commercial). Constants are located by walking the graph, not by byte offsets, so a re-export of
-the same network reads too. Nothing in the files is executed.
+terms are non-commercial). Constants are found by walking the graph, not by byte offsets, so another export of the same
+network can be read too. Nothing in the files is executed.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stylegan2.load import load_generator
 from stylegan2.networks.mobile_stylegan import FULL_RESOLUTION, MobileStyleGAN
-from stylegan2.weights import WeightsError, load_generator, save_weights
+from stylegan2.weights import WeightsError, save_weights
 
 PACKAGE = "random-face"
 UNCUT_NOTES = {
@@ -42,7 +43,7 @@ class Node:
         return next(node.value for node in self.inputs if node.value is not None)
 
     def next(self, kind: str) -> Node:
-        """The nearest consumer of the given kind, along the single path downstream."""
+        """The nearest node of that kind downstream, along each node's first consumer."""
         node = self.consumers[0]
         return node if node.kind == kind else node.next(kind)
 
@@ -73,7 +74,7 @@ def read_graph(xml_path: Path) -> list[Node]:
 
 
 def read_mapping(xml_path: Path) -> dict[str, Tensor]:
-    """State of `MobileStyleGAN.map`."""
+    """The tensors of `MobileStyleGAN.map`, under our names."""
     state: dict[str, Tensor] = {}
     for i, product in enumerate(node for node in read_graph(xml_path) if node.kind == "MatMul"):
         state[f"map.layers.{i}.weight"] = product.constant()
@@ -83,21 +84,23 @@ def read_mapping(xml_path: Path) -> dict[str, Tensor]:
 
 
 def read_synthesis(xml_path: Path) -> dict[str, Tensor]:
-    """State of `MobileStyleGAN(resolution=1024)` less its mapping network."""
+    """The tensors of `MobileStyleGAN(resolution=1024)` without its mapping network, under our names."""
     graph = read_graph(xml_path)
     state = {"const": next(n.value for n in graph if n.name == "m.input.input" and n.value is not None)}
 
-    for node in graph:  # affine maps of the styles, known by their weight's name
+    # affine maps of the styles, identified by the name of their weight
+    for node in graph:
         if node.value is not None and node.name.endswith("modulation.weight"):
             layer = node.name.removesuffix(".modulation.weight")
             add = node.next("Add")
             scale = torch.ones(())
-            if not layer.endswith(".up"):  # 1 / sqrt(fan_in) is applied to the style: fold it in
+            if not layer.endswith(".up"):  # the graph multiplies the style by 1 / sqrt(fan_in) afterwards
                 scale = add.next("Multiply").constant().flatten()[0]
             target = our_name(layer)
             state[f"{target}.weight"] = node.value * scale
             state[f"{target}.bias"] = add.constant().flatten() * scale
 
+    # dense and depthwise convolutions, in the order of the layers
     dense = [n for n in graph if n.kind == "Convolution" and "to_img" not in n.inputs[1].name]
     names = ["first"] + [f"blocks.{i}.conv{k}" for i in range((len(dense) - 1) // 2) for k in (1, 2)]
     for name, node in zip(names, dense, strict=True):
@@ -116,7 +119,7 @@ def read_synthesis(xml_path: Path) -> dict[str, Tensor]:
 
 
 def our_name(layer: str) -> str:
-    """IR layer name -> where its affine map lives in `MobileStyleGAN`."""
+    """Name of an IR layer -> name of its affine map in `MobileStyleGAN`."""
     if layer == "m.conv1.conv":
         return "first.affine"
     _, _, index, part, *_ = layer.split(".")  # m.layers.<i>.<up|conv1|conv2|to_img>[.conv]
@@ -126,7 +129,7 @@ def our_name(layer: str) -> str:
 
 
 def wheel_folder() -> Path:
-    """Where the wheel keeps its IR files; it is located without importing it."""
+    """The folder of the IR files in the installed wheel, which is not imported. Raises WeightsError without the wheel."""
     try:
         files = distribution(PACKAGE).files or []
     except PackageNotFoundError:
@@ -136,9 +139,9 @@ def wheel_folder() -> Path:
     return Path(str(next(f for f in files if f.name == "SynthesisNetwork.xml").locate())).parent
 
 
-def load_teacher(folder: Path | None = None) -> MobileStyleGAN:
-    """The wheel's uncut 1024 px network in float32; `w_avg` is left at zero (see `estimate_w_avg`)."""
-    folder = folder or wheel_folder()
+def load_uncut_generator() -> MobileStyleGAN:
+    """The wheel's uncut 1024 px generator in float32, frozen; its `w_avg` is zero, as the files hold none."""
+    folder = wheel_folder()
     state = read_mapping(folder / "MappingNetwork.xml") | read_synthesis(folder / "SynthesisNetwork.xml")
     model = MobileStyleGAN(FULL_RESOLUTION)
     model.load_state_dict({"w_avg": model.w_avg, **{k: v.float() for k, v in state.items()}})
@@ -146,11 +149,11 @@ def load_teacher(folder: Path | None = None) -> MobileStyleGAN:
 
 
 def write_uncut(path: Path) -> None:
-    """Writes the wheel's network as a generator of 1024 px that reads the latents of the embedded one, float16.
+    """Writes the uncut generator as a weight file (float16) that takes the 14-row latents of the embedded generator.
 
-    Same W, so w_avg is the embedded generator's; 14 rows, those past the last taking the last.
+    Both have the same W, so w_avg is that of the embedded generator. Rows beyond the 14th are copies of the last.
     """
     embedded = load_generator("embedded")
     model = MobileStyleGAN(FULL_RESOLUTION, num_rows=embedded.num_rows)
-    model.load_state_dict(load_teacher().state_dict() | {"w_avg": embedded.w_avg})
+    model.load_state_dict(load_uncut_generator().state_dict() | {"w_avg": embedded.w_avg})
     save_weights(model, path, "mobile", model.config, UNCUT_NOTES, half=True)

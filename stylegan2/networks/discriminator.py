@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stylegan2.networks.generator import Channels, full_table, sizes
+from stylegan2.networks.generator import Channels, channel_table, sizes
 from stylegan2.networks.layers import Conv, Linear
 from stylegan2.networks.ops import full_precision
 from stylegan2.weights import WeightsError, assemble
@@ -20,7 +20,7 @@ from stylegan2.weights import WeightsError, assemble
 def minibatch_std(x_NCHW: Tensor, group: int = 4) -> Tensor:
     """Appends one channel: the standard deviation over groups of images, averaged over channels and pixels.
 
-    The group is the largest divisor of N that is not above `group`, so that any batch works.
+    group: the most images in a group; the largest divisor of N up to it is taken.
     """
     n, c, h, w = x_NCHW.shape
     group = max(g for g in range(1, group + 1) if n % g == 0)
@@ -48,7 +48,7 @@ class ResidualBlock(nn.Module):
 
 
 class Epilogue(nn.Module):
-    """4 px features -> score, never autocast: minibatch std, 3 x 3 convolution, two fully connected layers."""
+    """4 px features -> score in full precision: minibatch std, 3 x 3 convolution, two fully connected layers."""
 
     def __init__(self, channels: int, group: int, clamp: float | None) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class Discriminator(nn.Module):
     ) -> None:
         super().__init__()
         self.resolution, self.group, self.conv_clamp = resolution, group, conv_clamp
-        self.channels = full_table(resolution, channels)
+        self.channels = channel_table(resolution, channels)
         self.sizes = sizes(resolution)[:0:-1]  # resolution, ..., 8
         for size in self.sizes:
             block = ResidualBlock(
@@ -86,7 +86,7 @@ class Discriminator(nn.Module):
 
     @property
     def config(self) -> dict[str, Any]:
-        """The keyword arguments that rebuild this network, as JSON can hold them."""
+        """The constructor's keyword arguments, in types that JSON can hold."""
         channels = {str(size): count for size, count in self.channels.items()}
         return {
             "resolution": self.resolution,
@@ -109,15 +109,19 @@ class Discriminator(nn.Module):
     def from_state_dict(
         cls, state: Mapping[str, Tensor], conv_clamp: float | None = None, group: int = 4
     ) -> "Discriminator":
-        """Rebuilds the network from tensors alone; they show neither `conv_clamp` nor `group`. Filters are ignored."""
+        """Rebuilds the network from tensors, whose shapes give all sizes but neither `conv_clamp` nor `group`.
+
+        FIR filters are ignored (they are fixed). Raises WeightsError if the tensors form no discriminator.
+        """
         state = {key: value for key, value in state.items() if not key.endswith("resample_filter")}
-        found = {int(m[1]): key for key in state if (m := re.fullmatch(r"b(\d+)\.conv0\.weight", key))}
-        if not found or "b4.conv.weight" not in state:
+        pattern = r"b(\d+)\.conv0\.weight"
+        blocks = {int(match[1]): key for key in state if (match := re.fullmatch(pattern, key))}
+        if not blocks or "b4.conv.weight" not in state:
             raise WeightsError(
                 "These tensors are not a StyleGAN2 discriminator (no b4.conv or b8.conv0 with a skip)."
             )
-        channels = {size: state[key].shape[0] for size, key in found.items()}
+        channels = {size: state[key].shape[0] for size, key in blocks.items()}
         channels[4] = state["b4.conv.weight"].shape[0]
         return assemble(
-            lambda: cls(max(found), channels, conv_clamp, group), state, "StyleGAN2 discriminator"
+            lambda: cls(max(blocks), channels, conv_clamp, group), state, "StyleGAN2 discriminator"
         )

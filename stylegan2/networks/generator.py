@@ -1,8 +1,8 @@
 """The StyleGAN2 generator: z -> w -> W+ -> image, at any power of two and with any channel table.
 
-Shapes: N images, L rows of W+, D latent width, C channels, H = W = resolution. Rows: 0 for the first convolution;
-the block of size 2^(k+2) takes rows 2k-1 and 2k for its convolutions and 2k+1 for its RGB layer, which is also
-the first row of the next block.
+Shapes: N images, L rows of W+, D latent width, C channels, H = W = resolution. Row 0 drives the first convolution.
+The block of size 2^(k+2) reads rows 2k-1 and 2k for its convolutions and row 2k+1 for its RGB layer; that row is also
+the first one of the next block.
 """
 
 import re
@@ -20,11 +20,6 @@ from stylegan2.weights import WeightsError, assemble
 Channels = MappingType[int, int] | MappingType[str, int]
 
 
-def channel_table(resolution: int, base: int = 32768, maximum: int = 512) -> dict[int, int]:
-    """Channels at each size from 4 up: min(base // size, maximum); the defaults are config F."""
-    return {size: min(base // size, maximum) for size in sizes(resolution)}
-
-
 def sizes(resolution: int) -> list[int]:
     """[4, 8, ..., resolution]; ValueError unless the resolution is a power of two from 8 to 1024."""
     if resolution not in (8, 16, 32, 64, 128, 256, 512, 1024):
@@ -32,10 +27,10 @@ def sizes(resolution: int) -> list[int]:
     return [2**k for k in range(2, resolution.bit_length())]
 
 
-def full_table(resolution: int, channels: Channels | None) -> dict[int, int]:
-    """The channel table with integer keys (JSON makes them strings), complete, or config F if none is given."""
+def channel_table(resolution: int, channels: Channels | None = None) -> dict[int, int]:
+    """Channels at each size from 4 up: `channels` checked, with integer keys (JSON has strings), or by default config F."""
     if channels is None:
-        return channel_table(resolution)
+        return {size: min(32768 // size, 512) for size in sizes(resolution)}
     table = {int(size): int(count) for size, count in channels.items()}
     if sorted(table) != sizes(resolution) or min(table.values()) < 1:
         raise ValueError(
@@ -45,7 +40,7 @@ def full_table(resolution: int, channels: Channels | None) -> dict[int, int]:
 
 
 class Block(nn.Module):
-    """One resolution: (up-)convolutions and the RGB skip connection. The 4 px block holds the learned constant."""
+    """The layers of one resolution: convolutions and the RGB skip connection. The 4 px block starts from a constant."""
 
     def __init__(self, inputs: int, outputs: int, w_dim: int, resolution: int, clamp: float | None) -> None:
         super().__init__()
@@ -63,7 +58,9 @@ class Block(nn.Module):
         """w_NLD holds this block's rows: two for the first block, three for the others."""
         if x is None or image is None:
             start = self.const.expand(w_NLD.shape[0], -1, -1, -1)
-            if start.device.type != "cuda":  # convolutions keep the layout; this one is up to twice as fast
+            if (
+                start.device.type != "cuda"
+            ):  # convolutions keep this layout, which is up to twice as fast on a CPU
                 start = start.contiguous(memory_format=torch.channels_last)
             features: Tensor = self.conv1(start, w_NLD[:, 0], noise)
             return features, self.torgb(features, w_NLD[:, 1])
@@ -75,11 +72,12 @@ class Block(nn.Module):
 
 
 class Synthesis(nn.Module):
-    """g: W+ -> image (N, 3, H, W) in about [-1, 1]. half: what its convolutions compute in; None: as the weights are.
-    recompute: a block's activations are computed again for its gradient."""
+    """g: W+ -> image (N, 3, H, W) in about [-1, 1]."""
 
-    half: torch.dtype | None = None
-    recompute = False
+    half: torch.dtype | None = None  # dtype of the convolutions; None: that of the weights
+    recompute = (
+        False  # whether the activations of a block are computed again for the gradient instead of stored
+    )
 
     def __init__(self, resolution: int, channels: dict[int, int], w_dim: int, clamp: float | None) -> None:
         super().__init__()
@@ -90,7 +88,7 @@ class Synthesis(nn.Module):
             self.add_module(f"b{size}", Block(inputs, channels[size], w_dim, size, clamp))
 
     def forward(self, w_NLD: Tensor, noise: NoiseMode = "const", start: Start | None = None) -> Tensor:
-        """start: what the first blocks make of these latents, if that is known."""
+        """start: the result of the first blocks for these latents, if it was computed before (`start`)."""
         if w_NLD.ndim != 3 or tuple(w_NLD.shape[1:]) != (self.num_rows, self.w_dim):
             raise ValueError(
                 f"expected W+ latents (N, {self.num_rows}, {self.w_dim}), got {tuple(w_NLD.shape)}"
@@ -99,12 +97,12 @@ class Synthesis(nn.Module):
         x, image = start.repeated(len(w_NLD))
         with half_precision(w_NLD, self.half):
             _, image = self._blocks(x, image, w_NLD, noise, range(start.blocks, len(self.sizes)))
-        assert image is not None  # there is always the 4 px block
+        assert image is not None  # the 4 px block always makes one
         return image
 
     @torch.no_grad()
     def start(self, w_LD: Tensor, rows: int) -> Start:
-        """What all latents with the first `rows` rows of w_LD have in common, with constant noise."""
+        """The result of those blocks that read only the first `rows` rows of w_LD, with constant noise."""
         blocks = rows // 2  # block k reads rows up to 2 k + 1
         with half_precision(w_LD, self.half):
             return Start(blocks, *self._blocks(None, None, w_LD[None], "const", range(blocks)))
@@ -124,7 +122,7 @@ class StyleGAN2(nn.Module):
     """Karras et al. 2020, config F (skip generator). Implements `stylegan2.protocol.Generator`.
 
     channels: size -> channels for every power of two from 4 to the resolution (default config F).
-    conv_clamp: activations and RGB are clamped to +- this value (256 in NVIDIA's mixed-precision training).
+    conv_clamp: bound of the absolute values of activations and RGB (256 in NVIDIA's mixed-precision training).
     """
 
     def __init__(
@@ -138,7 +136,7 @@ class StyleGAN2(nn.Module):
     ) -> None:
         super().__init__()
         self.resolution, self.z_dim, self.w_dim = resolution, z_dim, w_dim
-        self.channels = full_table(resolution, channels)
+        self.channels = channel_table(resolution, channels)
         self.conv_clamp = conv_clamp
         self.mapping = Mapping(z_dim, w_dim, mapping_layers)
         self.synthesis = Synthesis(resolution, self.channels, w_dim, conv_clamp)
@@ -151,7 +149,7 @@ class StyleGAN2(nn.Module):
 
     @property
     def config(self) -> dict[str, Any]:
-        """The keyword arguments that rebuild this network, as JSON can hold them."""
+        """The constructor's keyword arguments, in types that JSON can hold."""
         return {
             "resolution": self.resolution,
             "z_dim": self.z_dim,
@@ -162,50 +160,45 @@ class StyleGAN2(nn.Module):
         }
 
     def start(self, w_LD: Tensor, rows: int) -> Start:
+        """The result of those blocks that read only the first `rows` rows, for `synthesis(..., start=)`."""
         return self.synthesis.start(w_LD, rows)
 
     def compute_in(self, half: torch.dtype | None) -> None:
-        """Synthesis in half precision, with float32 weights and images; None: in the weights' own."""
+        """Computes synthesis in half precision, with float32 weights and images; None: in float32."""
         self.synthesis.half = half
 
     def checkpoint_activations(self, on: bool) -> None:
-        """Gradients that need the memory of one block at a time, and a second forward pass (Chen et al. 2016)."""
+        """Gradient checkpointing (Chen et al. 2016): stores one block's activations, at the cost of a second forward."""
         self.synthesis.recompute = on
-
-    def forward(self, z_NZ: Tensor, noise: NoiseMode = "const") -> Tensor:
-        """z (N, Z) -> image (N, 3, H, W), the same w in every row."""
-        w_ND = self.mapping(z_NZ)
-        return self.synthesis(w_ND[:, None].expand(-1, self.num_rows, -1), noise)
 
     @classmethod
     def from_state_dict(cls, state: MappingType[str, Tensor], conv_clamp: float | None = None) -> "StyleGAN2":
-        """Rebuilds the network from tensors alone: every size is read from shapes.
+        """Rebuilds the network from tensors, whose shapes give all sizes. Raises WeightsError if they form none.
 
-        The tensors do not show `conv_clamp`. FIR filters are ignored (they are fixed); a missing w_avg is estimated.
+        conv_clamp cannot be read from tensors. FIR filters are ignored (they are fixed); a missing w_avg is estimated.
         """
         state = {key: value for key, value in state.items() if not key.endswith("resample_filter")}
-        found = {
-            int(m[1]): key for key in state if (m := re.fullmatch(r"synthesis\.b(\d+)\.conv1\.weight", key))
-        }
+        pattern = r"synthesis\.b(\d+)\.conv1\.weight"
+        blocks = {int(match[1]): key for key in state if (match := re.fullmatch(pattern, key))}
         layers = sum(re.fullmatch(r"mapping\.fc\d+\.weight", key) is not None for key in state)
-        if not found or "mapping.fc0.weight" not in state or "synthesis.b4.conv1.affine.weight" not in state:
+        if not blocks or "mapping.fc0.weight" not in state or "synthesis.b4.conv1.affine.weight" not in state:
             raise WeightsError(
                 "These tensors are not a StyleGAN2 generator (no mapping.fc0 or synthesis.b4.conv1)."
             )
-        known = "mapping.w_avg" in state
+        has_w_avg = "mapping.w_avg" in state
         w_dim = state["synthesis.b4.conv1.affine.weight"].shape[-1:].numel()
         generator = assemble(
             lambda: cls(
-                resolution=max(found),
+                resolution=max(blocks),
                 z_dim=state["mapping.fc0.weight"].shape[-1],
                 w_dim=w_dim,
-                channels={size: state[key].shape[0] for size, key in found.items()},
+                channels={size: state[key].shape[0] for size, key in blocks.items()},
                 mapping_layers=layers,
                 conv_clamp=conv_clamp,
             ),
-            state if known else {**state, "mapping.w_avg": torch.zeros(1).expand(w_dim)},
+            state if has_w_avg else {**state, "mapping.w_avg": torch.zeros(1).expand(w_dim)},
             "StyleGAN2 generator",
         )
-        if not known:
+        if not has_w_avg:
             generator.mapping.estimate_w_avg()
         return generator

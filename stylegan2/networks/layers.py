@@ -1,7 +1,7 @@
-"""The layers of StyleGAN2, with an equalised learning rate: weights are stored with variance 1, scaled when used.
+"""The layers of StyleGAN2, with an equalised learning rate: weights are stored with variance 1 and scaled when used.
 
 Shapes: N images, C or I input channels, O output channels, D latent width, H x W pixels.
-Parameter names and shapes are those of the published networks, so that their weights load.
+Parameter names and shapes are those of NVIDIA's published networks.
 """
 
 import math
@@ -11,11 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stylegan2 import winograd
 from stylegan2.networks.ops import SQRT2, bias_act, blur, full_precision
 from stylegan2.protocol import NoiseMode
 
-MAX_LAYERS = 64  # of a mapping network; published ones have 2 to 8
+MAX_LAYERS = 64  # bound for the mapping network of a weight file; published ones have 2 to 8
 
 
 class Linear(nn.Module):
@@ -41,10 +40,7 @@ class Linear(nn.Module):
 
 
 class Mapping(nn.Module):
-    """f: Z -> W, eight fully connected layers with learning rate 0.01 behind a normalised z.
-
-    w_avg (D,) is the running mean of w; `update_w_avg` moves it during training.
-    """
+    """f: Z -> W, fully connected layers (eight in config F) of learning rate 0.01 on a normalised z; w_avg (D,)."""
 
     w_avg: Tensor
 
@@ -57,18 +53,13 @@ class Mapping(nn.Module):
             self.add_module(f"fc{i}", Linear(z_dim if i == 0 else w_dim, w_dim, lr=0.01, activation="lrelu"))
         self.register_buffer("w_avg", torch.zeros(w_dim))
 
-    def forward(self, z_ND: Tensor) -> Tensor:
-        with full_precision(z_ND):
-            x = z_ND.to(self.w_avg.dtype)
+    def forward(self, z_NZ: Tensor) -> Tensor:
+        with full_precision(z_NZ):
+            x = z_NZ.to(self.w_avg.dtype)
             x = x * torch.rsqrt(x.square().mean(1, keepdim=True) + 1e-8)
             for i in range(self.num_layers):
                 x = self.get_submodule(f"fc{i}")(x)
             return x
-
-    @torch.no_grad()
-    def update_w_avg(self, w_ND: Tensor, decay: float = 0.998) -> None:
-        """w_avg <- decay w_avg + (1 - decay) mean(w)."""
-        self.w_avg.lerp_(w_ND.mean(0), 1 - decay)
 
     @torch.no_grad()
     def estimate_w_avg(self, n: int = 10_000, seed: int = 0) -> None:
@@ -80,9 +71,9 @@ class Mapping(nn.Module):
 class SynthesisLayer(nn.Module):
     """Modulated 3 x 3 convolution, noise, bias, activation; `up` doubles the size.
 
-    Per-sample weights w'_oik = s_i w_oik / sqrt(sum_ik (s_i w_oik)^2 + 1e-8) (StyleGAN2, eq. 1 and 3) are a dense
-    convolution shared by the batch, between a scaling of its inputs by s and of its outputs by the root: the same
-    numbers, without one convolution per sample.
+    The per-sample weights w'_oik = s_i w_oik / sqrt(sum_ik (s_i w_oik)^2 + 1e-8) (StyleGAN2, eq. 1 and 3) are applied
+    as one dense convolution for the whole batch, with the inputs scaled by s and the outputs divided by the root.
+    The result is the same and needs no separate convolution for each sample.
     """
 
     noise_const: Tensor
@@ -108,18 +99,18 @@ class SynthesisLayer(nn.Module):
         with full_precision(x_NIHW):
             style_NI = self.affine(w_ND.to(self.weight.dtype))
             demod_NO = torch.rsqrt(F.linear(style_NI.square(), self.weight.square().sum((2, 3))) + 1e-8)
-            # leaky_relu(sqrt 2 x) = sqrt 2 leaky_relu(x): the gain goes into scale and offsets
+            # leaky_relu(sqrt 2 x) = sqrt 2 leaky_relu(x), so the gain is applied to scale, bias and noise
             scale_NO, bias_O = demod_NO * SQRT2, self.bias * SQRT2
         if len(x_NIHW) == 1 and x_NIHW.numel() > self.weight.numel():  # scaling the kernel is less work
             x = self._convolve(
                 x_NIHW, self.weight * style_NI[0, :, None, None] * scale_NO[0, :, None, None, None], bias_O
             )
         else:
-            x = self._convolve(x_NIHW * _channels(style_NI, x_NIHW), self.weight)
-            x = torch.addcmul(bias_O.to(x.dtype)[:, None, None], x, _channels(scale_NO, x))
+            x = self._convolve(x_NIHW * _per_channel(style_NI, x_NIHW), self.weight)
+            x = torch.addcmul(bias_O.to(x.dtype)[:, None, None], x, _per_channel(scale_NO, x))
         pattern = self._noise(x, noise)
         if pattern is not None:
-            # In place, here and below: no gradient needs what was there. In one type: sums of two are slow.
+            # In place, as no gradient needs the old values; in one dtype, as mixed sums are slow.
             x = x.add_((pattern * SQRT2).to(x.dtype))
         x = F.leaky_relu_(x, 0.2)
         return x if self.clamp is None else x.clamp(-self.clamp, self.clamp)
@@ -138,13 +129,11 @@ class SynthesisLayer(nn.Module):
         if self.up:
             x = F.conv_transpose2d(x, weight_OIKK.transpose(0, 1), stride=2)
             return blur(x, padding=1, gain=4, bias_C=bias_O)
-        if winograd.pays(x, weight_OIKK):
-            return winograd.conv3x3(x, weight_OIKK, bias_O)
         return F.conv2d(x, weight_OIKK, bias_O, padding=1)
 
 
 class ToRGB(nn.Module):
-    """Modulated 1 x 1 convolution to RGB, not demodulated, never autocast."""
+    """Modulated 1 x 1 convolution to RGB, without demodulation and never in half precision."""
 
     def __init__(self, inputs: int, w_dim: int, clamp: float | None = None) -> None:
         super().__init__()
@@ -165,7 +154,7 @@ class ToRGB(nn.Module):
 
 
 class Conv(nn.Module):
-    """A convolution of the discriminator: equalised, optionally halving the size (filter first) and activated."""
+    """A convolution of the discriminator; `down` filters and halves the size, `bias` adds bias and activation."""
 
     def __init__(
         self,
@@ -193,6 +182,6 @@ class Conv(nn.Module):
         return x if self.bias is None else bias_act(x, self.bias, self.clamp)
 
 
-def _channels(scale_NC: Tensor, like: Tensor) -> Tensor:
-    """(N, C) -> (N, C, 1, 1) in the type of `like`."""
+def _per_channel(scale_NC: Tensor, like: Tensor) -> Tensor:
+    """(N, C) -> (N, C, 1, 1) in the dtype of `like`."""
     return scale_NC.to(like.dtype)[:, :, None, None]

@@ -1,15 +1,16 @@
 """MobileStyleGAN: StyleGAN2 distilled into wavelet blocks (Belousov 2021, arXiv 2104.04767).
 
-Shapes: N batch, L rows of W+, D = 512 latent width, C channels, H = W pixels of a side. Features are NHWC inside:
-the 1x1 convolutions, where nearly all the time goes, are then plain matrix products.
+Shapes: N batch, L rows of W+, D = 512 latent width, C channels, I and O input and output channels, H = W pixels of a
+side, P pixels of an image. Features are NHWC, because the 1x1 convolutions, which take nearly all the time, are then
+plain matrix products.
 
-The networks differ from StyleGAN2 in three ways: features grow by an inverse Haar transform of modulated
-channels, 3x3 convolutions are depthwise-separable, and demodulation is baked into the weights. The image is
-made once, at the end: by the whole student as the 12 Haar coefficients of an RGB picture of twice the feature size.
+The network differs from StyleGAN2 in three ways: features are upsampled by an inverse Haar transform of modulated
+channels, 3x3 convolutions are depthwise-separable, and demodulation is folded into the weights. Only the last layer
+makes an image.
 
-`MobileStyleGAN(resolution=1024)` is the whole student of the public 1024 px FFHQ model; a smaller resolution
-stops at features of that size and carries an RGB head of its own, so that its rows are those of a StyleGAN2 of
-that resolution.
+`MobileStyleGAN(resolution=1024)` is the uncut network, distilled from the public 1024 px FFHQ model; its head predicts
+the 12 Haar coefficients of an RGB image of twice the feature size. At a smaller resolution the network is cut after the
+block of that size and has an RGB head there, so it reads as many rows as a StyleGAN2 of that resolution.
 """
 
 from __future__ import annotations
@@ -45,20 +46,20 @@ def inverse_haar(x_NHWC: Tensor) -> Tensor:
 
 
 def pointwise(x_NHWC: Tensor, weight_OI: Tensor, style_NI: Tensor) -> Tensor:
-    """A 1x1 convolution of modulated channels, with the style folded into each sample's kernel: (N, H, W, O)."""
+    """A 1x1 convolution of modulated channels: y_npo = sum_i x_npi s_ni w_oi, (N, H, W, O)."""
     return _Pointwise.apply(x_NHWC, weight_OI, style_NI)  # type: ignore[return-value]
 
 
 class _Pointwise(torch.autograd.Function):
-    """y_npo = sum_i x_npi s_ni w_oi. With h = g w, its gradients are h s (x), sum_p x h (s) and sum_np g x s (w).
+    """`pointwise`. With g the gradient of y and h = g w, the gradients are h s (of x), sum_p x h (of s), sum_np g x s (of w).
 
-    Autograd would go through the folded kernel, whose gradient is one more product of the size of the convolution.
+    PyTorch would compute them through the product of style and kernel, which costs one more convolution.
     """
 
     @staticmethod
     def forward(ctx: Any, x_NHWI: Tensor, weight_OI: Tensor, style_NI: Tensor) -> Tensor:
         ctx.save_for_backward(x_NHWI, weight_OI, style_NI)
-        # Not a view: autograd would copy the gradients of what is then changed in place.
+        # y must not be a view: callers change it in place, and autograd would then copy its gradient.
         y_NHWO = x_NHWI.new_empty(*x_NHWI.shape[:3], len(weight_OI))
         kernel_NIO = (weight_OI.T * style_NI[:, :, None]).to(x_NHWI.dtype)
         torch.bmm(x_NHWI.flatten(1, 2), kernel_NIO, out=y_NHWO.flatten(1, 2))
@@ -79,9 +80,9 @@ class _Pointwise(torch.autograd.Function):
 
 
 class ModulatedConv(nn.Module):
-    """style -> scale channels -> depthwise 3x3 and 1x1 (or one dense 3x3) -> + noise + bias -> leaky ReLU.
+    """Modulated convolution (depthwise 3x3 and 1x1, or one dense 3x3), bias, noise, leaky ReLU.
 
-    The style scales the channels between the two convolutions: a depthwise one does not mix channels.
+    The style scales the channels between the two convolutions, which is equivalent as a depthwise one mixes no channels.
     """
 
     def __init__(self, in_channels: int, out_channels: int, size: int, w_dim: int, separable: bool = True):
@@ -106,17 +107,17 @@ class ModulatedConv(nn.Module):
             x = pointwise(_nhwc(depthwise(_nchw(x_NHWC))), mix.weight[:, :, 0, 0], style_NI)
         else:
             x = _nhwc(self.conv(_nchw(x_NHWC * style_NI.to(x_NHWC.dtype)[:, None, None])))
-        # In place: no gradient needs what was there. In one type: sums of two are slow.
+        # In place, as no gradient needs the old values; in one dtype, as mixed sums are slow.
         x = x.add_(self.bias.flatten().to(x.dtype))
         if noise == "const":
             x.add_(self.noise[0, 0, :, :, None].to(x.dtype))
-        elif noise == "random":  # the student learned one fixed pattern: keep its strength, redraw it
+        elif noise == "random":  # new noise of the same strength as the learned pattern
             x.add_(self.noise.std() * torch.randn_like(x[..., :1]))
         return F.leaky_relu_(x, 0.2)
 
 
 class WaveletBlock(nn.Module):
-    """Modulate -> inverse Haar to twice the size -> two modulated separable convolutions."""
+    """Modulation, inverse Haar transform to twice the size, two modulated separable convolutions."""
 
     def __init__(self, in_channels: int, out_channels: int, size: int, w_dim: int):
         super().__init__()
@@ -132,7 +133,7 @@ class WaveletBlock(nn.Module):
 
 
 class ImageHead(nn.Module):
-    """Features -> channels of the image by one modulated 1x1 convolution with bias; (N, H, W, O)."""
+    """Features -> image channels (N, H, W, O) by one modulated 1x1 convolution with bias."""
 
     def __init__(self, in_channels: int, out_channels: int, w_dim: int):
         super().__init__()
@@ -162,13 +163,12 @@ class MappingNetwork(nn.Module):
 
 
 class MobileStyleGAN(nn.Module):
-    """Behind `protocol.Generator`; see the module's docstring.
+    """Implements `stylegan2.protocol.Generator`; see the module's docstring.
 
-    Args:
-        resolution: side of the image in px, a power of two from 64 to 512, or 1024 for the whole student.
-        mapping_layers, w_dim: of the mapping network.
-        num_rows: rows L of its latents (None: 2 log2(resolution) - 2). With fewer, the rows that are not there take
-            the last one: latents of a 256 px generator, 14 rows, are shown at 1024 px.
+    resolution: side of the image in px, a power of two from 64 to 512, or 1024 for the uncut network.
+    mapping_layers, w_dim: of the mapping network.
+    num_rows: rows L of its latents (None: 2 log2(resolution) - 2). With fewer, missing rows are copies of the last one,
+    so that latents of a 256 px generator (14 rows) can be rendered at 1024 px.
     """
 
     def __init__(
@@ -197,12 +197,12 @@ class MobileStyleGAN(nn.Module):
         self.blocks = nn.ModuleList(
             WaveletBlock(FEATURES[size // 2], FEATURES[size], size, w_dim) for size in sizes[1:]
         )
-        # The whole student has features up to half its resolution, and a picture of Haar coefficients.
         self.wavelet_head = resolution == FULL_RESOLUTION
         self.head = ImageHead(FEATURES[sizes[-1]], 12 if self.wavelet_head else 3, w_dim)
 
     @property
     def config(self) -> dict[str, int]:
+        """The constructor's keyword arguments."""
         return {
             "resolution": self.resolution,
             "mapping_layers": self.mapping_layers,
@@ -211,18 +211,19 @@ class MobileStyleGAN(nn.Module):
         }
 
     def mapping(self, z_ND: Tensor) -> Tensor:
+        """z (N, D) -> w (N, D)."""
         return self.map(z_ND)
 
     def compute_in(self, half: torch.dtype | None) -> None:
-        """Synthesis in half precision, with float32 weights and images; None: in the weights' own."""
+        """Computes synthesis in half precision, with float32 weights and images; None: in float32."""
         self.half = half
 
     def checkpoint_activations(self, on: bool) -> None:
-        """Gradients that need the memory of one block at a time, and a second forward pass (Chen et al. 2016)."""
+        """Gradient checkpointing (Chen et al. 2016): stores one block's activations, at the cost of a second forward."""
         self.recompute = on
 
     def features(self, w_NLD: Tensor, noise: NoiseMode = "const", start: Start | None = None) -> Tensor:
-        """W+ -> features (N, H, W, C) that the image head reads."""
+        """W+ -> features (N, H, W, C) before the image head."""
         start = start or Start(0, _nhwc(self.const))
         x, _ = start.repeated(len(w_NLD))
         assert x is not None
@@ -230,13 +231,13 @@ class MobileStyleGAN(nn.Module):
 
     @torch.no_grad()
     def start(self, w_LD: Tensor, rows: int) -> Start:
-        """What all latents with the first `rows` rows of w_LD have in common, with constant noise."""
+        """The result of those blocks that read only the first `rows` rows of w_LD, with constant noise."""
         blocks = (rows + 1) // 2 if rows < self.num_rows else 1 + len(self.blocks)
         with half_precision(w_LD, self.half):
             return Start(blocks, self._blocks(_nhwc(self.const), w_LD[None], "const", range(blocks)))
 
     def _blocks(self, x: Tensor, w_NLD: Tensor, noise: NoiseMode, blocks: range) -> Tensor:
-        """Block 0 is the first convolution, with row 0; block i reads rows up to 2 i."""
+        """Block 0 is the first convolution and reads row 0; block i > 0 reads rows 2i - 1 and 2i."""
         for i in blocks:
             if i == 0:
                 x = run_block(self.first, self.recompute, x, w_NLD[:, 0], noise)
@@ -246,11 +247,11 @@ class MobileStyleGAN(nn.Module):
         return x
 
     def row(self, w_NLD: Tensor, index: int) -> Tensor:
-        """Row `index` of a full W+, (N, D): the last one for rows that the latents do not have."""
+        """Row `index` of W+, (N, D), or the last one if the latents have fewer rows."""
         return w_NLD[:, min(index, self.num_rows - 1)]
 
     def synthesis(self, w_NLD: Tensor, noise: NoiseMode = "const", start: Start | None = None) -> Tensor:
-        """W+ (N, L, D) -> images (N, 3, R, R) in about [-1, 1]. start: what the first blocks make of it, if known."""
+        """W+ (N, L, D) -> images (N, 3, R, R) in about [-1, 1]. start: the result of the first blocks, if known."""
         if w_NLD.ndim != 3 or w_NLD.shape[1:] != (self.num_rows, self.w_dim):
             raise ValueError(
                 f"expected W+ of shape [N, {self.num_rows}, {self.w_dim}], got {list(w_NLD.shape)}"

@@ -26,7 +26,7 @@ def blur(
 ) -> Tensor:
     """Zero-pads, filters, adds the bias, keeps every stride-th pixel: H -> (H + 2 padding - 4) // stride + 1.
 
-    A 4 x 4 depthwise convolution: on the CPU twice as fast as two 1-d ones or as sums of slices.
+    A 4 x 4 depthwise convolution is twice as fast on the CPU as two 1-d ones or as sums of slices.
     """
     if stride == 1:
         return _Blur.apply(x_NCHW, bias_C, padding, gain)  # type: ignore[return-value]
@@ -34,7 +34,10 @@ def blur(
 
 
 class _Blur(torch.autograd.Function):
-    """The gradient of a symmetric filter is that filter; PyTorch's of a depthwise convolution takes 25 times as long."""
+    """The gradient of filtering with a symmetric filter is the same filtering.
+
+    PyTorch's own gradient of a depthwise convolution takes 25 times as long on the CPU.
+    """
 
     @staticmethod
     def forward(ctx: Any, x_NCHW: Tensor, bias_C: Tensor | None, padding: int, gain: float) -> Tensor:
@@ -49,16 +52,11 @@ class _Blur(torch.autograd.Function):
 
 
 def upsample2(x_NCHW: Tensor) -> Tensor:
-    """(N, C, H, W) -> (N, C, 2H, 2W): zeros in between, then 4 f (gain 4 keeps the mean).
+    """(N, C, H, W) -> (N, C, 2H, 2W): zeros between the pixels, then 4 f (the gain of 4 keeps the mean).
 
-    Equals bilinear interpolation of the image padded by one zero pixel, and cropped again.
+    Equals bilinear interpolation of the image padded by one zero pixel, with the padding cropped off again.
     """
     return F.conv_transpose2d(x_NCHW, fir(x_NCHW) * 4, stride=2, padding=1, groups=x_NCHW.shape[1])
-
-
-def downsample2(x_NCHW: Tensor) -> Tensor:
-    """(N, C, H, W) -> (N, C, H/2, W/2): f, then every second pixel."""
-    return blur(x_NCHW, padding=1, stride=2)
 
 
 def bias_act(x: Tensor, bias: Tensor, clamp: float | None = None) -> Tensor:
@@ -74,12 +72,12 @@ def half_precision(x: Tensor, half: torch.dtype | None) -> AbstractContextManage
 
 
 def full_precision(x: Tensor) -> torch.autocast:
-    """A context in which autocast is off: for the small, precision-hungry parts of a network."""
+    """A context without autocast on x's device, for the small parts of a network that need precision."""
     return torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False)
 
 
 def run_block(block: nn.Module, recompute: bool, *inputs: Any) -> Any:
-    """block(*inputs). recompute: its activations are not kept for the gradient but computed again then."""
+    """block(*inputs); with `recompute` its activations are computed again for the gradient instead of being stored."""
     if recompute and torch.is_grad_enabled():
         return checkpoint(block, *inputs, use_reentrant=False)
     return block(*inputs)

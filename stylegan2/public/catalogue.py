@@ -1,7 +1,8 @@
-"""Public weights that this project can use: where they come from, how to recognise them, under which terms.
+"""Catalogue of the public weights that this project can use: source, hash, size, terms and citation of each.
 
-Nothing here is shipped or fetched by itself: scripts/download_weights.py fetches one on request. A hash is listed only
-where its source could be named; None is an unknown hash, and is shown as such.
+None of them ships with the project; scripts/download_weights.py fetches one on request. Only hashes with a known source
+are listed: full ones are those of mirrors that agree (Git LFS), short ones stand in the file's name (the convention of
+torch.hub). None is an unknown hash.
 """
 
 import os
@@ -12,46 +13,37 @@ import torch
 
 from stylegan2.weights import WeightsError, file_hash
 
-FOLDER = (
-    "TALKING_HEADS_WEIGHTS"  # environment variable: a folder of weight files, for machines that are offline
-)
+FOLDER = "TALKING_HEADS_WEIGHTS"  # environment variable that names a folder of weight files, for work offline
 NONCOMMERCIAL = "non-commercial research (NVIDIA's terms and FFHQ's)"
+STYLEGAN2 = "Karras et al., Analyzing and Improving the Image Quality of StyleGAN, CVPR 2020"
+LPIPS = "Zhang et al., The Unreasonable Effectiveness of Deep Features, CVPR 2018"
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One file. sha256: its hash, or the first digits of it where only those are published; known_from: by whom.
+    """One public weight file."""
 
-    size: exact bytes, megabytes: about how many; None where unknown.
-    """
-
-    file: str
+    file: str  # name on disk
     what: str
     url: str
     licence: str
     citation: str
-    sha256: str | None = None
-    known_from: str | None = None
-    size: int | None = None
-    megabytes: int | None = None
+    sha256: str | None = None  # in hex, or the first digits of it
+    megabytes: int | None = None  # about
 
 
 def _drive(key: str) -> str:
     return f"https://drive.usercontent.google.com/download?id={key}&export=download&confirm=t"
 
 
-MIRRORS = "two mirrors that agree (Git LFS)"
-IN_NAME = "its name (torch.hub's convention)"
 CATALOGUE = {
     "stylegan2_ffhq": Entry(
         "ffhq.pkl",
         "StyleGAN2 generator, FFHQ, 1024 px",
         "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/ffhq.pkl",
         NONCOMMERCIAL,
-        "Karras et al., Analyzing and Improving the Image Quality of StyleGAN, CVPR 2020",
+        STYLEGAN2,
         sha256="a205a346e86a9ddaae702e118097d014b7b8bd719491396a162cca438f2f524c",
-        known_from=MIRRORS,
-        size=381_624_121,
         megabytes=382,
     ),
     "stylegan2_ffhq_256": Entry(
@@ -59,7 +51,7 @@ CATALOGUE = {
         "StyleGAN2 generator, FFHQ, 256 px",
         "https://api.ngc.nvidia.com/v2/models/nvidia/research/stylegan2/versions/1/files/stylegan2-ffhq-256x256.pkl",
         NONCOMMERCIAL,
-        "Karras et al., Analyzing and Improving the Image Quality of StyleGAN, CVPR 2020",
+        STYLEGAN2,
     ),
     "e4e_ffhq": Entry(
         "e4e_ffhq_encode.pt",
@@ -68,8 +60,6 @@ CATALOGUE = {
         f"code MIT; weights {NONCOMMERCIAL}",
         "Tov et al., Designing an Encoder for StyleGAN Image Manipulation, SIGGRAPH 2021",
         sha256="2ace1d9a8c05c10a399bcd500b8dda118f759ff1aac89dbdab7435f2136a0999",
-        known_from=MIRRORS,
-        size=1_201_649_680,
         megabytes=1202,
     ),
     "psp_ffhq": Entry(
@@ -87,8 +77,6 @@ CATALOGUE = {
         "code MIT; trained on MS-Celeb-1M: non-commercial research",
         "Deng et al., ArcFace, CVPR 2019",
         sha256="a035c768259b98ab1ce0e646312f48b9e1e218197a0f80ac6765e88f8b6ddf28",
-        known_from="three mirrors that agree (Git LFS)",
-        size=175_367_323,
         megabytes=175,
     ),
     "lpips_alex": Entry(
@@ -96,9 +84,8 @@ CATALOGUE = {
         "LPIPS trunk (alex)",
         "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
         "BSD-3; ImageNet's own terms",
-        "Zhang et al., The Unreasonable Effectiveness of Deep Features, CVPR 2018",
+        LPIPS,
         sha256="7be5be79",
-        known_from=IN_NAME,
         megabytes=233,
     ),
     "lpips_vgg": Entry(
@@ -106,9 +93,8 @@ CATALOGUE = {
         "LPIPS trunk (vgg)",
         "https://download.pytorch.org/models/vgg16-397923af.pth",
         "BSD-3; ImageNet's own terms",
-        "Zhang et al., The Unreasonable Effectiveness of Deep Features, CVPR 2018",
+        LPIPS,
         sha256="397923af",
-        known_from=IN_NAME,
         megabytes=528,
     ),
     "inception_fid": Entry(
@@ -118,7 +104,6 @@ CATALOGUE = {
         "Apache-2.0",
         "Heusel et al., GANs Trained by a Two Time-Scale Update Rule, NeurIPS 2017",
         sha256="6726825d",
-        known_from=IN_NAME,
         megabytes=91,
     ),
     "syncnet": Entry(
@@ -128,7 +113,6 @@ CATALOGUE = {
         "research; see the VGG page",
         "Chung and Zisserman, Out of Time, ACCV workshops 2016",
         sha256="961e8696f888fce4f3f3a6c3d5b3267cf5b343100b238e79b2659bff2c605442",
-        known_from=MIRRORS,
         megabytes=55,
     ),
     "face_alignment": Entry(
@@ -138,7 +122,6 @@ CATALOGUE = {
         "BSD-3; trained on 300-W: non-commercial",
         "Bulat and Tzimiropoulos, How Far Are We from Solving Face Alignment, ICCV 2017",
         sha256="11f355bf06",
-        known_from=IN_NAME,
     ),
     "face_detector": Entry(
         "s3fd-619a316812.pth",
@@ -147,13 +130,13 @@ CATALOGUE = {
         "BSD-3",
         "Zhang et al., S3FD, ICCV 2017",
         sha256="619a316812",
-        known_from=IN_NAME,
         megabytes=90,
     ),
 }
 
 
 def entry_of(name: str) -> Entry:
+    """The entry of that name. Raises WeightsError if there is none."""
     if name not in CATALOGUE:
         raise WeightsError(
             f"There is no {name!r} in the catalogue of public weights: {', '.join(CATALOGUE)}."
@@ -168,13 +151,13 @@ def folders() -> list[Path]:
 
 
 def path_of(name: str) -> Path:
-    """Where the file is, or, if it is nowhere, where it belongs."""
+    """Where the file is or, if it is missing, where it is to be put."""
     places = [folder / entry_of(name).file for folder in folders()]
     return next((place for place in places if place.is_file()), places[0])
 
 
 def demanded(name: str, what: str, path: str | Path | None = None) -> Path:
-    """The file of an entry, by default where path_of finds it; WeightsError, one sentence what to do, if it is missing."""
+    """The file of an entry, by default at path_of(name). Raises WeightsError, which says how to get it, if it is missing."""
     path = path_of(name) if path is None else Path(path)
     if not path.is_file():
         raise WeightsError(
@@ -184,18 +167,12 @@ def demanded(name: str, what: str, path: str | Path | None = None) -> Path:
     return path
 
 
-def has_hash(entry: Entry, digest: str) -> bool | None:
-    """Whether a file's hash is the entry's; None if that is unknown."""
-    return None if entry.sha256 is None else digest.startswith(entry.sha256)
-
-
 def state_of(name: str) -> str:
-    """ "missing", "verified", "there, hash unknown" or "WRONG HASH", with the hash's first digits."""
-    path = path_of(name)
+    """ "missing", "verified", "there, hash unknown" or "WRONG HASH", the last three with the first digits of the hash."""
+    path, expected = path_of(name), entry_of(name).sha256
     if not path.is_file():
         return "missing"
     digest = file_hash(path)
-    words = {True: "verified", None: "there, hash unknown", False: "WRONG HASH"}[
-        has_hash(entry_of(name), digest)
-    ]
-    return f"{words} {digest[:12]}"
+    if expected is None:
+        return f"there, hash unknown {digest[:12]}"
+    return f"{'verified' if digest.startswith(expected) else 'WRONG HASH'} {digest[:12]}"

@@ -1,4 +1,4 @@
-"""What a weight file of somebody else may hold at most, and why one is refused; for .pkl and .pt alike."""
+"""Bounds on what a weight file of unknown origin may contain, for .pkl and .pt alike, and the error that refuses one."""
 
 import pickletools
 from collections.abc import Iterator
@@ -6,25 +6,25 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-MAX_OPCODES = 300_000  # a snapshot of G, D and G_ema at 1024 px has about 50,000
+MAX_OPCODES = 300_000  # pickle instructions; a snapshot of G, D and G_ema at 1024 px has about 50,000
 MAX_HEIGHT = 100  # levels of nesting; such a snapshot has about 25
-LEGACY = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."  # torch.save before zip files
+LEGACY = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."  # first bytes of torch's format before zip files
 
 
 class Refused(ValueError):
-    """Why a pickle is not read, as the second half of a sentence about the file."""
+    """The reason why a pickle is not read, as the second half of a sentence about the file."""
 
 
 @dataclass
 class Record:
-    """One object of torch_utils.persistence: the class it claims to be and its attributes; its source is dropped."""
+    """One object of NVIDIA's torch_utils.persistence: the name of its class and its attributes, without its source code."""
 
     class_name: str
     state: dict[str, Any]
 
 
 def check_pickles(stream: Any, pickles: int, limit: int) -> None:
-    """Refused unless the next pickles of the stream have at most `limit` instructions together; builds nothing."""
+    """Raises Refused unless the next pickles of the stream have at most `limit` instructions together. Builds nothing."""
 
     def opcodes() -> Iterator[Any]:
         for _ in range(pickles):
@@ -34,10 +34,13 @@ def check_pickles(stream: Any, pickles: int, limit: int) -> None:
         raise Refused(f"has more than {limit:,} pickle instructions, which no weights need")
 
 
-def check_shape(root: Any) -> None:
-    """Refused if the objects contain themselves or nest deeper than MAX_HEIGHT; no recursion, each is seen once."""
+def check_nesting(root: Any) -> None:
+    """Raises Refused if objects contain themselves or nest deeper than MAX_HEIGHT.
+
+    Works without recursion, which a deep file could exhaust, and visits every object once.
+    """
     heights: dict[int, int] = {}
-    pending: list[tuple[Any, bool]] = [(root, False)]
+    pending: list[tuple[Any, bool]] = [(root, False)]  # (object, whether its children were visited)
     opened: set[int] = set()
     while pending:
         node, closing = pending.pop()
@@ -74,5 +77,5 @@ def unsafe_reason(error: Exception) -> str:
 
 
 def shown(name: str) -> str:
-    """A name out of a file, short and printable."""
+    """A name from a file, short and printable."""
     return repr(name[:80])[1:-1]

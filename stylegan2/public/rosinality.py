@@ -1,7 +1,7 @@
 """rosinality state dicts <-> ours (whose names are NVIDIA's): the same numbers under other names and shapes.
 
-Both directions are renaming and reshaping only; FIR filters are fixed, so they are dropped and written anew
-(rosinality's generator stores them times 4).
+Both directions only rename and reshape. FIR filters are fixed, so they are dropped and written anew (rosinality's
+generator stores them times 4).
 """
 
 import re
@@ -70,52 +70,33 @@ def discriminator_keys(resolution: int) -> dict[str, str]:
 def generator_from_rosinality(
     state: State, latent_avg: Tensor | None = None, conv_clamp: float | None = None
 ) -> StyleGAN2:
-    """Keys may sit behind `decoder.` (e4e, pSp, ReStyle files). latent_avg (D,) or (L, D); estimated if absent."""
-    if any(key.startswith("decoder.") for key in state):
-        state = {
-            key.removeprefix("decoder."): value for key, value in state.items() if key.startswith("decoder.")
-        }
+    """Raises WeightsError if the tensors form no generator. latent_avg: (D,) or (L, D); estimated if absent."""
     rgbs = sum(re.fullmatch(r"to_rgbs\.\d+\.conv\.weight", key) is not None for key in state)
     layers = sum(re.fullmatch(r"style\.\d+\.weight", key) is not None for key in state)
     if not 1 <= rgbs <= 8 or not layers:
         raise WeightsError(
             "These tensors are not a rosinality StyleGAN2 generator (no to_rgbs.* or style.*)."
         )
-    names = generator_keys(2 ** (rgbs + 2), layers)
-    ours = _rename(
-        state, {theirs: name for theirs, name in names.items() if not name.endswith("noise_const")}
-    )
-    # early files hold no noise: any constant will do, but always the same
-    random = torch.Generator().manual_seed(0)
-    for theirs, name in names.items():
-        if name.endswith("noise_const"):
-            size = int(name.split(".")[1][1:])
-            known = theirs in state
-            ours[name] = (
-                _reshape(state[theirs], theirs) if known else torch.randn(size, size, generator=random)
-            )
+    # early files hold no noise patterns: random ones take their place, always the same
+    random, noises = torch.Generator().manual_seed(0), {}
+    for i in range(2 * rgbs + 1):
+        if (key := f"noises.noise_{i}") not in state:
+            size = 2 ** ((i + 5) // 2)
+            noises[key] = torch.randn(1, 1, size, size, generator=random)
+    ours = _rename({**state, **noises}, generator_keys(2 ** (rgbs + 2), layers))
     if latent_avg is not None:
-        ours["mapping.w_avg"] = (
-            latent_avg.reshape(-1, latent_avg.shape[-1])[0] if latent_avg.numel() else latent_avg
-        )
+        ours["mapping.w_avg"] = latent_avg.flatten(0, -2)[0] if latent_avg.ndim > 1 else latent_avg
     return StyleGAN2.from_state_dict(ours, conv_clamp)
 
 
 def generator_to_rosinality(generator: StyleGAN2) -> dict[str, Tensor]:
-    """The state dict that rosinality's Generator loads strictly; w_avg is `latent_avg` beside it."""
+    """The state dict that rosinality's Generator loads strictly; w_avg becomes `latent_avg` beside it."""
     ours = generator.state_dict()
     state = {}
     for theirs, name in generator_keys(generator.resolution, generator.mapping.num_layers).items():
         value = ours[name].detach().clone()
-        if theirs.endswith("conv.weight") or theirs == "input.input":
-            value = value[None]
-        elif theirs.startswith("to_rgb") and theirs.endswith("bias") and "modulation" not in theirs:
-            value = value[None, :, None, None]
-        elif theirs.endswith("noise.weight"):
-            value = value[None]
-        elif theirs.startswith("noises."):
-            value = value[None, None]
-        state[theirs] = value
+        is_rgb_bias = theirs.startswith("to_rgb") and theirs.endswith("bias") and "modulation" not in theirs
+        state[theirs] = value[None, :, None, None] if is_rgb_bias else value[(None,) * _leading_axes(theirs)]
     for j in range(len(generator.channels) - 1):
         state[f"convs.{2 * j}.conv.blur.kernel"] = _kernel() * 4
         state[f"to_rgbs.{j}.upsample.kernel"] = _kernel() * 4
@@ -123,6 +104,7 @@ def generator_to_rosinality(generator: StyleGAN2) -> dict[str, Tensor]:
 
 
 def discriminator_from_rosinality(state: State, conv_clamp: float | None = None) -> Discriminator:
+    """Raises WeightsError if the tensors form no discriminator."""
     blocks = sum(re.fullmatch(r"convs\.\d+\.skip\.1\.weight", key) is not None for key in state)
     if not 1 <= blocks <= 8 or "final_conv.0.weight" not in state or "convs.0.0.weight" not in state:
         raise WeightsError(
@@ -143,21 +125,22 @@ def discriminator_to_rosinality(discriminator: Discriminator) -> dict[str, Tenso
 
 
 def _rename(state: State, names: dict[str, str]) -> dict[str, Tensor]:
-    missing = [theirs for theirs in names if theirs not in state]
-    if missing:
-        raise WeightsError(f"These tensors do not form a StyleGAN2 network: {missing[0]} is missing.")
-    return {ours: _reshape(state[theirs], theirs) for theirs, ours in names.items()}
+    """Our tensors. A tensor of an unexpected shape keeps it, and `from_state_dict` refuses it."""
+    ours = {}
+    for theirs, name in names.items():
+        if theirs not in state:
+            raise WeightsError(f"These tensors do not form a StyleGAN2 network: {theirs} is missing.")
+        value, extra = state[theirs], (1,) * _leading_axes(theirs)
+        value = value[(0,) * len(extra)] if value.shape[: len(extra)] == extra else value
+        ours[name] = value.reshape(-1) if theirs.endswith("bias") else value
+    return ours
 
 
-def _reshape(value: Tensor, theirs: str) -> Tensor:
-    """Drops rosinality's axes of length one. What has another shape stays as it is: the network will refuse it."""
-    if theirs.endswith("noise.weight") and value.numel() == 1:
-        return value.reshape(())
-    if theirs.startswith("noises.") and value.shape[:2] == (1, 1):
-        return value[0, 0]
-    if (theirs.endswith("conv.weight") or theirs == "input.input") and value.shape[:1] == (1,):
-        return value[0]
-    return value.reshape(-1) if theirs.endswith("bias") else value
+def _leading_axes(theirs: str) -> int:
+    """How many axes of length 1 rosinality's tensor has in front of ours."""
+    if theirs.startswith("noises."):
+        return 2
+    return int(theirs == "input.input" or theirs.endswith((".conv.weight", ".noise.weight")))
 
 
 def _kernel() -> Tensor:

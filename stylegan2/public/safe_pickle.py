@@ -1,10 +1,9 @@
-"""Reads the pickles of NVIDIA's StyleGAN2 repositories as plain data: nothing in the file is ever executed.
+"""Reads the pickles of NVIDIA's StyleGAN2 repositories as plain data, without executing anything in the file.
 
-An ordinary unpickler imports and calls what the file names, and these files even carry source code that is meant to
-be run. This one is a small stack machine of its own. It knows the dozen names that such files need
-(stylegan2/public/admitted_classes.py), builds plain data for each, and refuses every other name and every instruction that could
-reach one. What the file can make it allocate is bounded: by the file's own size for tensors, by MAX_OPCODES for
-everything else (stylegan2/public/file_limits.py).
+An ordinary unpickler imports and calls what the file names, and these files also carry source code that NVIDIA's loader
+executes. This reader is a stack machine of its own: it builds plain data for the names that such files need
+(stylegan2/public/admitted_classes.py) and refuses every other name and every instruction that could reach one. The memory
+that a file can make it allocate is bounded by the file's size for tensors and by MAX_OPCODES for everything else.
 """
 
 import mmap
@@ -15,22 +14,16 @@ from typing import Any
 
 import numpy as np
 
-from stylegan2.public.admitted_classes import Budget, Name, admitted, scalar_key
-from stylegan2.public.file_limits import MAX_OPCODES, Refused, check_shape, shown
+from stylegan2.public.admitted_classes import AdmittedName, admitted, scalar_key
+from stylegan2.public.file_limits import MAX_OPCODES, Refused, check_nesting, shown
 from stylegan2.weights import WeightsError
 
 
 def read_pickle(path: str | Path) -> Any:
     """The file's content as dicts, lists, tuples, sets, scalars, tensors and `Record`s. Raises WeightsError."""
-    path = Path(path)
-    if not path.is_file():
-        raise WeightsError(f"There is no weight file at {path}: check the path.")
-    size = path.stat().st_size
     try:
-        if size == 0:
-            raise Refused("is empty: copy or download it again")
         with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return _Machine(Budget(size)).run(data)
+            return _Machine(len(data)).run(data)
     except Refused as error:
         raise WeightsError(f"{path} {error}; nothing in it was executed.") from error
     except (ValueError, LookupError, TypeError, OverflowError, MemoryError, RuntimeError) as error:
@@ -42,32 +35,32 @@ def read_pickle(path: str | Path) -> Any:
 
 @dataclass
 class _Machine:
-    """The stack, the memo and what has been allocated so far."""
+    """The state of the stack machine. bytes_left: how many bytes the builders may still be given."""
 
-    budget: Budget
+    bytes_left: int
     stack: list[Any] = field(default_factory=list)
     marks: list[int] = field(default_factory=list)
     memo: dict[int, Any] = field(default_factory=dict)
 
     def run(self, data: Any) -> Any:
-        """data: a file-like object whose read(n) never allocates more than there is."""
+        """The object that the pickle describes. data: a memory map, whose read(n) allocates no more than the file holds."""
         for count, (opcode, argument, position) in enumerate(pickletools.genops(data)):
             if count >= MAX_OPCODES:
                 raise Refused(f"has more than {MAX_OPCODES:,} instructions, which no StyleGAN2 needs")
             if opcode.name == "STOP":
                 if len(self.stack) != 1 or self.marks:
                     raise Refused("does not end with one object: it is damaged")
-                check_shape(self.stack[0])
+                check_nesting(self.stack[0])
                 return self.stack[0]
             self.step(opcode.name, argument, position)
         raise Refused("has no end: it is cut short")
 
     def step(self, name: str, argument: Any, position: int | None) -> None:
-        """One instruction; those that are not listed are refused."""
+        """Executes one instruction; instructions that are not listed are refused."""
         stack = self.stack
         match name:
             case "PROTO" | "FRAME":
-                pass  # the length of a frame is a hint for buffered reading, not followed here
+                pass  # a frame's length is a hint for buffered reading, which is not needed here
             case "MARK":
                 self.marks.append(len(stack))
             case "POP":
@@ -127,12 +120,15 @@ class _Machine:
                 stack.append(admitted(f"{module}.{attribute}"))
             case "REDUCE" | "NEWOBJ":
                 arguments, called = self.pop(), self.pop()
-                if not isinstance(called, Name) or not isinstance(arguments, tuple):
+                if not isinstance(called, AdmittedName) or not isinstance(arguments, tuple):
                     raise Refused(f"calls what is not a known name ({name} at byte {position})")
-                stack.append(called.build(self.budget, arguments))
-            case "BUILD":  # numpy sends a dtype its byte order this way; nothing else may be changed
+                self.bytes_left -= sum(len(part) for part in arguments if isinstance(part, bytes))
+                if self.bytes_left < 0:
+                    raise Refused("unpacks to more than its own size")
+                stack.append(called.build(arguments))
+            case "BUILD":  # sets the byte order of a numpy dtype; nothing else may be changed
                 state = self.pop()
-                if not isinstance(self.top(), np.dtype) or not _is_native(state):
+                if not isinstance(self.top(), np.dtype) or not _is_native_order(state):
                     raise Refused(f"changes an object after building it (BUILD at byte {position})")
             case "INST":
                 raise Refused(f"asks for {shown(argument.replace(' ', '.', 1))}, which is not admitted")
@@ -166,8 +162,8 @@ def _update(target: dict[Any, Any], items: list[Any]) -> dict[Any, Any]:
     return target
 
 
-def _is_native(state: Any) -> bool:
-    """numpy's dtype state (version, byte order, None, None, None, -1, -1, …), little-endian or of single bytes."""
+def _is_native_order(state: Any) -> bool:
+    """Whether numpy's dtype state (version, byte order, None, None, None, -1, -1, …) is little-endian or of single bytes."""
     return (
         isinstance(state, tuple)
         and len(state) >= 7

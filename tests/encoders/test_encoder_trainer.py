@@ -26,7 +26,7 @@ from encoders.training.encoder_trainer import EncoderTrainer, stage_at, update_m
 from encoders.training.resume import TrainingError
 from scripts.core import runtime
 from scripts.stages.train_encoder import train_encoder
-from stylegan2.image_sources import Teacher
+from stylegan2.image_sources import GeneratorSamples
 from stylegan2.images import to_uint8
 from stylegan2.latent_pairs import FolderPairs, draw_codes, write_pairs
 from stylegan2.networks.generator import StyleGAN2
@@ -119,7 +119,7 @@ def test_the_discriminator_learns_to_tell_codes_from_samples() -> None:
 
 def test_one_step_has_the_terms_of_the_paper(generator: StyleGAN2, losses: ImageLosses) -> None:
     trainer = new_trainer()
-    images = Teacher(generator, generator, 3, 0)(0)[0]
+    images = GeneratorSamples(generator, 3, 0)(0)[0]
     terms = trainer.train_step(EncoderBatch(images), losses)
     expected = {"delta", "pixel", "perceptual", "identity", "adversarial", "discriminator", "r1"}
     assert set(terms) == expected | {"gradient"}
@@ -153,7 +153,7 @@ def test_image_terms_are_zero_for_the_generators_own_images(
 def run(
     trainer: EncoderTrainer, generator: StyleGAN2, losses: ImageLosses, folder: Path, stop: int = 6
 ) -> None:
-    draw = photo_batches(Teacher(generator, generator, 3, 0), 32)
+    draw = photo_batches(GeneratorSamples(generator, 3, 0), 32)
 
     def validate(encoder: torch.nn.Module) -> dict[str, float]:
         return mean_image_losses(encoder, losses, held_batches(draw, 3, 3), trainer.config)
@@ -226,7 +226,7 @@ def test_a_resumed_training_on_pairs_equals_an_uninterrupted_one(generator: Styl
 def test_a_step_makes_nothing_on_the_default_device(generator: StyleGAN2, losses: ImageLosses) -> None:
     """A tensor made without naming its device would be on the default device, here another one than the networks'."""
     trainer = new_trainer(dataclasses.replace(TRAIN, augment=True))
-    images = Teacher(generator, generator, 3, 0)(0)[0]
+    images = GeneratorSamples(generator, 3, 0)(0)[0]
     trainer.train_step(EncoderBatch(images), losses)  # Adam makes its counters in the first step
     trainer.train_step(EncoderBatch(images), losses)
     codes = torch.randn(3, 10, 16)

@@ -16,7 +16,7 @@ from scripts.assets.check_assets import BARS, check_assets, judged
 from scripts.assets.face_checks import UNLIKE, apart, generator_against
 from scripts.assets.mouth_checks import corpus, intended_aperture, sharpness, visemes
 from scripts.core.runtime import compose, resolve, start
-from stylegan2.weights import load_generator
+from stylegan2.load import load_generator
 from trajectory.synthetic_corpus.coarticulation import VISEMES
 
 

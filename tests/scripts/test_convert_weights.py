@@ -1,4 +1,4 @@
-"""Weights of others, end to end: every kind of file -> safetensors -> back, equal to the last bit."""
+"""convert_weights: every kind of public file -> safetensors -> back, bit by bit equal."""
 
 import argparse
 import json
@@ -15,10 +15,11 @@ from encoders.networks.e4e_compact import load_encoder
 from scripts.core import runtime
 from scripts.core.runtime import RunError
 from scripts.stages.convert_weights import convert_weights
+from stylegan2.load import EMBEDDED, load_generator
 from stylegan2.networks.discriminator import Discriminator
 from stylegan2.networks.generator import StyleGAN2
 from stylegan2.protocol import sample_w
-from stylegan2.public.checkpoints import read_foreign
+from stylegan2.public.checkpoints import read_public_checkpoint
 from stylegan2.public.nvidia import to_nvidia
 from stylegan2.public.rosinality import (
     discriminator_to_rosinality,
@@ -26,7 +27,7 @@ from stylegan2.public.rosinality import (
     generator_to_rosinality,
 )
 from stylegan2.public.safe_pickle import read_pickle
-from stylegan2.weights import EMBEDDED, WeightsError, file_hash, load_generator, read_weights, save_weights
+from stylegan2.weights import WeightsError, file_hash, read_weights, save_weights
 from tuning.tuned_weights import save_tuned
 
 CHANNELS = {4: 8, 8: 8, 16: 4}
@@ -67,10 +68,9 @@ def run(tmp_path_factory):
 
 @pytest.fixture
 def convert(run, capsys):
-    """input, output, other fields of the config -> what the script prints."""
+    """A function: input, output, other fields of the config -> what the script prints."""
 
     def call(source, target, **fields):
-        run.said.clear()
         convert_weights(Config(input=str(source), output=str(target), **fields), run)
         return capsys.readouterr().out
 
@@ -93,12 +93,12 @@ def test_a_snapshot_is_read_bit_by_bit_and_its_source_is_not_run(tmp_path, monke
     trees = {
         name: recorded(net, "Discriminator" if name == "D" else "Generator") for name, net in nets.items()
     }
-    foreign = read_foreign(write_snapshot(tmp_path / "network-snapshot.pkl", protocol, **trees))
-    assert foreign.kind.startswith("NVIDIA") and set(foreign.networks) == {"g", "g_ema", "d"}
+    checkpoint = read_public_checkpoint(write_snapshot(tmp_path / "network-snapshot.pkl", protocol, **trees))
+    assert checkpoint.kind.startswith("NVIDIA") and set(checkpoint.networks) == {"g", "g_ema", "d"}
     for name, net in nets.items():
-        assert same(foreign.build(name.lower()), net)
+        assert same(checkpoint.build(name.lower()), net)
     assert not marker.exists()
-    image = foreign.build("g_ema").synthesis(sample_w(nets["G_ema"], 2, seed=0))  # type: ignore[operator]
+    image = checkpoint.build("g_ema").synthesis(sample_w(nets["G_ema"], 2, seed=0))  # type: ignore[operator]
     assert torch.equal(image, nets["G_ema"].synthesis(sample_w(nets["G_ema"], 2, seed=0)))
 
 
@@ -118,12 +118,12 @@ def test_the_clamp_comes_from_the_arguments_when_the_layers_do_not_say(tmp_path)
         module.__dict__.pop("conv_clamp", None)
 
     tree = recorded(generator(), "Generator", change, synthesis_kwargs={"conv_clamp": 256})
-    foreign = read_foreign(write_snapshot(tmp_path / "g.pkl", G_ema=tree))
-    assert foreign.build("g_ema").conv_clamp == 256
+    checkpoint = read_public_checkpoint(write_snapshot(tmp_path / "g.pkl", G_ema=tree))
+    assert checkpoint.build("g_ema").conv_clamp == 256
 
 
 def test_a_clamp_limits_the_activations():
-    """In closed form: noise and weights are zero, so the layer is sqrt 2 lrelu(b), and the image the RGB bias."""
+    """Closed form: with zero noise and weights the layer is sqrt 2 lrelu(b), and the image is the RGB bias."""
     net = generator(clamp=2.0)
     with torch.no_grad():
         for name, parameter in net.named_parameters():
@@ -191,7 +191,7 @@ def spoil(which, key, value):
         (spoil("mapping.fc0", "weight", None), "no mapping.fc0"),
     ],
 )
-def test_other_networks_than_ours_are_refused_in_one_sentence(tmp_path, convert, change, words):
+def test_generators_that_ours_does_not_compute_are_refused_in_one_sentence(tmp_path, convert, change, words):
     path = write_snapshot(tmp_path / "other.pkl", G_ema=recorded(generator(), "Generator", change))
     with pytest.raises(WeightsError, match=rf"other\.pkl.*{words}") as caught:
         convert(path, tmp_path / "o.safetensors")
@@ -207,17 +207,17 @@ def test_other_networks_than_ours_are_refused_in_one_sentence(tmp_path, convert,
         (set_attribute("b4.mbstd", group_size=None), "minibatch groups"),
     ],
 )
-def test_other_discriminators_are_refused(tmp_path, change, words):
+def test_discriminators_that_ours_does_not_compute_are_refused(tmp_path, change, words):
     path = write_snapshot(tmp_path / "d.pkl", D=recorded(discriminator(), "Discriminator", change))
     with pytest.raises(WeightsError, match=words):
-        read_foreign(path).build("d")
+        read_public_checkpoint(path).build("d")
 
 
 # the script
 
 
-def foreign_file(kind, net, folder):
-    """One generator in each of the layouts that researchers arrive with."""
+def public_file(kind, net, folder):
+    """Writes the generator in one of the layouts of public files."""
     theirs, average = generator_to_rosinality(net), net.w_avg.clone()
     path = folder / f"{kind} [1].pt"
     if kind == "nvidia snapshot":
@@ -240,10 +240,10 @@ def foreign_file(kind, net, folder):
             "opts": {"device": "cuda:3", "encoder_type": "Encoder4Editing"},
         },
         "psp": {"state_dict": encoder | decoder, "latent_avg": average, "opts": argparse.Namespace(a=1)},
-        "restyle": {
-            "state_dict": {"encoder.input_layer.0.weight": torch.zeros(64, 6, 3, 3)} | decoder,
+        "other encoder": {
+            "state_dict": {"encoder.conv1.weight": torch.zeros(64, 6, 7, 7)} | decoder,
             "latent_avg": average,
-            "opts": {"encoder_type": "ProgressiveBackboneEncoder"},
+            "opts": {"encoder_type": "ResNetBackboneEncoder"},
         },
     }[kind]
     torch.save(content, path, _use_new_zipfile_serialization=kind not in ("e4e", "rosinality"))
@@ -257,14 +257,14 @@ KINDS = {
     "training": "rosinality checkpoint",
     "e4e": "e4e or pSp",
     "psp": "e4e or pSp",
-    "restyle": "checkpoint",  # its encoder is refused, its decoder is a usual generator
+    "other encoder": "e4e or pSp",
 }
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_becomes_the_same_generator(kind, tmp_path, convert):
     net = generator()
-    source, target = foreign_file(kind, net, tmp_path), tmp_path / "new" / "g.safetensors"
+    source, target = public_file(kind, net, tmp_path), tmp_path / "new" / "g.safetensors"
     printed = convert(source, target)
     assert same(load_generator(target), net)
     for words in (KINDS[kind], "16 px", "4:8 8:8 16:4", "rows of W+", "in the file", file_hash(target)):
@@ -317,7 +317,7 @@ def test_a_tuned_generator_is_exported_whole(tmp_path, convert):
         convert(files[1], files[2])
 
 
-def test_a_missing_w_avg_is_estimated_and_said(tmp_path, convert):
+def test_a_missing_w_avg_is_estimated_and_reported(tmp_path, convert):
     net = generator()
     torch.save({"g_ema": generator_to_rosinality(net)}, tmp_path / "g.pt")
     printed = convert(tmp_path / "g.pt", tmp_path / "g.safetensors")
@@ -327,16 +327,18 @@ def test_a_missing_w_avg_is_estimated_and_said(tmp_path, convert):
     assert torch.equal(first, net.w_avg)
 
 
-def test_encoders_are_recognised_and_handed_over(tmp_path):
+def test_encoders_are_recognised(tmp_path):
     net = generator()
-    foreign = read_foreign(foreign_file("e4e", net, tmp_path))
-    assert list(foreign.encoder) == ["input_layer.0.weight"] and foreign.encoder_type == "Encoder4Editing"
-    assert foreign.latent_avg is not None and foreign.latent_avg.shape == (6, 8)
+    checkpoint = read_public_checkpoint(public_file("e4e", net, tmp_path))
+    assert (
+        list(checkpoint.encoder) == ["input_layer.0.weight"] and checkpoint.encoder_type == "Encoder4Editing"
+    )
+    assert checkpoint.latent_avg is not None and checkpoint.latent_avg.shape == (6, 8)
     torch.save(
         {"input_layer.0.weight": torch.zeros(64, 3, 3, 3), "output_layer.3.weight": torch.zeros(512, 9)},
         tmp_path / "ir.pth",
     )
-    assert read_foreign(tmp_path / "ir.pth").kind.startswith("IR-SE50")
+    assert read_public_checkpoint(tmp_path / "ir.pth").kind.startswith("IR-SE50")
 
 
 @pytest.mark.slow  # 270 M parameters: a gigabyte, twice
@@ -359,7 +361,7 @@ def test_a_full_encoder_is_converted(encoder_type, kind, tmp_path, convert):
 def test_a_network_that_computes_nan_is_not_written(tmp_path, convert):
     net = generator()
     net.synthesis.b16.conv1.bias.fill_(3e38)  # type: ignore[operator, union-attr]  # finite, but not times sqrt 2
-    source = foreign_file("rosinality", net, tmp_path)
+    source = public_file("rosinality", net, tmp_path)
     with pytest.raises(RunError, match="computes NaN or infinity"):
         convert(source, tmp_path / "g.safetensors")
     assert not (tmp_path / "g.safetensors").exists()
@@ -375,7 +377,7 @@ def test_a_network_that_computes_nan_is_not_written(tmp_path, convert):
         ("file", "o.safetensors", "encoder", "holds no encoder"),
         ("e4e", "o.safetensors", "encoder", "not an e4e or pSp encoder"),
         ("psp", "o.safetensors", "encoder", "of the type 'unknown'; only Encoder4Editing"),
-        ("restyle", "o.safetensors", "encoder", "'ProgressiveBackboneEncoder'; only Encoder4Editing"),
+        ("other encoder", "o.safetensors", "encoder", "of the type 'ResNetBackboneEncoder'; only Encoder4Ed"),
         ("ir", "o.safetensors", "encoder", "not an IR-SE50 recognition network"),
         ("embedded", "o.pt", "g_ema", "only a StyleGAN2"),
         ("page", "o.safetensors", "g_ema", "web page"),
@@ -387,9 +389,9 @@ def test_impossible_requests(source, target, network, words, tmp_path, convert):
     save_weights(net, tmp_path / "g.safetensors", "stylegan2", net.config)
     (tmp_path / "page.pt").write_text("<!DOCTYPE html><html>Sign in</html>")
     torch.save({"fc.weight": torch.zeros(3)}, tmp_path / "unknown.pt")
-    files = {"file": foreign_file("rosinality", net, tmp_path), "ours": tmp_path / "g.safetensors"}
+    files = {"file": public_file("rosinality", net, tmp_path), "ours": tmp_path / "g.safetensors"}
     files |= {"embedded": EMBEDDED, "page": tmp_path / "page.pt", "unknown": tmp_path / "unknown.pt"}
-    files |= {kind: foreign_file(kind, net, tmp_path) for kind in ("e4e", "psp", "restyle")}
+    files |= {kind: public_file(kind, net, tmp_path) for kind in ("e4e", "psp", "other encoder")}
     files |= {"ir": tmp_path / "ir.pth"}
     torch.save({"input_layer.0.weight": torch.zeros(1), "output_layer.3.weight": torch.zeros(1)}, files["ir"])
     with pytest.raises((RunError, WeightsError), match=words) as caught:
@@ -397,9 +399,9 @@ def test_impossible_requests(source, target, network, words, tmp_path, convert):
     assert one_sentence(caught) and not (tmp_path / target).exists()
 
 
-def test_as_typed(tmp_path, capsys):
-    """Hydra's parsing once: odd names, the exit code, one sentence on stderr."""
-    source, target = foreign_file("rosinality", generator(), tmp_path), tmp_path / "a=b, [c].safetensors"
+def test_the_command_line(tmp_path, capsys):
+    """Through Hydra's parser: odd file names, the exit code, one sentence on stderr."""
+    source, target = public_file("rosinality", generator(), tmp_path), tmp_path / "a=b, [c].safetensors"
     folders = [f"results_dir={tmp_path / 'results'}", f"data_dir={tmp_path / 'data'}", "device=cpu"]
     arguments = [f"input={source}", f"output={target}", *folders]
     assert runtime.attempt(convert_weights, runtime.compose(arguments)) == 0 and target.exists()
@@ -409,7 +411,7 @@ def test_as_typed(tmp_path, capsys):
 
 
 def test_the_fixture_writes_what_nvidia_writes(tmp_path):
-    """The names in a snapshot are those that the readers admit, and the source code is in it."""
+    """The test's own snapshots hold the names that the reader admits, and source code."""
     path = write_snapshot(tmp_path / "g.pkl", protocol=3, G_ema=recorded(generator(), "Generator"))
     names = {
         argument for opcode, argument, _ in pickletools.genops(path.read_bytes()) if opcode.name == "GLOBAL"

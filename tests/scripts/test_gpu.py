@@ -17,13 +17,11 @@ from encoders.training.encoder_config import EncoderTrainConfig
 from encoders.training.encoder_data import LivePairs
 from encoders.training.encoder_losses import ImageLosses
 from encoders.training.encoder_trainer import EncoderTrainer
-from stylegan2.image_sources import Teacher
 from stylegan2.images import to_uint8
+from stylegan2.load import load_generator
 from stylegan2.networks.discriminator import Discriminator
 from stylegan2.networks.generator import StyleGAN2
-from stylegan2.pretrain import PretrainConfig, build_networks, pretrain
 from stylegan2.protocol import sample_w
-from stylegan2.weights import load_generator
 from trajectory.data.augmentation import AugmentConfig
 from trajectory.training.amplitude_calibration import validate
 from trajectory.training.stage1_loop import train
@@ -101,24 +99,6 @@ def test_the_discriminator_has_second_derivatives():
         gradient.square().sum().backward()
         found.append(torch.cat([p.grad.flatten().cpu() for p in net.parameters() if p.grad is not None]))
     assert_close(found[1], found[0])
-
-
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_distillation_learns(tmp_path, precision):
-    teacher = generators()["stylegan2"].to(CUDA)
-    config = PretrainConfig(
-        resolution=64, channel_base=1024, channel_max=32, batch=8, steps=60, log_every=1, precision=precision,
-        adversarial_start=40, r1_every=4, path_weight=1.0, save_every=60,
-    )  # fmt: skip
-    student, discriminator = build_networks(config, teacher, CUDA)
-    said: list[dict[str, float]] = []
-    source = Teacher(teacher, student, config.batch)
-    pretrain(
-        student, discriminator, source, config, tmp_path, log=lambda _, v: said.append(v), progress=False
-    )
-    assert {"adversarial", "discriminator", "r1"} <= said[40].keys()
-    pixel = [values["pixel"] for values in said]
-    assert np.mean(pixel[30:40]) < 0.8 * np.mean(pixel[:5])
 
 
 def test_live_pairs_are_those_of_the_cpu():

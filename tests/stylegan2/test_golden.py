@@ -1,4 +1,7 @@
-"""stylegan2 against outputs of the public reference implementation, for networks filled by a rule (tests/golden)."""
+"""Generator and discriminator against outputs of the public reference implementation (tests/golden).
+
+A rule fills the networks with numbers, so that no weights need to be stored.
+"""
 
 import json
 from pathlib import Path
@@ -8,7 +11,7 @@ import pytest
 import torch
 from nvidia_pickles import recorded, write_snapshot
 
-from stylegan2.public.checkpoints import read_foreign
+from stylegan2.public.checkpoints import read_public_checkpoint
 from stylegan2.public.rosinality import (
     discriminator_from_rosinality,
     discriminator_to_rosinality,
@@ -57,22 +60,22 @@ def test_mapping_and_synthesis_reproduce_the_reference(generator, expected):
     assert torch.allclose(w, expected["w"], rtol=0, atol=TOLERANCE)
     repeated = expected["w"][:, None].expand(-1, generator.num_rows, -1)
     for latents, image in ((repeated, "image_w"), (expected["wp"], "image_wp")):
-        found = generator.synthesis(latents, noise="const")
-        assert torch.allclose(found, expected[image], rtol=0, atol=TOLERANCE), image
+        result = generator.synthesis(latents, noise="const")
+        assert torch.allclose(result, expected[image], rtol=0, atol=TOLERANCE), image
 
 
 @torch.no_grad()
-def test_the_reference_survives_nvidias_pickle(generator, expected, tmp_path):
-    """The same tensors from a snapshot as NVIDIA writes it: bit-equal, so the images above are its images too."""
+def test_nvidias_pickle_keeps_the_reference_weights(generator, expected, tmp_path):
+    """A snapshot as NVIDIA writes it gives bit-equal tensors, so the images of the test above are its images too."""
     path = write_snapshot(tmp_path / "snapshot.pkl", G_ema=recorded(generator, "Generator"))
-    again = read_foreign(path).build("g_ema")
+    again = read_public_checkpoint(path).build("g_ema")
     state, theirs = generator.state_dict(), again.state_dict()
     assert state.keys() == theirs.keys() and all(torch.equal(state[key], theirs[key]) for key in state)
     w = again.mapping(expected["z"])  # type: ignore[operator]
     assert torch.allclose(w, expected["w"], rtol=0, atol=TOLERANCE)
 
 
-def test_generator_state_survives_both_conversions(generator, generator_state):
+def test_converting_the_generator_there_and_back_is_exact(generator, generator_state):
     back = generator_to_rosinality(generator)
     kernels = {key for key in back if key.endswith("kernel")}
     assert back.keys() - kernels == generator_state.keys()
@@ -85,8 +88,8 @@ def test_discriminator_reproduces_the_reference(rules, expected):
     state = fill(rules["discriminator"])
     discriminator = discriminator_from_rosinality(state)
     with torch.no_grad():
-        found = discriminator(expected["d_in"])
-    assert torch.allclose(found, expected["d_out"], rtol=0, atol=TOLERANCE)
+        result = discriminator(expected["d_in"])
+    assert torch.allclose(result, expected["d_out"], rtol=0, atol=TOLERANCE)
     back = discriminator_to_rosinality(discriminator)
     assert all(torch.equal(back[key], value) for key, value in state.items())
     assert all(back[key].sum().item() == pytest.approx(1) for key in back.keys() - state.keys())

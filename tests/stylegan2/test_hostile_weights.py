@@ -1,4 +1,4 @@
-"""Files that want to run code, to take all memory, or are damaged: one sentence, nothing executed, nothing written."""
+"""Weight files that try to run code or to take all memory, or are damaged: refused in one sentence, nothing executed."""
 
 import io
 import os
@@ -17,12 +17,13 @@ from nvidia_pickles import recorded, write_snapshot
 
 from encoders.networks.e4e_compact import load_encoder
 from encoders.networks.ir_se import load_identity
+from stylegan2.load import load_generator
 from stylegan2.networks.generator import StyleGAN2
-from stylegan2.public.checkpoints import MAX_PICKLE, read_foreign
+from stylegan2.public.checkpoints import MAX_PICKLE, read_public_checkpoint
 from stylegan2.public.file_limits import MAX_OPCODES
 from stylegan2.public.rosinality import generator_to_rosinality
 from stylegan2.public.safe_pickle import read_pickle
-from stylegan2.weights import WeightsError, load_generator, save_weights
+from stylegan2.weights import WeightsError, save_weights
 
 ROOT = Path(__file__).parents[2]
 PERSISTENT = b"ctorch_utils.persistence\n_reconstruct_persistent_obj\n"
@@ -31,7 +32,7 @@ REBUILD = b"ctorch._utils\n_rebuild_tensor_v2\n"
 
 
 class Command:
-    """Pickled as a call of os.system, which would create the marker."""
+    """An object whose pickle calls os.system (or eval), which would create the marker file."""
 
     def __init__(self, marker, function=os.system):
         self.call = (
@@ -168,12 +169,12 @@ def test_checkpoints_execute_nothing(zipped, function, tmp_path):
     )
     name = "posix.system" if function is os.system else "eval"
     with pytest.raises(WeightsError, match=rf"evil\.pt.*{name}") as caught:
-        read_foreign(tmp_path / "evil.pt")
+        read_public_checkpoint(tmp_path / "evil.pt")
     assert "weights_only" not in str(caught.value)  # torch's advice is to open the file unsafely
     assert not marker.exists()
 
 
-# Bombs: small files that would take all memory or all time, or kill the process by recursion.
+# Small files that would take all memory or time, or exhaust the stack by recursion.
 
 DEEP = 50_000
 SMALL = torch.zeros(4)
@@ -234,7 +235,7 @@ PICKLES = {
 def test_bombs_and_damage_in_pickles(name, tmp_path):
     content, words = PICKLES[name]
     (tmp_path / "bomb.pkl").write_bytes(content)
-    if words is None:  # harmless here: neither memo nor frames are laid out in advance
+    if words is None:  # harmless: this reader allocates neither memo nor frames in advance
         assert read_pickle(tmp_path / "bomb.pkl") is None
         return
     with pytest.raises(WeightsError, match=words) as caught:
@@ -293,7 +294,7 @@ CHECKPOINTS = {
 def test_bombs_in_checkpoints(write, tmp_path):
     write(tmp_path / "bomb.pt")
     with pytest.raises(WeightsError, match=CHECKPOINTS[write]) as caught:
-        read_foreign(tmp_path / "bomb.pt")
+        read_public_checkpoint(tmp_path / "bomb.pt")
     assert "bomb.pt" in str(caught.value) and "\n" not in str(caught.value) and len(str(caught.value)) < 400
 
 
@@ -301,13 +302,14 @@ MEASURE = """
 import resource, sys
 from encoders.networks.ir_se import load_identity
 from encoders.networks.e4e_compact import load_encoder
-from stylegan2.public.checkpoints import read_foreign
-from stylegan2.weights import WeightsError, load_generator
+from stylegan2.public.checkpoints import read_public_checkpoint
+from stylegan2.load import load_generator
+from stylegan2.weights import WeightsError
 def read(path):
     if path.endswith(".safetensors"):
         which = path.rsplit("/", 1)[1].split()[0]
         return {"generator": load_generator, "encoder": load_encoder, "identity": load_identity}[which](path)
-    return read_foreign(path)
+    return read_public_checkpoint(path)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for path in sys.argv[1:]:
     try:
@@ -358,7 +360,7 @@ def test_a_config_that_claims_too_much_is_refused_in_one_sentence(tmp_path):
 
 
 def test_bombs_together_take_little_memory(tmp_path):
-    """In a process of its own; without the bounds single ones take from gigabytes to all there is."""
+    """Measured in a process of its own; without the bounds, single files take gigabytes or all memory."""
     warnings.simplefilter("ignore")
     paths = []
     for name in (
@@ -404,16 +406,34 @@ def legacy(path):
     )
 
 
+def test_values_that_print_without_end_are_not_printed(tmp_path):
+    """60 nested lists, each holding the one before twice, print as 2^60 items."""
+    endless: list = []
+    for _ in range(60):
+        endless = [endless, endless]
+
+    def change(name, module):
+        if name in ("", "synthesis.b8"):
+            module.class_name = module.architecture = endless
+
+    write_snapshot(tmp_path / "g.pkl", G_ema=recorded(tiny_generator(), "Generator", change))
+    with pytest.raises(WeightsError, match="architecture of a list"):
+        read_public_checkpoint(tmp_path / "g.pkl").build("g_ema")
+    content = {"state_dict": {"encoder.a": torch.zeros(1)}, "opts": {"encoder_type": endless}}
+    torch.save(content, tmp_path / "e.pt")
+    assert read_public_checkpoint(tmp_path / "e.pt").encoder_type is None
+
+
 @pytest.mark.parametrize("write", [snapshot, zipped, legacy], ids=lambda write: write.__name__)
 def test_truncation_at_every_kilobyte(write, tmp_path):
     path = tmp_path / "whole"
     write(path)
     whole = path.read_bytes()
-    assert read_foreign(path).build("g_ema").resolution == 8 and len(whole) > 10_000
+    assert read_public_checkpoint(path).build("g_ema").resolution == 8 and len(whole) > 10_000
     for length in [*range(0, len(whole), 1024), 1, 2, 3, len(whole) - 1]:
         path.write_bytes(whole[:length])
         with pytest.raises(WeightsError) as caught:
-            read_foreign(path)
+            read_public_checkpoint(path)
         assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -426,7 +446,7 @@ def test_flipped_bytes_never_raise_anything_else(tmp_path):
     for position in range(0, len(whole), 509):
         path.write_bytes(whole[:position] + bytes([whole[position] ^ 0xFF]) + whole[position + 1 :])
         try:
-            read_foreign(path).build("g_ema")
+            read_public_checkpoint(path).build("g_ema")
         except WeightsError:
             refused += 1
     assert refused > 5

@@ -1,7 +1,8 @@
-"""render: the rows that all frames have in common are computed once, which changes no image; memory is bounded."""
+"""Rendering: chunks, containers and shared leading rows change no frame; memory is bounded."""
 
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ from stylegan2.protocol import sample_w
 from stylegan2.render import render
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+
+
 CAP_GIB = 1.5  # of resident memory for 1,000 frames at 256 px, the libraries included
 
 
@@ -34,6 +37,66 @@ def generator(request):
     return request.param
 
 
+@pytest.fixture(scope="module")
+def small():
+    torch.manual_seed(0)
+    network = StyleGAN2(16, z_dim=8, w_dim=8, channels={4: 8, 8: 8, 16: 4}, mapping_layers=2)
+    network.mapping.estimate_w_avg(100)
+    return network.eval().requires_grad_(False)
+
+
+def test_frames_do_not_depend_on_chunks_or_container(small):
+    w = torch.cat([sample_w(small, 5, seed=0)], 0)
+    expected = np.stack(list(render(small, w, chunk=5)))
+    assert expected.shape == (5, 16, 16, 3) and expected.dtype == np.uint8
+    for given_w, chunk in (
+        (w, 1),
+        (w.numpy(), 2),
+        ((row for row in w), 3),
+        ([row.numpy() for row in w], 100),
+    ):
+        frames = np.stack(list(render(small, given_w, chunk=chunk)))
+        assert np.abs(frames.astype(int) - expected).max() <= 1  # the order of a sum may differ
+    half = np.stack(list(render(small, w.numpy().astype(np.float16))))
+    assert np.abs(half.astype(int) - expected).mean() < 1
+    assert list(render(small, w[:0])) == []
+
+
+def test_latents_are_read_as_frames_are_taken(small):
+    w, taken = sample_w(small, 1, seed=0)[0], []
+
+    def endless():
+        while True:
+            taken.append(1)
+            yield w
+
+    frames = render(small, endless(), chunk=4)
+    for _ in range(6):
+        next(frames)
+    assert len(taken) == 8
+    assert not torch.is_inference_mode_enabled()  # the consumer can still train
+
+
+def test_memory_does_not_grow_with_length(small):
+    row = sample_w(small, 1, seed=0)[0]
+    tracemalloc.start()
+    peaks = []
+    for length in (64, 512):
+        tracemalloc.reset_peak()
+        count = sum(1 for _ in render(small, (row for _ in range(length)), chunk=8))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        assert count == length
+    tracemalloc.stop()
+    assert peaks[1] < peaks[0] + 8 * 16 * 16 * 3 * 4
+
+
+def test_wrong_latents_and_chunks_are_refused(small):
+    with pytest.raises(ValueError, match=r"\(6, 8\).*\(14, 8\)"):
+        next(render(small, torch.zeros(1, 14, 8)))
+    with pytest.raises(ValueError, match="chunk"):
+        next(render(small, torch.zeros(1, 6, 8), chunk=0))
+
+
 @torch.inference_mode()
 def test_a_synthesis_goes_on_from_any_row(generator):
     w = sample_w(generator, 2, 0).clone()
@@ -46,16 +109,16 @@ def test_a_synthesis_goes_on_from_any_row(generator):
 
 @pytest.mark.parametrize("chunk", [1, 3])
 def test_common_rows_are_computed_once(generator, chunk, monkeypatch):
-    """The first half shares four rows, the second half two: as many starts, and the frames of the plain way."""
+    """The first half shares four rows, the second half two. The frames are those of a rendering without shared rows."""
     w = sample_w(generator, 6, 0).numpy().copy()
     w[:3, :4], w[3:, :2] = w[0, :4], w[0, :2]
     starts, begin = [], generator.start
     monkeypatch.setattr(generator, "start", lambda w_LD, rows: starts.append(rows) or begin(w_LD, rows))
-    found = list(render(generator, w, chunk))
+    result = list(render(generator, w, chunk))
     assert starts[-1] == 2 and starts == sorted(set(starts), reverse=True)
-    monkeypatch.setattr("stylegan2.render._Beginning.of", lambda *_: {})
+    monkeypatch.setattr("stylegan2.render._SharedRows.start_of", lambda *_: {})
     plain = list(render(generator, w, chunk))
-    differences = np.abs(np.asarray(found, np.int16) - np.asarray(plain, np.int16))
+    differences = np.abs(np.asarray(result, np.int16) - np.asarray(plain, np.int16))
     assert differences.max() <= 1 and (differences > 0).mean() < 1e-3  # rounding to 8 bits
 
 
@@ -73,7 +136,7 @@ import numpy as np, torch
 from scripts.core.runtime import keep_freed_memory
 from stylegan2.protocol import sample_w
 from stylegan2.render import render
-from stylegan2.weights import load_generator
+from stylegan2.load import load_generator
 keep_freed_memory()
 torch.set_num_threads(1)
 generator = load_generator()

@@ -9,7 +9,8 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from stylegan2.weights import WeightsError, load_generator, read_weights, save_weights
+from stylegan2.load import load_generator
+from stylegan2.weights import WeightsError, read_weights, save_weights
 from tuning.tuned_weights import load_tuned, save_tuned
 
 HASH, OTHER = "ab" * 32, "cd" * 32

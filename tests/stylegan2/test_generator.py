@@ -1,4 +1,4 @@
-"""stylegan2: ops, generator and discriminator against closed forms, naive formulas and identities."""
+"""The StyleGAN2 generator against naive formulas, finite differences and identities."""
 
 import math
 from typing import Any
@@ -8,19 +8,16 @@ import torch
 import torch.nn.functional as F
 from reference_synthesis import reference_synthesis
 
-from stylegan2.networks.discriminator import Discriminator, minibatch_std
+from stylegan2.load import load_generator
+from stylegan2.networks.discriminator import Discriminator
 from stylegan2.networks.generator import StyleGAN2, channel_table
 from stylegan2.networks.layers import SynthesisLayer
-from stylegan2.networks.ops import bias_act, blur, downsample2, upsample2
+from stylegan2.networks.ops import bias_act, blur
 from stylegan2.protocol import Generator, repeat_rows, sample_w, truncate
-from stylegan2.public.checkpoints import read_checkpoint
-from stylegan2.public.rosinality import (
-    discriminator_from_rosinality,
-    discriminator_to_rosinality,
-    generator_from_rosinality,
-    generator_to_rosinality,
-)
-from stylegan2.weights import WeightsError, load_generator
+from stylegan2.weights import WeightsError
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 TINY = {4: 8, 8: 6, 16: 8, 32: 4}
 
@@ -37,60 +34,13 @@ def tiny(seed=0, resolution=32, **options):
     return generator.eval().requires_grad_(False)
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-# ops
-
-
-def test_upsample_is_bilinear_of_the_padded_image():
-    x = torch.randn(2, 3, 7, 5)
-    bilinear = F.interpolate(F.pad(x, (1, 1, 1, 1)), scale_factor=2, mode="bilinear", align_corners=False)
-    assert torch.allclose(upsample2(x), bilinear[..., 2:-2, 2:-2], atol=1e-6)
-    assert not torch.allclose(upsample2(x), F.interpolate(x, scale_factor=2, mode="bilinear"), atol=1e-3)
-
-
-def test_filters_keep_a_constant_inside_and_downsample_is_the_transpose_of_upsample():
-    ones = torch.ones(1, 2, 8, 8)
-    assert torch.allclose(upsample2(ones)[..., 2:-2, 2:-2], torch.ones(()))
-    assert torch.allclose(downsample2(ones)[..., 1:-1, 1:-1], torch.ones(()))
-    x, y = torch.randn(1, 2, 8, 8), torch.randn(1, 2, 16, 16)
-    assert torch.allclose((upsample2(x) * y).sum(), 4 * (x * downsample2(y)).sum(), rtol=1e-4)
-
-
-def test_blur_of_a_point_is_the_filter():
-    point = torch.zeros(1, 1, 7, 7)
-    point[0, 0, 3, 3] = 64
-    taps = torch.tensor([1.0, 3.0, 3.0, 1.0])
-    assert torch.equal(blur(point, padding=0)[0, 0], torch.outer(taps, taps))
-
-
-@pytest.mark.parametrize("padding", [0, 1, 2])
-def test_gradients_of_blur_are_those_of_the_convolution(padding):
-    torch.manual_seed(0)
-    x = torch.randn(2, 2, 5, 6, dtype=torch.float64, requires_grad=True)
-    bias = torch.randn(2, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda x, b: blur(x, padding, 4.0, bias_C=b), (x, bias))
-    assert torch.autograd.gradgradcheck(lambda x, b: blur(x, padding, 4.0, bias_C=b), (x, bias))
-
-
-def test_bias_act_closed_form():
-    x = torch.tensor([[1.0, -3.0]])
-    found = bias_act(x, torch.tensor([1.0, 1.0]))
-    assert torch.allclose(found, torch.tensor([[2.0, -0.4]]) * math.sqrt(2))
-    assert bias_act(x, torch.zeros(2), clamp=0.5).abs().max() == 0.5
-
-
-# generator
-
-
 @pytest.mark.parametrize("up", [False, True])
 def test_synthesis_layer_is_the_convolution_with_per_sample_weights(up):
     """StyleGAN2, eq. 1 and 3, one sample at a time, with the modulated and demodulated weights written out."""
     torch.manual_seed(0)
     layer = SynthesisLayer(5, 7, w_dim=6, resolution=16 if up else 8, up=up)
     x, w = torch.randn(3, 5, 8, 8), torch.randn(3, 6)
-    found = layer(x, w, noise="none")
+    result = layer(x, w, noise="none")
     for n in range(3):
         style = layer.affine(w[n : n + 1])[0]
         weight = layer.weight * style[None, :, None, None]
@@ -100,7 +50,7 @@ def test_synthesis_layer_is_the_convolution_with_per_sample_weights(up):
             y = blur(y, padding=1, gain=4)
         else:
             y = F.conv2d(x[n : n + 1], weight, padding=1)
-        assert torch.allclose(found[n : n + 1], bias_act(y, layer.bias), atol=1e-5)
+        assert torch.allclose(result[n : n + 1], bias_act(y, layer.bias), atol=1e-5)
 
 
 @pytest.mark.parametrize("clamp", [None, 0.5])
@@ -123,21 +73,21 @@ def wide_and_embedded() -> list[Any]:
 
 
 def test_half_precision_keeps_the_picture_in_float32():
-    """Convolutions in bf16; styles, RGB and its sum over sizes are not rounded. Config F has 40 dB (benchmark.py), a net as
-    narrow as this one has less."""
+    """Convolutions run in bf16; styles, RGB and its sum over sizes are not rounded. Config F reaches 40 dB (benchmark.py), a
+    network as narrow as this one less."""
     for generator in wide_and_embedded():
         w = sample_w(generator, 2, seed=0, psi=0.7)
         with torch.inference_mode():
             exact = generator.synthesis(w)
             generator.compute_in(torch.bfloat16)
-            found = generator.synthesis(w)
-            begun = generator.synthesis(w[:1], start=generator.start(w[0], 6))
+            result = generator.synthesis(w)
+            resumed = generator.synthesis(w[:1], start=generator.start(w[0], 6))
             generator.compute_in(None)
             assert torch.equal(generator.synthesis(w), exact)
-        assert found.dtype == torch.float32 and not torch.equal(found, exact)
-        error = (found - exact).square().sum() / exact.square().sum()
+        assert result.dtype == torch.float32 and not torch.equal(result, exact)
+        error = (result - exact).square().sum() / exact.square().sum()
         assert -10 * error.log10() > 36
-        assert (begun - found[:1]).abs().max() < 0.05  # batches of one and two round differently
+        assert (resumed - result[:1]).abs().max() < 0.05  # batches of one and two round differently
 
 
 @pytest.mark.parametrize("half", [None, torch.bfloat16])
@@ -195,35 +145,6 @@ def test_a_missing_w_avg_is_estimated_and_other_gaps_are_refused():
     for broken in ({}, {"a": torch.zeros(1)}, {k: v for k, v in state.items() if "b16.conv0" not in k}):
         with pytest.raises(WeightsError, match="StyleGAN2"):
             StyleGAN2.from_state_dict(broken)
-
-
-def test_rosinality_files_with_a_decoder_prefix_and_without_noise_load(tmp_path):
-    generator = tiny()
-    generator.mapping.w_avg.fill_(0.25)
-    theirs = {f"decoder.{k}": v for k, v in generator_to_rosinality(generator).items() if "noises" not in k}
-    torch.save({"state_dict": theirs, "latent_avg": generator.w_avg[None].repeat(8, 1)}, tmp_path / "e4e.pt")
-    content = read_checkpoint(tmp_path / "e4e.pt")
-    again = generator_from_rosinality(content["state_dict"], content["latent_avg"])
-    w = sample_w(generator, 1, seed=0)
-    assert torch.equal(again.w_avg, generator.w_avg)
-    assert torch.equal(again.synthesis(w, noise="none"), generator.synthesis(w, noise="none"))
-    twin = generator_from_rosinality(content["state_dict"], content["latent_avg"])
-    assert torch.equal(again.synthesis(w), twin.synthesis(w))
-
-
-def test_unsafe_or_damaged_checkpoints_are_not_opened(tmp_path):
-    class Evil:
-        def __reduce__(self):
-            return (print, ("executed",))
-
-    torch.save({"g_ema": Evil()}, tmp_path / "evil.pt")
-    (tmp_path / "text.pt").write_text("not a checkpoint")
-    for name in ("evil.pt", "text.pt", "absent.pt"):
-        with pytest.raises(WeightsError, match=name):
-            read_checkpoint(tmp_path / name)
-    for convert in (generator_from_rosinality, discriminator_from_rosinality):
-        with pytest.raises(WeightsError):
-            convert({"style.1.weight": torch.zeros(4, 4)})
 
 
 def test_truncation():
@@ -300,43 +221,9 @@ def test_latents_of_the_wrong_shape_are_refused():
         StyleGAN2(16, channels={4: 8, 8: 8})
 
 
-# discriminator
-
-
-def test_minibatch_std_closed_form():
-    x = torch.zeros(4, 1, 2, 2)
-    x[:2] = 2.0  # values 2, 2, 0, 0: standard deviation 1
-    out = minibatch_std(x)
-    assert out.shape == (4, 2, 2, 2) and torch.allclose(out[:, 1], torch.ones(()))
-    assert torch.equal(out[:, :1], x)
-
-
-@pytest.mark.parametrize("n", [1, 3, 5, 6])
-def test_discriminator_takes_any_batch_and_is_twice_differentiable(n):
-    torch.manual_seed(0)
-    discriminator = Discriminator(16, {4: 8, 8: 6, 16: 4})
-    x = torch.randn(n, 3, 16, 16, requires_grad=True)
-    logits = discriminator(x)
-    assert logits.shape == (n, 1)
-    (gradient,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
-    gradient.square().sum().backward()
-    assert all(p.grad is not None for name, p in discriminator.named_parameters() if name.endswith("weight"))
-
-
-def test_discriminator_converts_with_its_channel_table():
-    torch.manual_seed(0)
-    discriminator = Discriminator(32, TINY)
-    again = discriminator_from_rosinality(discriminator_to_rosinality(discriminator))
-    x = torch.randn(2, 3, 32, 32)
-    assert again.config == discriminator.config
-    assert torch.equal(again(x), discriminator(x))
-    with pytest.raises(ValueError, match="expected images"):
-        discriminator(torch.zeros(1, 3, 16, 16))
-
-
 @torch.no_grad()
 def test_bfloat16_autocast_stays_near_float32():
-    """On a tiny network: a CPU without bfloat16 instructions takes minutes for a real one."""
+    """On a tiny network, because a CPU without bfloat16 instructions takes minutes for a real one."""
     generator = tiny()
     w = sample_w(generator, 2, seed=0)
     expected = generator.synthesis(w)
