@@ -6,7 +6,6 @@ import pytest
 from audio.waveform import Waveform
 from encoders.records import FrameClip
 from encoders.ridge_regression import LEAST, PENALTIES, cross_validated, fit_ridge
-from metrics.measures.intervals import weighted_interval, weighted_mean
 from metrics.report.report_files import ROW_KEYS
 from metrics.scoring.ridge_baseline import fit_lips, score_curve
 from metrics.scoring.score_clips import MEANS, summarise
@@ -77,16 +76,6 @@ def test_a_curve_without_frames_has_a_mouth_corr_and_nothing_else():
     assert len(score.aperture) == len(score.true_aperture) == 29  # the last frame's truth is not known
     row = summarise([score])[0]
     assert set(ROW_KEYS) <= row.keys() and row["lip_gain"] is None and row["mouth_corr"] == pytest.approx(1)
-
-
-def test_weighted_means_and_intervals():
-    assert weighted_mean([1.0, None, 4.0], [1, 5, 3]) == pytest.approx(13 / 4)
-    assert weighted_mean([None], [1]) is None
-    low, high = weighted_interval([1.0, 1.0, 1.0], [1, 2, 3]) or (0, 0)
-    assert low == high == 1
-    low, high = weighted_interval([0.0, 1.0], [1, 3]) or (0, 0)
-    assert (low, high) == (0, 1)
-    assert weighted_interval([1.0], [1]) is None
 
 
 def report_of(clip: str, lengths: int, **rows: tuple[float | None, float]) -> dict:

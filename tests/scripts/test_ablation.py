@@ -1,4 +1,4 @@
-"""The ablation: each experiment differs from the full method in what its name says, and their runs become one table."""
+"""The ablation: each experiment differs from the full method in one setting, and their runs are gathered in one table."""
 
 import csv
 import json
@@ -18,12 +18,12 @@ from metrics.scoring.score_clips import summarise
 from scripts.core import runtime
 from scripts.core.provenance import plain
 from scripts.core.runtime import RunError, compose, resolve
-from scripts.stages.ablation import CONTROLS, EXPERIMENTS
+from scripts.stages import ablation
+from scripts.stages.ablation import CONTROLS, ORDER, experiments
 from scripts.stages.prepare_data import assign_splits
 from scripts.stages.reproduce_tables import reproduce_tables
 from trajectory.training.train_state import changed_keys
 
-CONFIGS = Path(__file__).parents[2] / "configs" / "experiment"
 CHANGES: dict[str, list[str]] = {
     "no_latent": ["losses.latent"],
     "no_lpips": ["losses.image"],
@@ -42,7 +42,7 @@ def composed(name: str, *more: str) -> Config:
 
 
 def test_each_experiment_differs_from_the_full_method_in_one_thing():
-    assert {file.stem for file in (CONFIGS / "ablation").glob("*.yaml")} == set(EXPERIMENTS)
+    assert experiments() == list(ORDER) == ["full", *CHANGES]
     full = composed("ablation/full", "seed=1")
     assert full.name == "ablation_full_seed1" and not full.numbered and full.stage2.name == "ablation"
     assert full.train.seed == full.tuning.seed == 1
@@ -55,7 +55,7 @@ def test_each_experiment_differs_from_the_full_method_in_one_thing():
 
 
 @pytest.mark.parametrize(
-    "name", [*(f"ablation/{name}" for name in EXPERIMENTS), "own_clip", "embedded", "paper_grid"]
+    "name", [*(f"ablation/{name}" for name in experiments()), "own_clip", "embedded", "paper_grid"]
 )
 def test_each_experiment_has_a_smoke_twin(name):
     root = ["data.root=x"] if name in ("own_clip", "paper_grid") else []
@@ -106,6 +106,13 @@ def test_named_speakers_are_never_trained_on():
         assign_splits([s for s in speakers if s != "s33"], data)
     with pytest.raises(RunError, match="both in"):
         composed("paper_grid", "data.root=x", "data.validation_speakers=[s2]")
+
+
+def test_a_new_file_is_a_new_experiment(tmp_path, monkeypatch):
+    for name in ("zebra", "lstm", "full", "another"):
+        (tmp_path / f"{name}.yaml").touch()
+    monkeypatch.setattr(ablation, "FOLDER", tmp_path)
+    assert experiments() == ["full", "lstm", "another", "zebra"]
 
 
 # ------------------------------------------------------------------------------------------------------- one table
@@ -159,7 +166,7 @@ def test_runs_are_gathered_with_their_controls(tmp_path):
         "inversion",
         "static",
     }
-    assert {name for name, _ in rows} <= {*EXPERIMENTS, *CONTROLS}
+    assert {name for name, _ in rows} <= {*experiments(), *CONTROLS}
     assert rows["full", "tuned"]["lmd_mouth"] == pytest.approx(1.4)  # of both seeds, and of 0, 0.1, 0.2
     assert (
         rows["full", "unseen"]["lmd_mouth"]

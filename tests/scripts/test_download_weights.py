@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from metrics.measures.fid import inception_path
 from scripts.stages.doctor import _public
 from stylegan2.public import catalogue
 from stylegan2.public.catalogue import CATALOGUE, Entry, has_hash, path_of, state_of
@@ -149,7 +148,7 @@ def test_the_offline_folder_comes_first(entry, tmp_path, monkeypatch, capsys):
     assert path_of("net") == hub / "net.pt" and state_of("net") == f"verified {DIGEST[:12]}"
     (own / "net.pt").write_bytes(b"other")
     assert path_of("net") == own / "net.pt" and state_of("net").startswith("WRONG HASH")
-    assert inception_path() == own / CATALOGUE["inception_fid"].file
+    assert path_of("inception_fid") == own / CATALOGUE["inception_fid"].file
     (own / CATALOGUE["psp_ffhq"].file).write_bytes(b"x")
     _public()
     printed = capsys.readouterr().out

@@ -61,10 +61,10 @@ def test_clips_become_a_judge_and_a_run_goes_on(clips, tmp_path, capsys):
     path = folder / "sync.safetensors"
     judge, absent = load_judge("own", str(path))
     assert isinstance(judge, OwnSync) and not absent and judge.net.sizes.dim == 16
-    watch = judge.watch()
+    watch = judge.video_embedder()
     for frame in np.asarray(FrameClip.load(clips / "s3.safetensors").frames):
         watch.add(frame)
-    heard = judge.listen(noise_bursts(FRAMES, 3), FRAMES)
+    heard = judge.embed_sound(noise_bursts(FRAMES, 3), FRAMES)
     assert set(clip_figures(judge, watch.embeddings(), heard)) == set(OURS)
 
     # The same command has nothing left to do; with more steps it goes on from the fourth.
