@@ -1,7 +1,7 @@
 """Means over clips and their bootstrap intervals.
 
-Intervals are percentiles of the means of `resamples` random draws with replacement, with a fixed seed. None is returned
-where there are fewer than two clips (or speakers) to draw from.
+Intervals are the central 95 % of the means of 2000 random draws with replacement, with a fixed seed. None is returned where
+there are fewer than two clips (or speakers) to draw from.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 Interval = tuple[float, float]
+LEVEL, RESAMPLES, SEED = 0.95, 2000, 0
 
 
 def mean_over(values: Sequence[float | None]) -> float | None:
@@ -25,42 +26,26 @@ def weighted_mean(values: Sequence[float | None], weights: Sequence[float]) -> f
     return float(sum(value * weight for value, weight in known) / total) if total > 0 else None
 
 
-def weighted_interval(
-    values: Sequence[float | None],
-    weights: Sequence[float],
-    level: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
-) -> Interval | None:
+def weighted_interval(values: Sequence[float | None], weights: Sequence[float]) -> Interval | None:
     """Interval of the weighted mean; a clip is drawn together with its weight.
 
     The values are sorted first, so that the draws do not depend on the order of the clips.
     """
-    if not 0 < level < 1:
-        raise ValueError(f"level must lie between 0 and 1, got {level}")
     known = sorted(
         (value, weight) for value, weight in zip(values, weights, strict=True) if value is not None
     )
     if len(known) < 2:
         return None
     v, w = np.array(known, dtype=np.float64).T
-    return _percentiles(v * w, w, level, resamples, seed)
+    return _percentiles(v * w, w)
 
 
-def bootstrap_interval(
-    values: Sequence[float | None], level: float = 0.95, resamples: int = 2000, seed: int = 0
-) -> Interval | None:
+def bootstrap_interval(values: Sequence[float | None]) -> Interval | None:
     """Interval of the mean over clips. Clips and not frames are drawn: frames of one clip are not independent."""
-    return weighted_interval(values, [1.0] * len(values), level, resamples, seed)
+    return weighted_interval(values, [1.0] * len(values))
 
 
-def speaker_interval(
-    values: Sequence[float | None],
-    speakers: Sequence[str],
-    level: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
-) -> Interval | None:
+def speaker_interval(values: Sequence[float | None], speakers: Sequence[str]) -> Interval | None:
     """Interval of the mean over clips if speakers are drawn, each with all of their clips.
 
     Clips of one speaker resemble one another, so a claim about people needs this interval.
@@ -71,14 +56,14 @@ def speaker_interval(
         return None
     sums = np.array([sum(value for who, value in known if who == name) for name in names])
     counts = np.array([sum(who == name for who, _ in known) for name in names])
-    return _percentiles(sums, counts, level, resamples, seed)
+    return _percentiles(sums, counts)
 
 
-def _percentiles(sums: np.ndarray, counts: np.ndarray, level: float, resamples: int, seed: int) -> Interval:
+def _percentiles(sums: np.ndarray, counts: np.ndarray) -> Interval:
     """Percentiles of sum(sums) / sum(counts) over draws of units, each a clip or a speaker."""
-    drawn = np.random.default_rng(seed).integers(len(sums), size=(resamples, len(sums)))
+    drawn = np.random.default_rng(SEED).integers(len(sums), size=(RESAMPLES, len(sums)))
     means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
 
 

@@ -21,15 +21,15 @@ def uncentred_mouth_distance(predicted: np.ndarray, true: np.ndarray) -> np.ndar
     return np.linalg.norm(difference[..., MOUTH, :], axis=-1).mean(axis=-1)
 
 
-def closures(aperture: np.ndarray, threshold: float = CLOSED) -> list[tuple[int, int]]:
-    """Lip closures of an aperture curve (T,): frame spans [start, end) below the threshold that follow open lips."""
-    closed = np.concatenate([[False], aperture < threshold, [False]]).astype(np.int8)
+def closures(aperture: np.ndarray) -> list[tuple[int, int]]:
+    """Lip closures of an aperture curve (T,): frame spans [start, end) of closed lips that follow open lips."""
+    closed = np.concatenate([[False], aperture < CLOSED, [False]]).astype(np.int8)
     edges = np.diff(closed)
     spans = zip(np.flatnonzero(edges == 1).tolist(), np.flatnonzero(edges == -1).tolist(), strict=True)
-    return [(start, end) for start, end in spans if bool((aperture[:start] >= threshold).any())]
+    return [(start, end) for start, end in spans if bool((aperture[:start] >= CLOSED).any())]
 
 
-def closure_recall(predicted: np.ndarray, true: np.ndarray, threshold: float = CLOSED) -> float | None:
+def closure_recall(predicted: np.ndarray, true: np.ndarray) -> float | None:
     """Share of the true closures that overlap a predicted closure, with a tolerance of one frame on either side.
 
     Predicted closures are defined as the true ones are, so a mouth that never opens has none. NaN (no detected face) is
@@ -37,10 +37,10 @@ def closure_recall(predicted: np.ndarray, true: np.ndarray, threshold: float = C
     """
     if predicted.shape != true.shape or predicted.ndim != 1:
         raise ValueError(f"expected two curves of one length, got {predicted.shape} and {true.shape}")
-    true_spans = closures(true, threshold)
+    true_spans = closures(true)
     if not true_spans:
         return None
-    predicted_spans = closures(predicted, threshold)
+    predicted_spans = closures(predicted)
     # Whether [start - 1, end + 1) and some predicted [a, b) share a frame
     hit = [any(a < end + 1 and start - 1 < b for a, b in predicted_spans) for start, end in true_spans]
     return float(np.mean(hit))

@@ -25,8 +25,9 @@ from encoders.networks.ir_se import fill_public
 from stylegan2.public.catalogue import demanded, path_of
 from stylegan2.weights import WeightsError
 
-OURS = ("sync_confidence", "sync_distance", "sync_offset")
-LSE = ("lse_c", "lse_d", "lse_offset")
+Columns = tuple[str, str, str]  # names of confidence, distance and offset
+OURS: Columns = ("sync_confidence", "sync_distance", "sync_offset")
+LSE: Columns = ("lse_c", "lse_d", "lse_offset")
 SYNC_COLUMNS = (*OURS, *LSE)
 Choice = Literal["auto", "syncnet", "own", "none"]
 
@@ -43,11 +44,10 @@ class VideoEmbedder(Protocol):
 
 
 class SyncJudge(Protocol):
-    """columns: names of its confidence, distance and offset. padded: whether windows beyond the clip's ends are zeros
-    (offset_distances). embed_sound: sound of `frames` video frames -> (W, D)."""
+    """padded: whether offset_distances pads the ends of the clip. embed_sound: sound of `frames` video frames -> (W, D)."""
 
     name: str
-    columns: tuple[str, str, str]
+    columns: Columns
     padded: bool
 
     def video_embedder(self) -> VideoEmbedder: ...
@@ -57,7 +57,8 @@ class SyncJudge(Protocol):
 class OwnSync:
     """The network of audio/sync/lip_sync_net.py."""
 
-    name, columns, padded = "lip_sync", OURS, False
+    name, padded = "lip_sync", False
+    columns: Columns = OURS
 
     def __init__(self, net: LipSyncNet) -> None:
         self.net = net
@@ -88,7 +89,8 @@ class _MouthEmbedder:
 class PublicSync:
     """The public SyncNet. Published numbers use S3FD face tracks; here the aligned face crop is cut in the same way."""
 
-    name, columns, padded = "syncnet_v2", LSE, True
+    name, padded = "syncnet_v2", True
+    columns: Columns = LSE
 
     def __init__(self, net: SyncNet, batch: int = 16) -> None:
         self.net, self.batch = net, batch

@@ -121,7 +121,7 @@ def _reason(confidence: str, value: float, lag: float | None, row_values: Sequen
     """Why a clip is out of sync, or None. row_values: confidence of all clips of its row, including its own."""
     limit, median = LEAST_CONFIDENCE.get(confidence), float(np.median(row_values))
     if lag is None:
-        return "the lips never move, or nothing is heard"
+        return "the lips never move, or there is no sound"
     if len(row_values) >= MIN_CLIPS and value < OUTLIER_SHARE * median:
         clips = f"less than half of the median {median:.2g} of {len(row_values)} clips"
         return f"{confidence} is {value:.2g}, {clips}: sound and lips look unrelated"
@@ -130,23 +130,21 @@ def _reason(confidence: str, value: float, lag: float | None, row_values: Sequen
         return f"{confidence} is {value:.2g}, below {limit:g}: {unknown}"
     if abs(lag) > 1:
         doubt = (
-            "" if limit is not None else f", if {confidence} {value:.2g} is sure enough (no limit is known)"
+            "" if limit is not None else f", if {confidence} {value:.2g} is high enough (no limit is known)"
         )
         return f"the lips come {abs(lag):.0f} frames {'late' if lag > 0 else 'early'}{doubt}"
     return None
 
 
-def unsynced_lines(
-    records: Iterable[dict[str, Any]], scores: Iterable[ClipScore], named: int = 5
-) -> list[str]:
-    """One sentence per row that has clips out of sync; the first `named` clips are listed with their reasons."""
+def unsynced_lines(records: Iterable[dict[str, Any]], scores: Iterable[ClipScore]) -> list[str]:
+    """One sentence per row that has clips out of sync; the first five are listed with their reasons."""
     of_row: dict[tuple[str, str], list[str]] = defaultdict(list)
     for record in records:
         of_row[record["row"], record["split"]].append(f"{record['clip']}: {record['reason']}")
     total = Counter((score.row, score.split) for score in scores)
     return [
         f"lips and sound of {row} ({split}) are not in sync in {len(clips)} of {total[row, split]} clips ("
-        + "; ".join([*clips[:named], *(["..."] if len(clips) > named else [])])
+        + "; ".join([*clips[:5], *(["..."] if len(clips) > 5 else [])])
         + ")"
         for (row, split), clips in of_row.items()
     ]

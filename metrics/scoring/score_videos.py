@@ -35,14 +35,14 @@ CONTROLS = ("ground_truth", "static", "shift_5")
 SHOWN_FRAMES = 4  # best and worst frames kept per clip, for the report page
 RULES = {
     "match": "by relative name without its suffix",
-    "rate": "both videos are read at 25 fps, the picture nearest in time",
-    "length": "the reference decides: a longer prediction is cut, a shorter one holds its last picture",
-    "size": "a prediction of the same aspect ratio (2 %) is looked at in proportion; another one counts as missing",
-    "failure": "a missing, unreadable or cut-off prediction is black where it has no picture; a frame without a "
+    "rate": "both videos are read at 25 fps, each frame being the one nearest in time",
+    "length": "that of the reference: a longer prediction is cut, the last frame of a shorter one is repeated",
+    "size": "a prediction of the same aspect ratio (2 %) is cropped in proportion; another one counts as missing",
+    "failure": "a missing, unreadable or cut-off prediction is black where it has no frame; a frame without a "
     "detected face takes the landmarks of the truth's identity frame, closes no lips and has csim 0",
-    "truth": "frames of the truth without a detected face count for the images only, in all rows alike; "
+    "truth": "frames of the truth without a detected face count in image measures only, in all rows alike; "
     "frames before its first face are left out, in all rows alike",
-    "sound": "the sync measure hears the truth's sound, in all rows alike; without one its columns stay empty",
+    "sound": "the sync measure uses the truth's sound, in all rows alike; without one its columns stay empty",
     "psnr": "a mean over the frames that differ from the truth; the share of identical ones is in identical_frames, "
     "and n_psnr counts the clips that have such frames",
     "identity frame": "the first frame of the truth with a face",
@@ -97,7 +97,6 @@ def score_pair(
     predicted_frames: Iterable[np.ndarray | None],
     judges: Judges,
     options: PairOptions | None = None,
-    split: str = "all",
     sound: np.ndarray | None = None,
 ) -> PairResult:
     """Scores a clip of T frames uint8 (H, W, 3). predicted_frames: at least T, None where there is no image.
@@ -108,7 +107,7 @@ def score_pair(
     scorer = _PairScorer(method, clip, judges, options or PairOptions())
     for item in aligned_pairs(true_frames, predicted_frames, judges.detector):
         scorer.add(item)
-    return scorer.result(speaker, split, sound)
+    return scorer.result(speaker, sound)
 
 
 @dataclass(frozen=True, eq=False)
@@ -236,7 +235,7 @@ class _PairScorer:
             a, b = (resize(x, self.judges.perceptual_size) for x in (a, b))
         return {name: net(a, b).flatten().tolist() for name, net in self.judges.distances.items()}
 
-    def result(self, speaker: str, split: str, sound: np.ndarray | None) -> PairResult:
+    def result(self, speaker: str, sound: np.ndarray | None) -> PairResult:
         self._flush()
         if self._identity is None:
             raise ValueError("no face is found in the reference")
@@ -244,7 +243,7 @@ class _PairScorer:
         true, true_quads = np.stack(self.truth.landmarks), np.stack(self.truth.quads)
         begin = self.left_out * SAMPLES_PER_FRAME
         voice = sound_embeddings(self.judges, None if sound is None else sound[begin:], total)
-        truth = (split, self.clip, speaker, known, true, voice, true_quads)
+        truth = ("all", self.clip, speaker, known, true, voice, true_quads)
         scores = [row.score(*truth) for row in self.rows]
         if self.options.controls:
             scores.append(self._shifted().score(*truth))

@@ -122,7 +122,7 @@ def ablation_table(report: Mapping[str, Any]) -> Table:
     seeds = ", ".join(f"{name} {len(seeds)}" for name, seeds in report.get("seeds", {}).items())
     notes = [
         f"Embedded corpus, whose frames the generator itself made. Seeds: {seeds}; their clips' figures are averaged",
-        "In seen and unseen nobody is tuned: there a row is the experiment's stage 1, shown by the generator as it came",
+        "In seen and unseen nobody is tuned: there a row is the experiment's stage 1, rendered by the untuned generator",
         "Brackets: 95 % of bootstrap means over clips",
     ]
     return Table(["split", "row", *(m.upper() for m in MEASURES), "clips"], lines, notes, words=2)
