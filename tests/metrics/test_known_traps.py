@@ -30,9 +30,9 @@ def points(seed: int, frames: int = 30) -> np.ndarray:
 
 
 def gaussian(x: np.ndarray) -> Gaussian:
-    found = Gaussian()
-    found.update(x)
-    return found
+    result = Gaussian()
+    result.update(x)
+    return result
 
 
 # ------------------------------------------------------------------------------------------------------ pictures
@@ -80,11 +80,11 @@ def test_the_perceptual_distance_is_named_by_network_and_version(tmp_path, monke
 
 def test_frames_that_are_far_off_are_not_dropped():
     """Scripts that leave out outlier frames reward large failures."""
-    true, made = points(0), points(0)
-    made[7] += 80 * np.random.default_rng(1).normal(size=(68, 2))
-    each = landmark_distance(made, true)
+    true, predicted = points(0), points(0)
+    predicted[7] += 80 * np.random.default_rng(1).normal(size=(68, 2))
+    each = landmark_distance(predicted, true)
     assert each[each <= 3 * np.median(each) + 1].mean() == 0  # the naive mean: perfect
-    figures = sequence_figures(made, true, np.ones(30, bool))
+    figures = sequence_figures(predicted, true, np.ones(30, bool))
     assert figures["lmd"] == pytest.approx(each[7] / 30) and (figures["lmd_mouth"] or 0) > 1
 
 
@@ -114,12 +114,12 @@ def test_the_mean_of_the_fids_of_batches_is_not_the_fid():
 
 def test_few_frames_give_a_large_fid_but_not_a_large_kid():
     """Two samples of one 512-dimensional Gaussian: FID is far from 0 and falls with N alone, KID is about 0."""
-    rng, found = np.random.default_rng(0), {}
+    rng, fids = np.random.default_rng(0), {}
     for n in (96, 4000):
         x, y = rng.normal(size=(2, n, 512))
-        found[n] = fid_of(gaussian(x), gaussian(y), None)[0] or 0.0
+        fids[n] = fid_of(gaussian(x), gaussian(y), None)[0] or 0.0
         assert abs(kid(x[:200], y[:200])) < 0.02
-    assert found[96] == pytest.approx(636, rel=0.05) and found[4000] < 40
+    assert fids[96] == pytest.approx(636, rel=0.05) and fids[4000] < 40
 
 
 @few

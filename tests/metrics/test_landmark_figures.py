@@ -18,8 +18,8 @@ def test_sequence_of_the_truth_and_of_no_frames():
 
 def test_over_the_inter_ocular_distance_the_resolution_does_not_matter():
     true = random_face(20)
-    made = true + RNG.normal(0, 1, true.shape)
-    small, large = (sequence_figures(made * k, true * k, np.ones(20, bool)) for k in (1, 4))
+    predicted = true + RNG.normal(0, 1, true.shape)
+    small, large = (sequence_figures(predicted * k, true * k, np.ones(20, bool)) for k in (1, 4))
     for name in ("f_lmd", "m_lmd", "lmd_mouth_iod"):
         assert small[name] == pytest.approx(large[name])
     assert large["lmd"] == pytest.approx(4 * (small["lmd"] or np.nan))  # which is why px need a declared crop

@@ -43,10 +43,10 @@ def test_legacy_ssim_flatters():
     rng = np.random.default_rng(0)
     blobs = cv2.GaussianBlur(rng.integers(0, 256, (256, 256, 3), dtype=np.uint8), (0, 0), 4).astype(float)
     true = np.clip(128 + 12 * (blobs - 128), 0, 255).astype(np.uint8)
-    made = np.clip(true + rng.normal(0, 20, true.shape), 0, 255).astype(np.uint8)
-    assert ssim_96(made, true) > 0.95 and ssim(made, true) < 0.7
-    small = [cv2.resize(x, (96, 96), interpolation=cv2.INTER_AREA) for x in (made, true)]
-    assert ssim_96(made, true) == pytest.approx(structural_similarity(*small, channel_axis=2), abs=0.01)
+    predicted = np.clip(true + rng.normal(0, 20, true.shape), 0, 255).astype(np.uint8)
+    assert ssim_96(predicted, true) > 0.95 and ssim(predicted, true) < 0.7
+    small = [cv2.resize(x, (96, 96), interpolation=cv2.INTER_AREA) for x in (predicted, true)]
+    assert ssim_96(predicted, true) == pytest.approx(structural_similarity(*small, channel_axis=2), abs=0.01)
 
 
 def test_figures_of_a_clip_are_means_over_its_frames():

@@ -1,4 +1,4 @@
-"""Ridge regression from speech to one person's lips, and the row and the table that it is part of."""
+"""Ridge regression from speech to one person's lips, its row, and the table of a folder of clips."""
 
 import numpy as np
 import pytest
@@ -17,14 +17,14 @@ def test_it_matches_scikit_learn():
 
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((30, 80)), rng.standard_normal((30, 3))
-    mine = fit_ridge(x, y, 0.3)
+    ridge = fit_ridge(x, y, 0.3)
     alpha = 0.3 * np.square(x - x.mean(0)).sum(1).mean()
-    theirs = Ridge(alpha=alpha).fit(x, y)
-    np.testing.assert_allclose(mine(x[:5]), theirs.predict(x[:5]), atol=1e-9)
+    reference = Ridge(alpha=alpha).fit(x, y)
+    np.testing.assert_allclose(ridge(x[:5]), reference.predict(x[:5]), atol=1e-9)
 
 
 def test_the_penalty_is_chosen_on_what_was_left_out():
-    """A law that holds wants a weak penalty, noise the strongest; the predictions are of left-out frames."""
+    """An exact linear law gets the weakest penalty, noise the strongest; the predictions are of left-out frames."""
     rng = np.random.default_rng(1)
     x = rng.standard_normal((200, 5))
     law = x @ rng.standard_normal((5, 1))
@@ -33,7 +33,7 @@ def test_the_penalty_is_chosen_on_what_was_left_out():
     noise = rng.standard_normal((200, 1))
     fitted, held_out = cross_validated(x, noise)
     assert fitted.penalty == PENALTIES[-1] and abs(np.corrcoef(held_out[:, 0], noise[:, 0])[0, 1]) < 0.3
-    # what a reading does not see does not choose
+    # columns of weight 0 do not influence the choice
     both = np.concatenate([law, 50 * noise], axis=1)
     assert cross_validated(x, both, np.array([1.0, 0.0]))[0].penalty == PENALTIES[0]
     with pytest.raises(ValueError, match=f"needs {LEAST} frames"):
@@ -48,11 +48,11 @@ def talk(frames: int, seed: int = 0) -> tuple[Waveform, np.ndarray]:
     return Waveform((0.2 * samples).astype(np.float32)), level
 
 
-def test_the_row_follows_lips_that_follow_the_sound():
+def test_the_row_predicts_lips_that_depend_on_the_sound():
     sound, lips = talk(200)
     known = np.ones(200, bool)
     known[50:60] = False
-    wrong = np.where(known, lips, 9.0)  # where no face was found, the lips say nothing
+    wrong = np.where(known, lips, 9.0)  # wrong values where no face was found
     ridge = fit_lips(sound, wrong, known)
     other, true = talk(80, seed=1)
     assert np.corrcoef(ridge(other, 80), true)[0, 1] > 0.7
@@ -68,7 +68,7 @@ def clip_of(lips: np.ndarray, name: str = "one") -> FrameClip:
     )
 
 
-def test_a_curve_without_frames_has_a_mouth_corr_and_nothing_else():
+def test_a_curve_has_a_mouth_corr_only():
     _, lips = talk(40)
     score = score_curve("ridge", clip_of(lips), 3 * lips[10:] + 1, 10, "tuned")
     assert score.figures["mouth_corr"] == pytest.approx(1) and score.n_frames == 30

@@ -249,12 +249,12 @@ def test_fid_compares_with_the_ground_truth_row(clip):
 def test_the_tuned_split_has_a_fid_of_its_own(clip):
     """As scripts/stages/evaluate_case.py scores them: `full` as tuned, the rows beside it under the clip's own split."""
     evaluation = Evaluation(Judges(Reader(), inception=brightness, no_inception=None))
-    for number, mine in enumerate((True, False)):
+    for number, tuned in enumerate((True, False)):
         short = clip_of(LEVELS[:3], name=f"clip {number}", split="unseen")
-        also = "tuned" if mine else None
+        also = "tuned" if tuned else None
         evaluation.add("ground_truth", short, frames_of(LEVELS[:3]), 0, also=also)
         evaluation.add("stage1_only", short, frames_of(LEVELS[:3] + 2 + 2 * number), 0, also=also)
-        if mine:
+        if tuned:
             evaluation.add("full", short, frames_of(LEVELS[:3] + 1), 0, split="tuned", also=also)
     fid = {(row["name"], row["split"]): row["fid"] for row in _table(evaluation)}
     assert fid["full", "tuned"] == pytest.approx(1, rel=1e-4)

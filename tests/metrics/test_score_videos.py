@@ -123,8 +123,8 @@ def test_figures_of_the_control_baselines():
 
 
 def test_batch_size_changes_nothing():
-    made = frames_of(LEVELS[:9] + 9)
-    one, many = (scored(made, LEVELS[:9], NETWORKS, batch=batch, every=3) for batch in (1, 4))
+    predicted = frames_of(LEVELS[:9] + 9)
+    one, many = (scored(predicted, LEVELS[:9], NETWORKS, batch=batch, every=3) for batch in (1, 4))
     for a, b in zip(one.scores, many.scores, strict=True):
         assert a.figures == pytest.approx(b.figures, nan_ok=True)
     assert np.allclose(one.features["ours"].gaussian.mean, many.features["ours"].gaussian.mean)
@@ -181,9 +181,9 @@ def test_frames_of_the_truth_without_a_face():
     true = LEVELS.copy()
     true[:20] = NOTHING  # longer than the smoothing window
     true[23] = NOTHING
-    made = true.copy()
-    made[23] = 90
-    result = scored(frames_of(made), true)
+    predicted = true.copy()
+    predicted[23] = 90
+    result = scored(frames_of(predicted), true)
     assert result.left_out == 20 and result.unknown == 1
     ours = figures(result)
     assert ours["lmd"] == 0 and ours["psnr"] is not None  # frame 23 contributes to the image figures only
@@ -212,9 +212,9 @@ def test_the_stream_smooths_as_the_whole_clip_does():
     rng = np.random.default_rng(1)
     square = np.array([[0, 0], [0, 100], [100, 100], [100, 0]], np.float32)
     quads = square + rng.normal(0, 3, (60, 1, 2)).astype(np.float32)
-    items, found = zip(*smoothed_stream(zip(range(60), quads, strict=True)), strict=True)
+    items, smoothed = zip(*smoothed_stream(zip(range(60), quads, strict=True)), strict=True)
     assert items == tuple(range(60))
-    np.testing.assert_allclose(np.stack(found)[15:-15], smooth_quads(quads)[15:-15], atol=0.02)
+    np.testing.assert_allclose(np.stack(smoothed)[15:-15], smooth_quads(quads)[15:-15], atol=0.02)
     gaps = [(t, None if t < 20 or 30 < t < 35 else quad) for t, quad in enumerate(quads)]
     filled = [quad for _, quad in smoothed_stream(gaps)]
     assert filled[7] is None and filled[8] is not None and all(q is not None for q in filled[8:])
@@ -297,11 +297,11 @@ def test_sync_of_every_row_and_its_reaction_to_the_shift():
         verdicts = {c["measure"]: c["verdict"] for c in sync_check(result.scores, "ours")}
         return {score.row: score.figures for score in result.scores} | {"verdicts": verdicts}
 
-    found = rows(true, sound_of(true))
-    assert found["ours"]["sync_offset"] == 0 and found["ours"]["sync_distance"] == pytest.approx(0)
-    assert found["ground_truth"]["sync_offset"] == 0 and found["shift_5"]["sync_offset"] == 5
-    assert found["static"]["sync_offset"] is None and found["static"]["sync_confidence"] == 0
-    assert found["ours"]["lse_c"] is None and found["verdicts"]["sync_offset"] == "moves"
+    synced = rows(true, sound_of(true))
+    assert synced["ours"]["sync_offset"] == 0 and synced["ours"]["sync_distance"] == pytest.approx(0)
+    assert synced["ground_truth"]["sync_offset"] == 0 and synced["shift_5"]["sync_offset"] == 5
+    assert synced["static"]["sync_offset"] is None and synced["static"]["sync_confidence"] == 0
+    assert synced["ours"]["lse_c"] is None and synced["verdicts"]["sync_offset"] == "moves"
     early = rows(np.concatenate([true[3:], true[-3:]]), sound_of(true))
     assert early["ours"]["sync_offset"] == -3 and early["ground_truth"]["sync_offset"] == 0
     silent = rows(true, None)

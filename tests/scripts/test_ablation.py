@@ -50,8 +50,8 @@ def test_each_experiment_differs_from_the_full_method_in_one_thing():
     for name, changes in CHANGES.items():
         config = composed(f"ablation/{name}", "seed=1")
         assert config.name == f"ablation_{name}_seed1"
-        found = [text.split(" was ")[0] for text in changed_keys(plain(full), plain(config))]
-        assert found == sorted([*changes, "metrics.controls", "name"]), name
+        changed = [text.split(" was ")[0] for text in changed_keys(plain(full), plain(config))]
+        assert changed == sorted([*changes, "metrics.controls", "name"]), name
 
 
 @pytest.mark.parametrize(

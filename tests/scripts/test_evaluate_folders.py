@@ -143,20 +143,22 @@ def test_the_page_marks_clips_that_are_out_of_sync(two, monkeypatch):
 
 
 def test_the_page_works_from_disk_without_network(two):
-    assert run(*two) == 0
+    video(two[0] / "<i>&.mp4")
+    assert run(*two) == 1  # a prediction without reference
 
     class Links(HTMLParser):
-        found: list[str] = []  # noqa: RUF012
+        links: list[str] = []  # noqa: RUF012
 
         def handle_starttag(self, tag, attrs):
-            self.found += [value for key, value in attrs if key in ("src", "href") and value]
+            self.links += [value for key, value in attrs if key in ("src", "href") and value]
 
     parser = Links()
     text = (two[2] / "index.html").read_text()
     parser.feed(text)
+    assert "&lt;i&gt;&amp;" in text and "<i>" not in text
     assert "http" not in text and "No FID: no Inception network was given." in text
-    assert len([link for link in parser.found if link.endswith(".mp4")]) == 2
-    for link in parser.found:
+    assert len([link for link in parser.links if link.endswith(".mp4")]) == 2
+    for link in parser.links:
         assert not Path(link).is_absolute() and (two[2] / unquote(link)).is_file(), link
 
 
@@ -190,35 +192,35 @@ def test_a_prediction_that_may_not_be_read_is_black_and_listed(two, monkeypatch)
 
     monkeypatch.setattr("encoders.footage.video._check_boxes", refuse)
     assert run(*two) == 1
-    found = {f["name"]: f for f in report_of(two[2])["files"]}["s1/a"]
-    assert found["status"] == "unreadable" and "cannot be read (Permission denied)" in found["reason"]
+    record = {f["name"]: f for f in report_of(two[2])["files"]}["s1/a"]
+    assert record["status"] == "unreadable" and "cannot be read (Permission denied)" in record["reason"]
 
 
 def test_unusual_and_damaged_files_are_recorded_one_by_one(tmp_path, capsys):
-    truth, made, output = tmp_path / "truth", tmp_path / "made", tmp_path / "out"
+    truth, predicted, output = tmp_path / "truth", tmp_path / "made", tmp_path / "out"
     for name in ("fine", "missing", "truncated", "silent", "empty", "fast", "grey", "white", "short", "long"):
         video(truth / f"{name}.mp4")
     video(truth / "rotated.mp4", size=(64, 48))
     video(truth / "turned.mp4", size=(64, 48))
     video(truth / "faceless.mp4", [NO_FACE] * N)
     for name in ("fine", "extra", "truncated", "faceless"):
-        video(made / f"{name}.mp4")
-    data = (made / "truncated.mp4").read_bytes()
-    (made / "truncated.mp4").write_bytes(data[: len(data) // 2])
-    video(made / "silent.mp4", sound=False)
-    (made / "empty.mp4").touch()
+        video(predicted / f"{name}.mp4")
+    data = (predicted / "truncated.mp4").read_bytes()
+    (predicted / "truncated.mp4").write_bytes(data[: len(data) // 2])
+    video(predicted / "silent.mp4", sound=False)
+    (predicted / "empty.mp4").touch()
     video(
-        made / "fast.mp4",
+        predicted / "fast.mp4",
         LEVELS[(np.arange(60 * N // 25) * 25 / 60).round().astype(int).clip(max=N - 1)],
         fps=60,
     )
-    greyscale(made / "grey.mp4")
-    video(made / "white.mp4", [NO_FACE] * N)
-    video(made / "short.mp4", LEVELS[:-4])
-    video(made / "long.mp4", [*LEVELS, 90, 90])
-    rotated(made / "rotated.mp4")
-    video(made / "turned.mp4", size=(48, 64))
-    assert run(made, truth, output) == 1
+    greyscale(predicted / "grey.mp4")
+    video(predicted / "white.mp4", [NO_FACE] * N)
+    video(predicted / "short.mp4", LEVELS[:-4])
+    video(predicted / "long.mp4", [*LEVELS, 90, 90])
+    rotated(predicted / "rotated.mp4")
+    video(predicted / "turned.mp4", size=(48, 64))
+    assert run(predicted, truth, output) == 1
     error = capsys.readouterr().err
     report = report_of(output)
     files = {f["name"]: f for f in report["files"]}
@@ -249,12 +251,12 @@ def test_folders_that_do_not_belong_together(tmp_path, capsys):
     video(tmp_path / "a" / "x.mp4")
     video(tmp_path / "b" / "y.mp4")
     (tmp_path / "c").mkdir()
-    for made, true, words in (
+    for predicted, true, words in (
         ("a", "b", "relative name"),
         ("a", "c", "no video"),
         ("d", "b", "not a folder"),
     ):
-        assert run(tmp_path / made, tmp_path / true, tmp_path / "out") == 1
+        assert run(tmp_path / predicted, tmp_path / true, tmp_path / "out") == 1
         assert words in capsys.readouterr().err
     assert runtime.attempt(evaluate, runtime.compose([f"predictions={tmp_path / 'a'}"])) == 1
     assert "belong together" in capsys.readouterr().err and not (tmp_path / "out" / "report.json").exists()
