@@ -62,7 +62,7 @@ class Controls(NamedTuple):
 class Tools:
     """Networks and fitted controls, the same for all cases. adapted, ridge: of the tuned face, where there are any.
 
-    controls: None: of the control rows only metrics.scoring.control_baselines.REFERENCES are scored.
+    controls: None: of the control baselines only ground_truth, inversion and static are scored.
     """
 
     generator: Any
