@@ -137,35 +137,39 @@ class TargetConfig:
 
 @dataclass
 class MetricsConfig:
-    """clips: at most so many test clips of each split are scored, the speakers in turn. target_only: of the person alone
-    whom the generator is tuned on (what compares ways of tuning needs no others).
-    perceptual_frames: about how many frames of each row the perceptual and identity measures look at.
+    """What evaluate.py scores, and by which networks."""
 
-    perceptual, net, perceptual_size: the judge; training uses alex, so vgg judges. fid: count Fréchet distances when
-    the Inception weights are there. legacy: old definitions too (metrics/measures/legacy_definitions.py).
-    sync: the public SyncNet ("syncnet", LSE-C and LSE-D), our network ("own", under its own name), "none", or "auto":
-    the public one where its weights are, else ours. sync_weights: of ours, "embedded" or a file of train_sync.py.
-    controls: score all control rows beside the method, or only those that its own figures need (metrics/scoring/control_baselines.py).
-
-    Of predictions= and references= only: crop, what the image measures see (metrics/scoring/score_videos.py); nets, the trunks of
-    LPIPS, or of ST-LPIPS under its own name where LPIPS's weights are absent; batch, frames that the networks see at
-    once. There the controls are ground_truth, static and shift_5, and none is needed.
-    """
-
+    # Test clips scored per split at most, taken from the speakers in turn; a full corpus takes hours
     clips: int = 4
+    # Score only the person whom the generator is tuned on, which suffices to compare ways of tuning
     target_only: bool = False
+    # Family of the perceptual distance; LPIPS needs trunk weights that are not embedded
     perceptual: Literal["st-lpips", "lpips"] = "st-lpips"
+    # Trunk of the perceptual distance; training minimises alex, so vgg evaluates
     net: Literal["alex", "vgg"] = "vgg"
+    # px to which frames are averaged for the perceptual distances; smaller is faster
     perceptual_size: int = 128
+    # Frames of each row, about, that the perceptual and identity measures use
     perceptual_frames: int = 200
+    # Compute FID and KID if the Inception weights are there
     fid: bool = True
+    # Also fill the columns of metrics/measures/legacy_definitions.py
     legacy: bool = False
+    # Sync network: the public SyncNet (LSE-C, LSE-D), this project's own (in columns of its own), none, or auto: the public
+    # one where its weights are, else the own one
     sync: Choice = "auto"
+    # Weights of the own sync network: "embedded", or a file of train_sync.py
     sync_weights: str = "embedded"
-    crop: Literal["face", "mouth", "full"] = "face"
-    nets: tuple[str, ...] = ("alex", "vgg")
-    batch: int = 16
+    # Score all control baselines (metrics/scoring/control_baselines.py), or only those that other figures are relative to
     controls: bool = True
+
+    # The rest is used with predictions= and references= only. There `controls` are ground_truth, static and shift_5.
+    # Part of the frame that the image measures compare (metrics/scoring/score_videos.py)
+    crop: Literal["face", "mouth", "full"] = "face"
+    # Trunks of LPIPS, or of ST-LPIPS (in columns of its own) where LPIPS's weights are absent
+    nets: tuple[str, ...] = ("alex", "vgg")
+    # Frames per call of the networks; bounds memory
+    batch: int = 16
 
     def __post_init__(self) -> None:
         if not set(self.nets) <= {"alex", "vgg"}:
@@ -207,13 +211,12 @@ class CheckConfig:
 
 @dataclass
 class TablesConfig:
-    """Result files of reproduce_tables.py; None: results/tcd_timit/report.json and results/grid/report.json.
+    """Result files that reproduce_tables.py reads."""
 
-    ablation: an earlier ablation.json, whose runs stand beside those found under results/.
-    """
-
+    # Reports for the paper's Table 1; None: results/tcd_timit/report.json and results/grid/report.json
     tcd_timit: str | None = None
     grid: str | None = None
+    # An earlier ablation.json, whose runs are added to those found under results/
     ablation: str | None = None
 
 

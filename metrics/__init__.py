@@ -1,1 +1,4 @@
-"""Measures of a generated talking head against the true clip, the control rows, and the report."""
+"""Evaluation of generated videos: measures on arrays, scoring of clips and control baselines, and the report.
+
+Imports go one way: report -> scoring -> measures.
+"""

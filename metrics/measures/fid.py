@@ -1,7 +1,7 @@
-"""FID with pytorch-fid's Inception, where its weights are on this machine; the Fréchet distance itself.
+"""FID: the Fréchet distance between Gaussians fitted to the 2048 pool features of pytorch-fid's Inception network.
 
-Only a distance over that network's 2048 pool features is called FID. Without the weights the figure is None and
-the reason is stated; nothing is downloaded and no other network takes its place.
+Where the weights are not on this machine, FID is None and the reason is reported. Nothing is downloaded, and no other
+network replaces Inception, because its distances would not be comparable.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stylegan2.public.catalogue import demanded, path_of
+from stylegan2.public.catalogue import demanded
 from stylegan2.weights import WeightsError
 
 Inception = Callable[[Tensor], np.ndarray]
 
 
 class Gaussian:
-    """Running mean and covariance of feature vectors (D,): sums in float64, so frames need not be kept."""
+    """Running mean and covariance of feature vectors (D,), from float64 sums, so that the vectors need not be stored."""
 
     def __init__(self) -> None:
         self.n = 0
-        self._sum: np.ndarray = np.zeros(())  # (D,) and (D, D) from the first update on
-        self._outer: np.ndarray = np.zeros(())
+        self._sum: np.ndarray = np.zeros(())  # (D,) after the first update
+        self._outer: np.ndarray = np.zeros(())  # (D, D) after the first update
 
     def update(self, features_ND: np.ndarray) -> None:
         x = np.asarray(features_ND, dtype=np.float64)
@@ -36,7 +36,7 @@ class Gaussian:
         self._outer = self._outer + x.T @ x
 
     def merge(self, other: Gaussian) -> None:
-        """Adds another set's vectors."""
+        """Adds the vectors of another set."""
         self.n += other.n
         self._sum = self._sum + other._sum
         self._outer = self._outer + other._outer
@@ -47,7 +47,7 @@ class Gaussian:
 
     @property
     def covariance(self) -> np.ndarray:
-        """Unbiased, as np.cov; needs two vectors."""
+        """Unbiased, as np.cov. ValueError for fewer than two vectors."""
         if self.n < 2:
             raise ValueError(f"a covariance needs at least two frames, got {self.n}")
         mean = self.mean
@@ -57,8 +57,8 @@ class Gaussian:
 def frechet_distance(mean1: np.ndarray, cov1: np.ndarray, mean2: np.ndarray, cov2: np.ndarray) -> float:
     """d^2 = |m1 - m2|^2 + Tr(C1 + C2 - 2 (C1 C2)^1/2)   (Heusel et al. 2017).
 
-    (C1 C2)^1/2 has the trace of (S C2 S)^1/2 with S = C1^1/2, which is symmetric: real eigenvalues even where the
-    covariances are singular, as they are with fewer frames than features.
+    (C1 C2)^1/2 has the same trace as (S C2 S)^1/2 with S = C1^1/2. The latter is symmetric, so its eigenvalues are real
+    even where the covariances are singular, as they are for fewer frames than features.
     """
     values, vectors = np.linalg.eigh(cov1)
     root = (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
@@ -70,7 +70,7 @@ def frechet_distance(mean1: np.ndarray, cov1: np.ndarray, mean2: np.ndarray, cov
 def fid_of(
     predicted: Gaussian | None, true: Gaussian | None, missing: str | None
 ) -> tuple[float | None, str | None]:
-    """(fid, None), or (None, why there is none). missing: the reason why there are no features at all."""
+    """(FID, None), or (None, reason). missing: the reason if no Inception network was loaded."""
     if predicted is None or true is None:
         return None, missing or "no frames of ground_truth were scored on this split"
     if predicted.n != true.n:
@@ -83,17 +83,12 @@ def fid_of(
     return frechet_distance(predicted.mean, predicted.covariance, true.mean, true.covariance), None
 
 
-def inception_path() -> Path:
-    """Where pytorch-fid's weights lie: a folder for offline use, or torch's hub cache, as pytorch-fid leaves them."""
-    return path_of("inception_fid")
-
-
 def load_inception(
     path: str | Path | None = None, device: torch.device | str = "cpu"
 ) -> tuple[Inception | None, str | None]:
-    """(features, None) with features(x_N3HW in [-1, 1]) -> (N, 2048), or (None, why not). Downloads nothing.
+    """(features, None) with features(x_N3HW in [-1, 1]) -> (N, 2048), or (None, reason). Downloads nothing.
 
-    path: the weight file of pytorch-fid; by default where stylegan2/public/catalogue.py finds it.
+    path: pytorch-fid's weight file; by default the place that stylegan2/public/catalogue.py names.
     """
     try:
         import pytorch_fid.inception as package
@@ -120,7 +115,7 @@ def load_inception(
 
 
 def _inception(package: Any, state: dict[str, Tensor]) -> torch.nn.Module:
-    """The network for images in [-1, 1]. Its constructor takes no weights: only a function of its own, a download."""
+    """InceptionV3 for images in [-1, 1]. Its constructor downloads the weights, so the download returns `state` here."""
     download = package.load_state_dict_from_url
     package.load_state_dict_from_url = lambda *_, **__: state
     try:

@@ -1,6 +1,6 @@
-"""What moves besides the lips: blinks, the head, and the flicker of the picture.
+"""Motion other than the lips': blinks, head pose, and temporal flicker of the image.
 
-T frames at 25 fps; landmarks (T, 68, 2) px of the aligned crop; quads (T, 4, 2) px of the frame.
+T frames at 25 fps; landmarks (T, 68, 2) px of the aligned crop; quads (T, 4, 2): corners of the crop in px of the frame.
 """
 
 from collections.abc import Iterable
@@ -11,15 +11,15 @@ from audio.timing import FPS
 from encoders.footage.align import points_in_frame
 from encoders.geometry import eye_centres, eye_openness, inter_ocular
 
-BLINK = 0.7  # share of the clip's own median eye openness below which the eyes are closed
-BLINK_FRAMES = 2  # a blink lasts at least so long (80 ms); one frame is the judge's jitter
+BLINK = 0.7  # eyes count as closed below this share of the clip's own median openness
+BLINK_FRAMES = 2  # shortest blink (80 ms); a single frame is jitter of the landmark detector
 NOSE_TIP = 30
 
 
 def blinks(openness: np.ndarray) -> int:
-    """Blinks in a curve of eye openness (T,): runs of at least two frames below 0.7 x its median, opened before.
+    """Number of blinks in a curve of eye openness (T,): runs of at least 2 frames below 0.7 x the curve's median.
 
-    The threshold is the clip's own, so narrow eyes do not count as closed ones.
+    A run at the very start is not counted. The threshold is relative to the clip, so that narrow eyes are not closed eyes.
     """
     closed = np.concatenate([[False], openness < BLINK * np.median(openness), [False]]).astype(np.int8)
     edges = np.diff(closed)
@@ -28,23 +28,23 @@ def blinks(openness: np.ndarray) -> int:
 
 
 def blink_rate(landmarks: np.ndarray) -> float:
-    """Blinks a minute; people do 15 to 20."""
+    """Blinks per minute; people blink 15 to 20 times."""
     return blinks(eye_openness(landmarks)) * 60.0 * FPS / len(landmarks)
 
 
 def head_pose(landmarks: np.ndarray, quads: np.ndarray | None = None) -> np.ndarray:
-    """(T, 5): where the eyes' middle is (x, y over the inter-ocular distance), roll (radians), turn and nod.
+    """Pose (T, 5): midpoint of the eyes (x, y), roll (radians), turn and nod; lengths in inter-ocular distances.
 
-    Turn and nod are the nose tip's place beside and below the eyes' middle, along the eye line and across it, over
-    the inter-ocular distance. With quads the landmarks are put back into the frame first, because the crop follows
-    the true head and would hide its motion.
+    Turn and nod are the offset of the nose tip from the midpoint of the eyes, along the eye line and across it. With
+    quads the landmarks are first mapped from the crop back to the frame: the crop follows the true head and would hide
+    its motion.
     """
     points = np.asarray(landmarks, dtype=np.float64)
     if quads is not None:
         points = points_in_frame(points, quads)
     eyes = eye_centres(points)
     across = eyes[:, 1] - eyes[:, 0]
-    # One unit of length for the clip: a head that comes nearer moves, it does not shrink the world.
+    # One unit of length for the whole clip, so that a head that approaches the camera counts as motion
     scale = float(np.median(inter_ocular(points))) or 1.0
     middle = eyes.mean(axis=1)
     along = across / np.maximum(np.linalg.norm(across, axis=1, keepdims=True), 1e-9)
@@ -55,28 +55,28 @@ def head_pose(landmarks: np.ndarray, quads: np.ndarray | None = None) -> np.ndar
 
 
 def head_spread(pose: np.ndarray) -> float:
-    """Square root of the summed variances over time of a pose (T, 5), or of the difference of two poses."""
+    """Square root of the summed variances over time of a pose (T, 5) or of the difference of two poses."""
     return float(np.sqrt(pose.var(axis=0).sum()))
 
 
 class Flicker:
-    """Temporal flicker of a stream of frames: the mean |x_t - 2 x_{t-1} + x_{t-2}| over pixels, grey levels of 255.
+    """Temporal flicker of a stream of uint8 frames: mean |x_t - 2 x_{t-1} + x_{t-2}| over pixels, in grey levels.
 
-    Steady motion cancels and a frozen picture gives 0; what jumps back and forth remains. The truth's own value
-    (its noise and compression) stands in the ground_truth row.
+    Steady change and a frozen image give 0, alternating brightness does not. Noise and compression of the true video
+    contribute as well; the ground_truth row shows how much.
     """
 
     def __init__(self) -> None:
-        self._before: list[np.ndarray] = []
+        self._previous: list[np.ndarray] = []  # the last two frames, int16
         self._sum, self._n = 0.0, 0
 
     def update(self, frames: Iterable[np.ndarray]) -> None:
         for frame in frames:
-            now = np.asarray(frame, dtype=np.int16)
-            if len(self._before) == 2:
-                self._sum += float(np.abs(now - 2 * self._before[1] + self._before[0]).mean())
+            current = np.asarray(frame, dtype=np.int16)
+            if len(self._previous) == 2:
+                self._sum += float(np.abs(current - 2 * self._previous[1] + self._previous[0]).mean())
                 self._n += 1
-            self._before = [*self._before[-1:], now]
+            self._previous = [*self._previous[-1:], current]
 
     @property
     def value(self) -> float | None:

@@ -1,6 +1,6 @@
-"""KID beside FID: unbiased where frames are few. Features are those of metrics.measures.fid's Inception.
+"""KID, which unlike FID is unbiased for few frames; on the same Inception features (metrics.measures.fid).
 
-Constant memory: sums for FID, and for KID a sample of the frames that does not depend on the order in which they come.
+Memory is constant: FID needs sums only, and KID takes a random sample that does not depend on the frames' order.
 """
 
 import zlib
@@ -9,20 +9,20 @@ import numpy as np
 
 from metrics.measures.fid import Gaussian
 
-SAMPLE = 2000  # frames kept for KID; 16 MB of 2048 float32
+SAMPLE = 2000  # frames that KID compares at most; 2048 float32 each, 16 MB together
 
 
 class Features:
-    """What FID and KID need of one row's frames: a Gaussian, and the SAMPLE vectors of the lowest priority.
+    """Inception features of one row's frames: a Gaussian for FID and a sample of at most `most` vectors for KID.
 
-    A frame's priority is a random number drawn from its clip's name and its index, so the sample is uniform, the
-    same in every order of the clips and in every batch size, and two sets can be merged.
+    Each frame gets a random priority whose seed is its clip's name and its index, and the lowest priorities are sampled.
+    So the sample is uniform, the same for any order of clips and any batch size, and two sets can be merged.
     """
 
     def __init__(self, most: int = SAMPLE) -> None:
         self.most = most
         self.gaussian = Gaussian()
-        self._kept = np.zeros((0, 0), np.float32)
+        self._sample = np.zeros((0, 0), np.float32)
         self._priority: np.ndarray = np.zeros(0)
 
     @property
@@ -31,33 +31,33 @@ class Features:
 
     @property
     def sample(self) -> np.ndarray:
-        """(at most SAMPLE, D), in the order of priority."""
-        return self._kept
+        """(at most `most`, D), in the order of priority."""
+        return self._sample
 
     def update(self, features_ND: np.ndarray, clip: str, first: int) -> None:
-        """Features of the frames first, first + 1, ... of a clip."""
+        """Adds the features of frames first, first + 1, ... of a clip."""
         self.gaussian.update(features_ND)
         keys = [zlib.crc32(f"{clip}\0{first + i}".encode()) for i in range(len(features_ND))]
         draws = np.array([np.random.default_rng(key).random() for key in keys])
-        self._keep(np.asarray(features_ND, np.float32), draws)
+        self._resample(np.asarray(features_ND, np.float32), draws)
 
     def merge(self, other: "Features") -> None:
         self.gaussian.merge(other.gaussian)
-        self._keep(other._kept, other._priority)
+        self._resample(other._sample, other._priority)
 
-    def _keep(self, features: np.ndarray, priority: np.ndarray) -> None:
+    def _resample(self, features: np.ndarray, priority: np.ndarray) -> None:
         if len(features) == 0:
             return
-        together = np.concatenate([self._kept, features]) if len(self._kept) else features
+        features = np.concatenate([self._sample, features]) if len(self._sample) else features
         priority = np.concatenate([self._priority, priority])
         chosen = np.argsort(priority, kind="stable")[: self.most]
-        self._kept, self._priority = together[chosen], priority[chosen]
+        self._sample, self._priority = features[chosen], priority[chosen]
 
 
 def kid(x_ND: np.ndarray, y_MD: np.ndarray) -> float:
     """Unbiased squared MMD with k(a, b) = (a.b / D + 1)^3   (Binkowski et al. 2018); may be slightly negative.
 
-    KID = sum_{i != j} k(x_i, x_j) / (N (N - 1)) + the same of y - 2 mean k(x_i, y_j)
+    KID = sum_{i != j} k(x_i, x_j) / (N (N - 1)) + sum_{i != j} k(y_i, y_j) / (M (M - 1)) - 2 mean k(x_i, y_j)
     """
     x, y = np.asarray(x_ND, dtype=np.float64), np.asarray(y_MD, dtype=np.float64)
     n, m = len(x), len(y)
@@ -73,7 +73,7 @@ def kid(x_ND: np.ndarray, y_MD: np.ndarray) -> float:
 
 
 def kid_of(predicted: Features | None, true: Features | None) -> float | None:
-    """KID of two rows on the same frames; None where FID is None too (its reason stands there)."""
+    """KID of two rows on the same frames; None wherever FID is None too (see fid_of for the reason)."""
     if predicted is None or true is None or predicted.n != true.n or predicted.n < 2:
         return None
     return kid(predicted.sample, true.sample)

@@ -1,52 +1,55 @@
-"""What the lips do over time: correlations, closures, and the gain over a frozen face.
+"""Lip motion over time: lip closures, the best lag between two curves, and the gain over a frozen face.
 
-Distances per frame (LMD, the mouth's, aperture, width) and the correlation of two curves are encoders.geometry's. Curves are (T,), T frames, in
-units of the inter-ocular distance. Correlations are taken at lag 0: a constant delay is not free.
+Curves are (T,), one value per frame, in units of the inter-ocular distance. The distances per frame (LMD, aperture, width)
+and the correlation at lag 0 are defined in encoders.geometry.
 """
 
 import numpy as np
 
-from encoders.geometry import correlation, inter_ocular, mouth_distance
+from encoders.geometry import MOUTH, correlation
 
-CLOSED = 0.03  # aperture below this share of the inter-ocular distance counts as closed lips
-LAGS = 15  # frames searched either way for the best lag
-
-
-def mouth_distance_iod(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
-    """lmd_mouth over the true inter-ocular distance of the same frame: (T, 68, 2) twice -> (T,), no unit."""
-    return mouth_distance(predicted, true) / inter_ocular(true)
+CLOSED = 0.03  # lips count as closed below this aperture, in inter-ocular distances
+LAGS = 15  # the best lag is searched from -15 to 15 frames
 
 
-def closures(aperture: np.ndarray, threshold: float = CLOSED) -> list[tuple[int, int]]:
-    """Lip closures of one curve (T,): frame spans [start, end) below the threshold, after having been above it."""
-    closed = np.concatenate([[False], aperture < threshold, [False]]).astype(np.int8)
+def uncentred_mouth_distance(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
+    """Mean over points 48-67 of |a_i - b_i|, (T, 68, 2) twice -> (T,) px. A moved head counts as wrong lips.
+
+    The LMD of Chen et al., "Lip Movements Generation at a Glance", ECCV 2018, section 4, on the mouth's points.
+    """
+    difference = np.asarray(predicted, dtype=np.float64) - np.asarray(true, dtype=np.float64)
+    return np.linalg.norm(difference[..., MOUTH, :], axis=-1).mean(axis=-1)
+
+
+def closures(aperture: np.ndarray) -> list[tuple[int, int]]:
+    """Lip closures of an aperture curve (T,): frame spans [start, end) of closed lips that follow open lips."""
+    closed = np.concatenate([[False], aperture < CLOSED, [False]]).astype(np.int8)
     edges = np.diff(closed)
     spans = zip(np.flatnonzero(edges == 1).tolist(), np.flatnonzero(edges == -1).tolist(), strict=True)
-    return [(start, end) for start, end in spans if bool((aperture[:start] >= threshold).any())]
+    return [(start, end) for start, end in spans if bool((aperture[:start] >= CLOSED).any())]
 
 
-def closure_recall(predicted: np.ndarray, true: np.ndarray, threshold: float = CLOSED) -> float | None:
-    """Share of the true closures during which, give or take one frame, the predicted lips are closed.
+def closure_recall(predicted: np.ndarray, true: np.ndarray) -> float | None:
+    """Share of the true closures that overlap a predicted closure, with a tolerance of one frame on either side.
 
-    A prediction closes its lips under the same definition as the truth: after having been above the threshold.
-    So a mouth that is shut throughout closes nothing. NaN (no detected face) is neither open nor closed.
-    None if the truth never closes its lips. predicted, true: apertures (T,).
+    Predicted closures are defined as the true ones are, so a mouth that never opens has none. NaN (no detected face) is
+    neither open nor closed. None if the truth has no closure. predicted, true: apertures (T,).
     """
     if predicted.shape != true.shape or predicted.ndim != 1:
         raise ValueError(f"expected two curves of one length, got {predicted.shape} and {true.shape}")
-    wanted = closures(true, threshold)
-    if not wanted:
+    true_spans = closures(true)
+    if not true_spans:
         return None
-    made = closures(predicted, threshold)
-    # [start - 1, end + 1) and [a, b) share a frame
-    hit = [any(a < end + 1 and start - 1 < b for a, b in made) for start, end in wanted]
+    predicted_spans = closures(predicted)
+    # Whether [start - 1, end + 1) and some predicted [a, b) share a frame
+    hit = [any(a < end + 1 and start - 1 < b for a, b in predicted_spans) for start, end in true_spans]
     return float(np.mean(hit))
 
 
 def lip_gain(row: float | None, static: float | None, inversion: float | None) -> float | None:
-    """(lmd_mouth of static - of the row) / (of static - of inversion): 0 a frozen face, 1 the inverted truth.
+    """(static - row) / (static - inversion) of the three rows' lmd_mouth: 0 for a frozen face, 1 for the inverted truth.
 
-    None where a figure is missing or where inversion is no better than the frozen face.
+    None where a figure is missing or inversion is no better than the frozen face.
     """
     if row is None or static is None or inversion is None or static - inversion <= 0:
         return None
@@ -54,18 +57,18 @@ def lip_gain(row: float | None, static: float | None, inversion: float | None) -
 
 
 def best_lag(predicted: np.ndarray, true: np.ndarray, most: int = LAGS) -> tuple[float, float | None]:
-    """(highest correlation over the lags -most .. most, that lag in frames); curves (T,), positive = late.
+    """(highest correlation over lags -most .. most, its lag in frames); curves (T,); positive lag = prediction is late.
 
-    r(l) = corr(predicted[t + l], true[t]) over the frames that both have; at most half the clip is shifted away.
-    Of equal maxima the smallest shift counts. A constant gives (0, None). The correlation alone is blind to a
-    constant lag, so it is never to be read without the lag beside it.
+    r(l) = corr(predicted[t + l], true[t]) over the frames that both have; |l| is at most half the clip. Of equal maxima
+    the smallest |l| is returned; a constant curve gives (0, None). The correlation says nothing about a constant delay, so
+    it must be read together with the lag.
     """
     most = min(most, len(true) // 2)
-    found: tuple[float, float | None] = (0.0, None)
+    best: tuple[float, float | None] = (0.0, None)
     for lag in sorted(range(-most, most + 1), key=abs):
         late, early = max(lag, 0), max(-lag, 0)
         a, b = predicted[late : len(predicted) - early], true[early : len(true) - late]
         value = correlation(a, b)
-        if value > found[0] + 1e-9:
-            found = value, float(lag)
-    return found
+        if value > best[0] + 1e-9:
+            best = value, float(lag)
+    return best

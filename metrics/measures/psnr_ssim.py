@@ -1,7 +1,6 @@
-"""Per-frame image measures on uint8 RGB, (H, W, 3): PSNR and SSIM, both in colour, data range 255.
+"""PSNR and SSIM of single frames, uint8 RGB (H, W, 3), both in colour with data range 255.
 
-uint8 arrays wrap when subtracted (3 - 5 = 254), which gives unrelated pictures a PSNR of 28 dB: every
-difference here is taken in float64.
+Differences are taken in float64: in uint8 they wrap (3 - 5 = 254), which gives unrelated images a PSNR of 28 dB.
 """
 
 from typing import Any
@@ -21,7 +20,7 @@ def _check(predicted: np.ndarray, true: np.ndarray) -> None:
 
 
 def psnr(predicted: np.ndarray, true: np.ndarray) -> float:
-    """PSNR = 10 log10(255^2 / MSE) in dB, over all pixels and channels; identical frames give infinity."""
+    """PSNR = 10 log10(255^2 / MSE) in dB, over all pixels and channels; infinity for identical frames."""
     _check(predicted, true)
     mse = np.mean((predicted.astype(np.float64) - true.astype(np.float64)) ** 2)
     return float("inf") if mse == 0 else float(10 * np.log10(DATA_RANGE**2 / mse))
@@ -31,7 +30,7 @@ def ssim(predicted: np.ndarray, true: np.ndarray) -> float:
     """SSIM of Wang et al. 2004: Gaussian window of sigma 1.5 (11 px), population covariance, mean over channels."""
     _check(predicted, true)
     if np.array_equal(predicted, true):
-        return 1.0  # the ground_truth row, without its 40 ms a frame
+        return 1.0  # saves 40 ms per frame in the ground_truth row
     value: Any = structural_similarity(
         true,
         predicted,
@@ -45,16 +44,16 @@ def ssim(predicted: np.ndarray, true: np.ndarray) -> float:
 
 
 def identical_share(per_frame: list[float]) -> float | None:
-    """Share of the frames that are identical to the truth, whose PSNR is infinite; None without frames."""
+    """Share of frames that are identical to the truth, so that their PSNR is infinite; None without frames."""
     return float(np.mean(np.isinf(per_frame))) if per_frame else None
 
 
 def mean_psnr(per_frame: list[float]) -> float | None:
-    """Mean over the frames that differ from the truth; None if none does (the ground-truth row).
+    """Mean over the frames that differ from the truth; None if no frame differs (the ground_truth row).
 
-    A single identical frame (the identity frame in the static row) would make the mean infinite; leaving it out
-    can only lower the figure. How many were left out stands in `identical_frames`. The other remedy, 10 log10(255^2 /
-    mean MSE), is always finite but another measure: one bad frame decides it, and no published number is defined so.
+    One identical frame (the identity frame in the static row) would make the mean infinite; leaving it out can only
+    lower the figure, and `identical_frames` reports the share left out. The alternative, 10 log10(255^2 / mean MSE), is
+    finite but dominated by the worst frame, and no published number is defined that way.
     """
     finite = [value for value in per_frame if np.isfinite(value)]
     return float(np.mean(finite)) if finite else None

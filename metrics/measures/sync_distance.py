@@ -1,7 +1,8 @@
-"""LSE-C and LSE-D with the public SyncNet, or the same figures with a network of our own under its own name.
+"""Audio-visual sync: LSE-C and LSE-D with the public SyncNet, or the same figures with this project's own network.
 
-A judge watches the face crops of one row and listens to the sound; both become embeddings (W, D) of 0.2 s windows, of
-which audio.sync.lip_sync_net.sync_figures makes confidence, distance and the signed offset. Shapes: T frames, W = T - 4 windows.
+A sync judge embeds 0.2 s windows of the face crops of one row and of the sound, both as (W, D);
+audio.sync.lip_sync_net.sync_figures turns them into confidence, distance and signed offset. The figures of the own network
+have columns of their own, since they are not comparable with LSE. Shapes: T frames, W = T - 4 windows, D numbers.
 """
 
 from __future__ import annotations
@@ -24,83 +25,85 @@ from encoders.networks.ir_se import fill_public
 from stylegan2.public.catalogue import demanded, path_of
 from stylegan2.weights import WeightsError
 
-OURS = ("sync_confidence", "sync_distance", "sync_offset")
-LSE = ("lse_c", "lse_d", "lse_offset")
+Columns = tuple[str, str, str]  # names of confidence, distance and offset
+OURS: Columns = ("sync_confidence", "sync_distance", "sync_offset")
+LSE: Columns = ("lse_c", "lse_d", "lse_offset")
 SYNC_COLUMNS = (*OURS, *LSE)
 Choice = Literal["auto", "syncnet", "own", "none"]
 
-# Rows and columns of the aligned face crop that show what the public script cuts out: from the top of the face box to
+# Rows and columns of the aligned face crop that correspond to the public script's cut: from the top of the face box to
 # 0.4 of its height below it. The crop ends 42 px earlier; its last row is repeated.
 FACE_ROWS, FACE_COLUMNS = (57, 298), (8, 248)
 
 
-class Watch(Protocol):
-    """Gathers what one row shows."""
+class VideoEmbedder(Protocol):
+    """Takes the face crops of one row, uint8 (256, 256, 3), one after another; embeddings: (W, D) of those so far."""
 
     def add(self, face_crop: np.ndarray) -> None: ...
     def embeddings(self) -> np.ndarray: ...
 
 
 class SyncJudge(Protocol):
-    """columns: names of confidence, distance and offset. padded: how offset_distances treats the clip's ends."""
+    """padded: whether offset_distances pads the ends of the clip. embed_sound: sound of `frames` video frames -> (W, D)."""
 
-    @property
-    def name(self) -> str: ...
-    @property
-    def columns(self) -> tuple[str, str, str]: ...
-    @property
-    def padded(self) -> bool: ...
-    def watch(self) -> Watch: ...
-    def listen(self, waveform: Waveform, frames: int) -> np.ndarray: ...
+    name: str
+    columns: Columns
+    padded: bool
+
+    def video_embedder(self) -> VideoEmbedder: ...
+    def embed_sound(self, waveform: Waveform, frames: int) -> np.ndarray: ...
 
 
 class OwnSync:
-    """The network of audio/sync/lip_sync_net.py. It keeps a mouth of 2.3 kB a frame: what a mouth does is told from its mean."""
+    """The network of audio/sync/lip_sync_net.py."""
 
-    name, columns, padded = "lip_sync", OURS, False
+    name, padded = "lip_sync", False
+    columns: Columns = OURS
 
     def __init__(self, net: LipSyncNet) -> None:
         self.net = net
 
-    def watch(self) -> Watch:
-        return _Mouths(self.net)
+    def video_embedder(self) -> VideoEmbedder:
+        return _MouthEmbedder(self.net)
 
-    def listen(self, waveform: Waveform, frames: int) -> np.ndarray:
+    def embed_sound(self, waveform: Waveform, frames: int) -> np.ndarray:
         return sync.embed_sound(self.net, waveform, frames)
 
 
-class _Mouths:
+class _MouthEmbedder:
+    """Keeps a mouth crop of 2.3 kB per frame: the network's input is relative to the mean over the clip."""
+
     def __init__(self, net: LipSyncNet) -> None:
         self.net = net
-        # One block: thousands of small arrays, each kept beside frames that are let go, would fragment the heap.
+        # One block of bytes: thousands of small arrays between frames that are freed would fragment the heap
         self.mouths = bytearray()
 
     def add(self, face_crop: np.ndarray) -> None:
         self.mouths += mouth_picture(face_crop).tobytes()
 
     def embeddings(self) -> np.ndarray:
-        return sync.embed_lips(
-            self.net, np.frombuffer(self.mouths, np.uint8).reshape(-1, sync.SIDE, sync.SIDE)
-        )
+        mouths = np.frombuffer(self.mouths, np.uint8).reshape(-1, sync.SIDE, sync.SIDE)
+        return sync.embed_lips(self.net, mouths)
 
 
 class PublicSync:
-    """The public SyncNet. Published numbers come from S3FD face tracks; here the aligned face crop is cut alike."""
+    """The public SyncNet. Published numbers use S3FD face tracks; here the aligned face crop is cut in the same way."""
 
-    name, columns, padded = "syncnet_v2", LSE, True
+    name, padded = "syncnet_v2", True
+    columns: Columns = LSE
 
     def __init__(self, net: SyncNet, batch: int = 16) -> None:
         self.net, self.batch = net, batch
 
-    def watch(self) -> Watch:
-        return _Faces(self.net, self.batch)
+    def video_embedder(self) -> VideoEmbedder:
+        return _FaceEmbedder(self.net, self.batch)
 
-    def listen(self, waveform: Waveform, frames: int) -> np.ndarray:
+    def embed_sound(self, waveform: Waveform, frames: int) -> np.ndarray:
         return syncnet.embed_sound(self.net, waveform, frames)
 
 
-class _Faces:
-    """Embeds windows as soon as `batch` of them are there, so that no more than batch + 4 pictures are kept."""
+class _FaceEmbedder:
+    """Embeds `batch` windows as soon as they are complete, so that at most batch + 4 images are in memory."""
 
     def __init__(self, net: SyncNet, batch: int) -> None:
         self.net, self.batch = net, batch
@@ -127,7 +130,7 @@ class _Faces:
 
 
 def syncnet_picture(face_crop: np.ndarray) -> np.ndarray:
-    """Face crop uint8 (256, 256, 3) RGB -> uint8 (224, 224, 3) BGR, as the public script cuts a face out."""
+    """Face crop uint8 (256, 256, 3) RGB -> uint8 (224, 224, 3) BGR, cut as the public script cuts a face."""
     rows = np.arange(*FACE_ROWS).clip(0, len(face_crop) - 1)
     cut = (
         torch.from_numpy(face_crop[rows][:, slice(*FACE_COLUMNS), ::-1].copy()).permute(2, 0, 1)[None].float()
@@ -140,24 +143,19 @@ def syncnet_picture(face_crop: np.ndarray) -> np.ndarray:
 def clip_figures(
     judge: SyncJudge | None, video_WD: np.ndarray | None, sound_WD: np.ndarray | None
 ) -> dict[str, float | None]:
-    """The judge's three columns; None where there is no sound, or the clip is shorter than a window."""
+    """The judge's three columns; {} without judge or sound, or if the clip is shorter than one window."""
     if judge is None or video_WD is None or sound_WD is None:
         return {}
-    found = sync_figures(video_WD, sound_WD, padded=judge.padded)
-    offset = None if found.offset is None else float(found.offset)
-    return dict(zip(judge.columns, (found.confidence, found.distance, offset), strict=True))
+    figures = sync_figures(video_WD, sound_WD, padded=judge.padded)
+    offset = None if figures.offset is None else float(figures.offset)
+    return dict(zip(judge.columns, (figures.confidence, figures.distance, offset), strict=True))
 
 
 # ------------------------------------------------------------------------------------------------------ weights
 
 
-def syncnet_path() -> Path:
-    """Where the public syncnet_v2.model is, or belongs."""
-    return path_of("syncnet")
-
-
 def load_syncnet(path: str | Path | None = None, device: torch.device | str = "cpu") -> SyncNet:
-    """The public SyncNet, frozen; WeightsError if its file is not there or is another. Downloads nothing."""
+    """The public SyncNet, frozen; WeightsError if its file is missing or is another. Downloads nothing."""
     path = demanded("syncnet", "SyncNet", path)
     net = SyncNet()
     try:
@@ -176,9 +174,9 @@ def load_syncnet(path: str | Path | None = None, device: torch.device | str = "c
 def load_judge(
     choice: Choice = "auto", own_weights: str = "embedded", device: torch.device | str = "cpu"
 ) -> tuple[SyncJudge | None, dict[str, str]]:
-    """(judge, why which columns are missing). auto: the public SyncNet where its file is, else our own network.
+    """(judge, missing columns -> reason). auto: the public SyncNet if its file is there, else this project's network.
 
-    Raises WeightsError for a file that was asked for and cannot be used; a missing one leaves its columns empty.
+    Raises WeightsError for own_weights that cannot be used. Other missing weights only leave their columns empty.
     """
     if choice == "none":
         return None, {"sync_offset": "metrics.sync=none"}
@@ -189,7 +187,7 @@ def load_judge(
         except WeightsError as error:
             absent["lse_c, lse_d"] = str(error)
     if choice != "syncnet":
-        path = EMBEDDED if own_weights == "embedded" else Path(own_weights).expanduser()
+        path = _own_path(own_weights)
         if own_weights != "embedded" or path.is_file():
             return OwnSync(load_sync(path, device)), absent
         absent["sync_confidence, sync_distance"] = (
@@ -199,9 +197,11 @@ def load_judge(
 
 
 def judge_path(judge: SyncJudge | None, own_weights: str = "embedded") -> Path | None:
-    """The weight file that a judge was made from."""
+    """The weight file that a judge was loaded from."""
     if judge is None:
         return None
-    if judge.columns == LSE:
-        return syncnet_path()
+    return path_of("syncnet") if judge.columns == LSE else _own_path(own_weights)
+
+
+def _own_path(own_weights: str) -> Path:
     return EMBEDDED if own_weights == "embedded" else Path(own_weights).expanduser()

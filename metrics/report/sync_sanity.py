@@ -1,8 +1,8 @@
-"""Is a sync measure worth printing? It must move when the very same motion comes five frames late."""
+"""Two checks of synchrony: whether the sync measures react to a delay of five frames, and which clips are out of sync."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -10,72 +10,75 @@ from metrics.measures.intervals import mean_over, paired_difference
 from metrics.scoring.clip_score import ClipScore
 from metrics.scoring.control_baselines import SHIFT
 
-# Below this confidence sound and lips do not belong together, measured in docs/models/sync.md. There is none for lse_c:
-# nobody has measured one with these crops.
+# Below this confidence, sound and lips do not fit (measured in docs/models/sync.md). No limit is known for lse_c with the
+# face crops used here.
 LEAST_CONFIDENCE = {"sync_confidence": 0.32}
-# Below this share of the median of its row's clips, of which there must be some, a clip stands out.
-STANDS_OUT, SOME = 0.5, 4
-# measure: (signal the unshifted row must have, least change under the shift, sign of a change for the worse)
-SYNC: dict[str, tuple[float, float, int]] = {
-    "mouth_corr": (0.2, 0.05, -1),
-    "width_corr": (0.2, 0.05, -1),
-    "mouth_lag": (0.0, SHIFT - 2, 1),
-    "width_lag": (0.0, SHIFT - 2, 1),
-    "closure_recall": (0.2, 0.05, -1),
-    "sync_offset": (0.0, SHIFT - 2, 1),
-    "lse_offset": (0.0, SHIFT - 2, 1),
-}
-# lag: (what says how sure it is, the least of it): of 31 lags one is always the best
-LAGS = {
-    "mouth_lag": ("mouth_corr_best", 0.4),
-    "width_lag": ("width_corr_best", 0.4),
-    "sync_offset": ("sync_confidence", LEAST_CONFIDENCE["sync_confidence"]),
-    "lse_offset": ("lse_c", 0.0),  # how sure is sure enough is not known
+# A clip is an outlier below this share of the median confidence of its row, if the row has at least MIN_CLIPS clips
+OUTLIER_SHARE, MIN_CLIPS = 0.5, 4
+
+
+class SyncTest(NamedTuple):
+    """least: smallest change under the delay that counts. sign: direction of a change for the worse. signal: the figure that
+    shows whether the undelayed row can be tested at all (by default the measure itself), and its least value."""
+
+    least: float = 0.05
+    sign: int = -1
+    signal: str = ""
+    least_signal: float = 0.2
+
+
+# The best of 31 lags always exists, so a lag is only tested where its correlation or confidence is high enough
+SYNC_TESTS = {
+    "mouth_corr": SyncTest(),
+    "width_corr": SyncTest(),
+    "mouth_lag": SyncTest(SHIFT - 2, 1, "mouth_corr_best", 0.4),
+    "width_lag": SyncTest(SHIFT - 2, 1, "width_corr_best", 0.4),
+    "closure_recall": SyncTest(),
+    "sync_offset": SyncTest(SHIFT - 2, 1, "sync_confidence", LEAST_CONFIDENCE["sync_confidence"]),
+    "lse_offset": SyncTest(SHIFT - 2, 1, "lse_c", 0.0),
 }
 
 
 def sync_check(
-    scores: Sequence[ClipScore], base: str, shifted: str = "shift_5", measures: Iterable[str] = SYNC
+    scores: Sequence[ClipScore], base: str, measures: Iterable[str] = SYNC_TESTS
 ) -> list[dict[str, Any]]:
-    """One record a split and measure: how far it moves from the row `base` to the same row five frames late.
+    """One record per split and measure: how far it changes from the row `base` to the row shift_5, on the same clips.
 
-    verdict: "moves"; "broken", if it does not; "no signal", if the row itself is too weak for a shift to show (a
-    frozen or unrelated mouth cannot get worse), which is no praise either. Clips that both rows have are compared; of
-    lags the median decides, because the lag of an unrelated mouth may jump anywhere.
+    verdict: "moves" if the measure reacts to the delay, "broken" if not, "no signal" if the base row is too weak to tell (a
+    frozen or unrelated mouth cannot get worse). Lags are compared by the median, because single lags of unrelated mouths
+    are arbitrary.
     """
-    found = []
-    for split in dict.fromkeys(score.split for score in scores if score.row == shifted):
+    records = []
+    for split in dict.fromkeys(score.split for score in scores if score.row == "shift_5"):
         rows = {
             name: {s.clip: s for s in scores if s.row == name and s.split == split}
-            for name in (base, shifted)
+            for name in (base, "shift_5")
         }
         if not rows[base]:
             continue
         speakers = {clip: score.speaker or clip for clip, score in rows[base].items()}
         for measure in measures:
-            needed, least, sign = SYNC.get(measure, (0.2, 0.05, -1))
-            ours, late = (
-                {clip: score.figures.get(measure) for clip, score in rows[name].items()}
-                for name in (base, shifted)
+            test = SYNC_TESTS.get(measure, SyncTest())
+            figures, delayed = (
+                {clip: score.figures.get(measure) for clip, score in row.items()} for row in rows.values()
             )
-            moved = paired_difference(late, ours, speakers)
+            moved = paired_difference(delayed, figures, speakers)
             if moved is None and measure.endswith("_offset"):
-                continue  # the network that was not used
-            record: dict[str, Any] = {"split": split, "row": base, "measure": measure, "moved": moved}
-            signal, least_signal = LAGS.get(measure, (measure, needed))
-            strength = mean_over([s.figures.get(signal) for s in rows[base].values()])
-            weak = strength is None or strength < least_signal
-            if moved is None or weak:
+                continue  # of the sync network that was not used
+            strength = mean_over([s.figures.get(test.signal or measure) for s in rows[base].values()])
+            if moved is None or strength is None or strength < test.least_signal:
                 verdict = "no signal"
             else:
-                by = "median" if measure.endswith(("_lag", "_offset")) else "mean"
-                verdict = "moves" if sign * moved[by] >= least else "broken"
-            found.append(record | {"verdict": verdict})
-    return found
+                change = moved["median" if measure.endswith(("_lag", "_offset")) else "mean"]
+                verdict = "moves" if test.sign * change >= test.least else "broken"
+            records.append(
+                {"split": split, "row": base, "measure": measure, "moved": moved, "verdict": verdict}
+            )
+    return records
 
 
 def warnings_of(checks: Iterable[dict[str, Any]]) -> list[str]:
-    """Sentences for whoever reads the table."""
+    """Warnings for the report about what sync_check found."""
     lines = []
     for check in checks:
         where = f"{check['row']} ({check['split']})"
@@ -91,59 +94,57 @@ def warnings_of(checks: Iterable[dict[str, Any]]) -> list[str]:
 
 
 def unsynced(scores: Iterable[ClipScore], rows: Iterable[str]) -> list[dict[str, Any]]:
-    """Clips of these rows whose lips do not belong to the sound, as the sync network sees it.
+    """Clips of these rows whose lips do not fit the sound according to the sync judge, with the reason.
 
-    Either the network is not sure of any offset (its confidence is below the limit, or below half of the median of the
-    row's clips, which needs no limit), or it is of one that is more than a frame away from none.
+    Either its confidence is low (below the limit, or below half of the median of the row's clips), or its offset is more
+    than one frame.
     """
-    wanted, found = set(rows), []
+    wanted = set(rows)
     chosen = [score for score in scores if score.row in wanted]
+    records = []
     for confidence, offset in (("sync_confidence", "sync_offset"), ("lse_c", "lse_offset")):
-        of_row: dict[tuple[str, str], list[float]] = {}
+        of_row: dict[tuple[str, str], list[float]] = defaultdict(list)
         for score in chosen:
-            if (sure := score.figures.get(confidence)) is not None:
-                of_row.setdefault((score.row, score.split), []).append(sure)
+            if (value := score.figures.get(confidence)) is not None:
+                of_row[score.row, score.split].append(value)
         for score in chosen:
-            sure, late = score.figures.get(confidence), score.figures.get(offset)
-            if sure is None:
+            value, lag = score.figures.get(confidence), score.figures.get(offset)
+            if value is None:
                 continue
-            others = of_row[score.row, score.split]
-            if reason := _out_of_sync(confidence, sure, late, others):
+            if reason := _reason(confidence, value, lag, of_row[score.row, score.split]):
                 place = {"row": score.row, "split": score.split, "clip": score.clip}
-                found.append(place | {confidence: sure, offset: late, "reason": reason})
-    return found
+                records.append(place | {confidence: value, offset: lag, "reason": reason})
+    return records
 
 
-def _out_of_sync(confidence: str, sure: float, late: float | None, others: Sequence[float]) -> str | None:
-    """Why a clip is not in sync, or None. others: the confidence of all clips of its row, its own too."""
-    limit, usual = LEAST_CONFIDENCE.get(confidence), float(np.median(others))
-    if late is None:
-        return "the lips never move, or nothing is heard"
-    if len(others) >= SOME and sure < STANDS_OUT * usual:
-        clips = f"less than half of the median {usual:.2g} of {len(others)} clips"
-        return f"{confidence} is {sure:.2g}, {clips}: sound and lips look unrelated"
-    if limit is not None and sure < limit:
+def _reason(confidence: str, value: float, lag: float | None, row_values: Sequence[float]) -> str | None:
+    """Why a clip is out of sync, or None. row_values: confidence of all clips of its row, including its own."""
+    limit, median = LEAST_CONFIDENCE.get(confidence), float(np.median(row_values))
+    if lag is None:
+        return "the lips never move, or there is no sound"
+    if len(row_values) >= MIN_CLIPS and value < OUTLIER_SHARE * median:
+        clips = f"less than half of the median {median:.2g} of {len(row_values)} clips"
+        return f"{confidence} is {value:.2g}, {clips}: sound and lips look unrelated"
+    if limit is not None and value < limit:
         unknown = "sound and lips look unrelated, or the face is unlike those that the network knows"
-        return f"{confidence} is {sure:.2g}, below {limit:g}: {unknown}"
-    if abs(late) > 1:
+        return f"{confidence} is {value:.2g}, below {limit:g}: {unknown}"
+    if abs(lag) > 1:
         doubt = (
-            "" if limit is not None else f", if {confidence} {sure:.2g} is sure enough (no limit is known)"
+            "" if limit is not None else f", if {confidence} {value:.2g} is high enough (no limit is known)"
         )
-        return f"the lips come {abs(late):.0f} frames {'late' if late > 0 else 'early'}{doubt}"
+        return f"the lips come {abs(lag):.0f} frames {'late' if lag > 0 else 'early'}{doubt}"
     return None
 
 
-def unsynced_lines(found: Iterable[dict[str, Any]], scores: Iterable[ClipScore], named: int = 5) -> list[str]:
-    """One sentence for each row with such clips, of which the first few are named."""
-    of_row: dict[tuple[str, str], list[str]] = {}
-    for record in found:
-        of_row.setdefault((record["row"], record["split"]), []).append(
-            f"{record['clip']}: {record['reason']}"
-        )
+def unsynced_lines(records: Iterable[dict[str, Any]], scores: Iterable[ClipScore]) -> list[str]:
+    """One sentence per row that has clips out of sync; the first five are listed with their reasons."""
+    of_row: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for record in records:
+        of_row[record["row"], record["split"]].append(f"{record['clip']}: {record['reason']}")
     total = Counter((score.row, score.split) for score in scores)
     return [
         f"lips and sound of {row} ({split}) are not in sync in {len(clips)} of {total[row, split]} clips ("
-        + "; ".join([*clips[:named], *(["..."] if len(clips) > named else [])])
+        + "; ".join([*clips[:5], *(["..."] if len(clips) > 5 else [])])
         + ")"
         for (row, split), clips in of_row.items()
     ]

@@ -1,6 +1,6 @@
-"""What is gathered of one row of one clip while its frames pass by, and the figures that it ends in.
+"""The judges, and the accumulator that turns the frames of one row of one clip into its figures.
 
-Both ways of scoring end here: a test clip with known landmarks (metrics.scoring.score_clips) and two videos (metrics.scoring.score_videos).
+metrics.scoring.score_clips (test clips with known landmarks) and metrics.scoring.score_videos (pairs of videos) both use it.
 Shapes: T frames, landmarks (T, 68, 2) px of the 256 px face crop.
 """
 
@@ -23,13 +23,13 @@ from metrics.measures.head_motion import Flicker
 from metrics.measures.intervals import mean_over
 from metrics.measures.kid import Features
 from metrics.measures.landmark_figures import SEQUENCE, sequence_figures
-from metrics.measures.legacy_definitions import LEGACY, legacy_figures, psnr_uint8, ssim_96
+from metrics.measures.legacy_definitions import LEGACY, LegacyFigures
 from metrics.measures.psnr_ssim import identical_share, mean_psnr, psnr, ssim
-from metrics.measures.sync_distance import SYNC_COLUMNS, SyncJudge, Watch, clip_figures
+from metrics.measures.sync_distance import SYNC_COLUMNS, SyncJudge, VideoEmbedder, clip_figures
 from metrics.scoring.control_baselines import PERCEPTUAL_ROWS
 
 DISTANCES = ("lpips_alex", "lpips_vgg", "st_lpips_alex", "st_lpips_vgg")
-MEANS = (
+MEANS = (  # the figures of a clip, of which a row's are means
     *("psnr", "identical_frames", "ssim", *SEQUENCE, *SYNC_COLUMNS, "perceptual", *DISTANCES),
     *("identity", "csim_dlib", "csim_arcface", "flicker", "detection_rate", *LEGACY),
 )
@@ -49,33 +49,36 @@ class AlignedIdentity(Protocol):
 
 @dataclass(frozen=True)
 class Judges:
-    """The networks that look at frames; a missing one leaves its column empty.
-
-    perceptual: the distance (vgg: the judge is not the teacher) on frames averaged to perceptual_size px, for the
-    rows in perceptual_rows. distances: column -> Perceptual, for metrics.scoring.score_videos. inception: metrics.measures.fid.load_inception's
-    two values. legacy: fill the columns of metrics.measures.legacy_definitions too. absent: columns that stay empty, and why.
-    """
+    """The networks and detectors that evaluate frames. Without one of them its columns stay empty."""
 
     detector: FaceDetector
+    # Distance of the column `perceptual`; its network is not the one that training minimises
     perceptual: Perceptual | None = None
     identity: Identity | None = None
     arcface: AlignedIdentity | None = None
     sync: SyncJudge | None = None
+    # The two values of metrics.measures.fid.load_inception
     inception: Inception | None = None
     no_inception: str | None = "no Inception network was given"
+    # Column -> distance, for metrics.scoring.score_videos
     distances: Mapping[str, torch.nn.Module] = field(default_factory=dict)
+    # Column that stays empty -> reason
     absent: Mapping[str, str] = field(default_factory=dict)
+    # Frames are area-averaged to this size (px) for the perceptual distances
     perceptual_size: int = 128
+    # Rows for which the column `perceptual` is computed
     perceptual_rows: tuple[str, ...] = PERCEPTUAL_ROWS
     device: str = "cpu"
+    # Whether to fill the columns of metrics.measures.legacy_definitions too
     legacy: bool = False
 
 
 @dataclass(frozen=True)
 class ClipScore:
-    """One clip of one row. figures: MEANS -> value or None; apertures (T',) of the T' frames with true landmarks.
+    """One clip of one row. figures: one value or None for each of MEANS.
 
-    error (T,): mouth distance of each frame, px, nan where the truth has no landmarks.
+    n_frames: scored frames T. aperture, true_aperture: of the T' frames with known true landmarks. error (T,): mouth
+    distance of each frame in px, nan where the true landmarks are unknown.
     """
 
     row: str
@@ -90,14 +93,14 @@ class ClipScore:
 
 
 @dataclass(frozen=True)
-class Faces:
-    """Embeddings of the true identity frame by each identity judge."""
+class FaceEmbeddings:
+    """Embeddings of one face crop by the two identity judges."""
 
     dlib: np.ndarray | None = None
     arcface: np.ndarray | None = None
 
     @classmethod
-    def of(cls, crop: np.ndarray, landmarks: np.ndarray, judges: Judges) -> "Faces":
+    def of(cls, crop: np.ndarray, landmarks: np.ndarray, judges: Judges) -> "FaceEmbeddings":
         return cls(
             None if judges.identity is None else judges.identity.embed(crop, landmarks),
             None if judges.arcface is None else judges.arcface.embed(crop[None])[0],
@@ -105,100 +108,100 @@ class Faces:
 
 
 @dataclass
-class Gathered:
-    """One row's frames so far: landmarks (68, 2) each, whether a face was found, quads (4, 2), and running columns."""
+class RowAccumulator:
+    """Accumulates the frames of one row of one clip, and computes the clip's figures from them."""
 
     name: str
     judges: Judges
-    landmarks: list[np.ndarray] = field(default_factory=list)
-    detected: list[bool] = field(default_factory=list)
-    quads: list[np.ndarray] = field(default_factory=list)
-    columns: dict[str, list[float]] = field(default_factory=dict)
+    landmarks: list[np.ndarray] = field(default_factory=list)  # (68, 2) per frame
+    detected: list[bool] = field(default_factory=list)  # whether a face was found
+    quads: list[np.ndarray] = field(
+        default_factory=list
+    )  # (4, 2) per frame: corners of the crop in the frame
+    columns: dict[str, list[float]] = field(
+        default_factory=dict
+    )  # values per frame, of which the mean is taken
     flicker: Flicker = field(default_factory=Flicker)
-    legacy: list[tuple[float, float]] = field(default_factory=list)
+    legacy: LegacyFigures = field(default_factory=LegacyFigures)
     features: Features = field(default_factory=Features)
-    watch: Watch | None = None
-    likeness: tuple[np.ndarray, Faces] | None = None  # the crop that was identified last, and as whom
-    video: np.ndarray | None = None  # sync embeddings, once the row is over
+    video_embedder: VideoEmbedder | None = None
+    video: np.ndarray | None = None  # sync embeddings (W, D) of the whole row
+    last_identified: tuple[np.ndarray, FaceEmbeddings] | None = None  # face crop and its embeddings
 
-    def note(self, column: str, *values: float) -> None:
+    def add_values(self, column: str, *values: float) -> None:
         self.columns.setdefault(column, []).extend(values)
 
-    def see(self, points: np.ndarray | None, instead: np.ndarray, face_crop: np.ndarray) -> None:
-        """A frame's face crop and landmarks; without a detected face `instead`, those of the static row."""
-        self.landmarks.append(instead if points is None else points)
+    def add_face(self, points: np.ndarray | None, static_points: np.ndarray, face_crop: np.ndarray) -> None:
+        """Adds a frame's face crop and landmarks. points: None if no face was detected; then the static row's count."""
+        self.landmarks.append(static_points if points is None else points)
         self.detected.append(points is not None)
         if self.judges.sync is not None:
-            self.watch = self.watch or self.judges.sync.watch()
-            self.watch.add(face_crop)
+            self.video_embedder = self.video_embedder or self.judges.sync.video_embedder()
+            self.video_embedder.add(face_crop)
 
-    def compare(self, frames: Iterable[np.ndarray], true: Iterable[np.ndarray]) -> None:
-        """Image figures of pictures uint8 (H, W, 3) and the true ones."""
-        both = list(zip(frames, true, strict=True))
-        self.note("psnr", *(psnr(a, b) for a, b in both))
-        self.note("ssim", *(ssim(a, b) for a, b in both))
+    def add_images(self, frames: Iterable[np.ndarray], true: Iterable[np.ndarray]) -> None:
+        """Adds the image figures of frames uint8 (H, W, 3) against the true ones."""
+        pairs = list(zip(frames, true, strict=True))
+        self.add_values("psnr", *(psnr(a, b) for a, b in pairs))
+        self.add_values("ssim", *(ssim(a, b) for a, b in pairs))
+        self.flicker.update(a for a, _ in pairs)
         if self.judges.legacy:
-            self.legacy += [(psnr_uint8(a, b), ssim_96(a, b)) for a, b in both]
-        self.flicker.update(a for a, _ in both)
+            for a, b in pairs:
+                self.legacy.update(a, b)
 
-    def identify(self, face_crop: np.ndarray, true: Faces) -> None:
-        """Likeness of the frame seen last to the true identity frame; one without a detected face resembles nobody."""
-        if self.likeness is None or not np.array_equal(self.likeness[0], face_crop):  # a frozen face: once
-            self.likeness = face_crop, Faces.of(face_crop, self.landmarks[-1], self.judges)
-        mine, found = self.likeness[1], self.detected[-1]
-        if mine.dlib is not None and true.dlib is not None:
-            self.note("identity", identity_distance(mine.dlib, true.dlib))
-            self.note("csim_dlib", identity_cosine(mine.dlib, true.dlib) if found else 0.0)
-        if mine.arcface is not None and true.arcface is not None:
-            self.note("csim_arcface", identity_cosine(mine.arcface, true.arcface) if found else 0.0)
-
-    def finish(self) -> None:
-        """Sync embeddings of what was seen; a clip shorter than one window has none."""
-        if self.watch is not None and len(self.landmarks) >= WINDOW:
-            self.video, self.watch = self.watch.embeddings(), None
+    def add_identity(self, face_crop: np.ndarray, true: FaceEmbeddings) -> None:
+        """Adds the similarity of the last added face to the true identity frame; the cosine is 0 if no face was found."""
+        if self.last_identified is None or not np.array_equal(self.last_identified[0], face_crop):
+            # A frozen face is embedded once
+            self.last_identified = face_crop, FaceEmbeddings.of(face_crop, self.landmarks[-1], self.judges)
+        predicted, found = self.last_identified[1], self.detected[-1]
+        if predicted.dlib is not None and true.dlib is not None:
+            self.add_values("identity", identity_distance(predicted.dlib, true.dlib))
+            self.add_values("csim_dlib", identity_cosine(predicted.dlib, true.dlib) if found else 0.0)
+        if predicted.arcface is not None and true.arcface is not None:
+            self.add_values(
+                "csim_arcface", identity_cosine(predicted.arcface, true.arcface) if found else 0.0
+            )
 
     def score(
         self,
-        place: tuple[str, str, str],
+        split: str,
+        clip: str,
+        speaker: str,
         known: np.ndarray,
         true: np.ndarray,
         sound: np.ndarray | None = None,
         true_quads: np.ndarray | None = None,
     ) -> ClipScore:
-        """The clip's figures. place: split, clip, speaker. true (T, 68, 2), of which those with known (T,) count;
-        sound: its embeddings by the sync judge. true_quads (T, 4, 2): together with the row's own."""
-        self.finish()
+        """The figures of the clip. true (T, 68, 2): true landmarks, valid where known (T,). sound: its embeddings by the
+        sync judge. true_quads (T, 4, 2): given if the row has quads too."""
+        if self.video_embedder is not None and len(self.landmarks) >= WINDOW:
+            self.video, self.video_embedder = self.video_embedder.embeddings(), None
         predicted, detected = np.stack(self.landmarks)[known], np.array(self.detected)[known]
         quads = None if true_quads is None else np.stack(self.quads)[known]
-        shown = true[known]
+        true, true_quads = true[known], None if true_quads is None else true_quads[known]
         psnrs = self.columns.get("psnr", [])
         figures: dict[str, float | None] = dict.fromkeys(MEANS)
         figures |= {name: mean_over(values) for name, values in self.columns.items()}
         figures |= {"psnr": mean_psnr(psnrs), "identical_frames": identical_share(psnrs)}
         figures |= {"flicker": self.flicker.value, "detection_rate": float(np.mean(self.detected))}
-        figures |= sequence_figures(
-            predicted, shown, detected, quads, None if true_quads is None else true_quads[known]
-        )
+        figures |= sequence_figures(predicted, true, detected, quads, true_quads)
         figures |= clip_figures(self.judges.sync, self.video, sound)
-        if self.legacy:
-            figures |= legacy_figures(predicted, shown, self.legacy)
+        figures |= self.legacy.values(predicted, true)
         error = np.full(len(known), np.nan)
         if known.any():
-            error[known] = mouth_distance(predicted, shown)
-        split, clip, speaker = place
-        opening, true_opening = aperture(predicted), aperture(shown)
-        return ClipScore(
-            self.name, split, clip, len(known), figures, opening, true_opening, speaker=speaker, error=error
-        )
+            error[known] = mouth_distance(predicted, true)
+        curves = aperture(predicted), aperture(true)
+        return ClipScore(self.name, split, clip, len(known), figures, *curves, speaker=speaker, error=error)
 
 
-def heard(judges: Judges, samples: np.ndarray | None, frames: int) -> np.ndarray | None:
+def sound_embeddings(judges: Judges, samples: np.ndarray | None, frames: int) -> np.ndarray | None:
     """The sync judge's embeddings (W, D) of the sound of `frames` video frames; None without judge or sound.
 
-    samples (S,): 16 kHz; silence is added where it ends early.
+    samples (S,): 16 kHz; a sound that ends early is padded with silence.
     """
     if judges.sync is None or samples is None or frames < WINDOW:
         return None
     samples = np.pad(samples, (0, max(0, frames * SAMPLES_PER_FRAME - len(samples))))
     waveform = Waveform(np.ascontiguousarray(samples[: frames * SAMPLES_PER_FRAME], dtype=np.float32))
-    return judges.sync.listen(waveform, frames)
+    return judges.sync.embed_sound(waveform, frames)

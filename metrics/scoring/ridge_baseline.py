@@ -1,7 +1,7 @@
-"""The ridge row: log-mel window -> lip aperture, what one person's speech tells a straight line about their lips.
+"""The ridge baseline: linear regression from a log-mel window to one person's lip aperture.
 
-Fitted on the frames of a clip that stage 2 may use, and read on the others. It predicts one curve and no frames, so it
-has a mouth_corr and nothing else. Shapes: T frames, X numbers in a window.
+It is fitted on those frames of a clip that stage 2 may use, and evaluated on the others. It predicts a curve and no
+frames, so mouth_corr is its only figure. Shapes: T frames, X numbers in a window.
 """
 
 from __future__ import annotations
@@ -17,37 +17,37 @@ from encoders.records import FrameClip
 from encoders.ridge_regression import Ridge, cross_validated
 from metrics.scoring.clip_score import MEANS, ClipScore
 
-WINDOW = FeatureConfig(n_mels=40, context_ms=280)  # three frames on either side, as stage 1 hears
+WINDOW = FeatureConfig(n_mels=40, context_ms=280)  # three frames on either side, as in stage 1
 
 
 @dataclass(frozen=True)
 class MelRidge:
-    """Speech -> aperture (T,); the sound is normalised by its own loudness and spectrum."""
+    """Speech -> aperture (T,). The features are normalised by the clip's own loudness and spectrum."""
 
     ridge: Ridge
 
     def __call__(self, sound: Waveform, frames: int) -> np.ndarray:
-        return self.ridge(windows(sound, frames))[:, 0]
+        return self.ridge(_windows(sound, frames))[:, 0]
 
 
-def windows(sound: Waveform, frames: int) -> np.ndarray:
-    """(T, X) float64."""
+def _windows(sound: Waveform, frames: int) -> np.ndarray:
+    """Log-mel windows (T, X) float64."""
     return extract_features(sound, WINDOW, frames).values.reshape(frames, -1).astype(np.float64)
 
 
 def fit_lips(sound: Waveform, aperture_T: np.ndarray, known_T: np.ndarray) -> MelRidge:
-    """aperture_T: true lips; known_T: frames in which they were found. ValueError for too few (encoders.ridge_regression)."""
+    """aperture_T: true aperture; known_T: whether it is known. ValueError for too few known frames (encoders.ridge_regression)."""
     known = np.asarray(known_T, bool)
-    x_TX = windows(sound, len(aperture_T))[known]
+    x_TX = _windows(sound, len(aperture_T))[known]
     return MelRidge(cross_validated(x_TX, np.asarray(aperture_T)[known, None])[0])
 
 
 def score_curve(
     row: str, clip: FrameClip, predicted_T: np.ndarray, start: int, split: str | None = None
 ) -> ClipScore:
-    """A row that predicts the aperture of frames start .. T - 1 and nothing else: all but mouth_corr is None.
+    """Scores a row that predicts only the aperture of frames start .. T - 1: all figures but mouth_corr are None.
 
-    Frames whose truth has no landmarks are left out, as metrics.scoring.score_clips leaves them out.
+    Frames without true landmarks are left out, as in metrics.scoring.score_clips.
     """
     known = np.asarray(clip.detected, bool)[start:]
     true = aperture(np.asarray(clip.landmarks)[start:][known])

@@ -1,8 +1,7 @@
-"""Score rows clip by clip: predicted frames are consumed as they are made, never kept.
+"""Scores rows clip by clip, while their frames are generated; frames are not stored.
 
-Shapes: T frames of a clip; landmarks (T, 68, 2) in px of the 256 px crop. The truth's landmarks are the clip's own,
-the prediction's are what the judge finds on its crops. All figures of a clip are means over its frames, all figures
-of a row means over its clips.
+Shapes: T frames of a clip; landmarks (T, 68, 2) in px of the 256 px crop. The true landmarks come with the clip, the
+predicted ones are detected on the predicted crops. A clip's figures are means over its frames, a row's means over its clips.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -22,25 +21,31 @@ from metrics.measures.fid import fid_of
 from metrics.measures.intervals import bootstrap_interval, mean_over, speaker_interval
 from metrics.measures.kid import Features, kid_of
 from metrics.measures.lip_motion import lip_gain
-from metrics.scoring.clip_score import MEANS, ClipScore, Faces, Gathered, Judges, heard
+from metrics.scoring.clip_score import (
+    MEANS,
+    ClipScore,
+    FaceEmbeddings,
+    Judges,
+    RowAccumulator,
+    sound_embeddings,
+)
 from stylegan2.images import resize, to_tensor, to_uint8
+
+CACHED = 32  # frames of a clip whose perceptual features are cached: 8 MB each at 128 px
 
 
 def stride_for(total_frames: int, wanted: int = 200) -> int:
-    """k so that every k-th of total_frames is about `wanted` frames; at least 1."""
+    """k such that every k-th of total_frames is about `wanted` frames; at least 1."""
     return max(1, round(total_frames / wanted))
-
-
-REMEMBERED = 32  # frames of a clip whose perceptual features are kept: 8 MB each at 128 px
 
 
 @dataclass(frozen=True)
 class Truth:
-    """What all rows of one clip are compared with, found once: of the true identity frame its landmarks by the judge
-    (68, 2) and whom it shows; perceptual features of the frames that have been looked at."""
+    """What all rows of one clip are compared with: landmarks (68, 2) and embeddings of the true identity frame by the
+    judges, and the perceptual features of the true frames that were sampled so far."""
 
     landmarks: np.ndarray
-    faces: Faces
+    faces: FaceEmbeddings
     features: dict[int, list[Tensor]] = field(default_factory=dict)
 
     @classmethod
@@ -48,7 +53,7 @@ class Truth:
         frame = _at_crop_size(np.asarray(clip.frames[ref_index]))
         face = face_in_crop(judges.detector, frame)
         landmarks = face.landmarks if face is not None else np.asarray(clip.landmarks[ref_index])
-        return cls(landmarks, Faces.of(frame, landmarks, judges))
+        return cls(landmarks, FaceEmbeddings.of(frame, landmarks, judges))
 
 
 def score_clip(
@@ -62,15 +67,15 @@ def score_clip(
     split: str | None = None,
     features: Iterable[Features] = (),
 ) -> ClipScore:
-    """Compares the predicted frames, one uint8 (H, W, 3) for each frame of the clip, with the truth.
+    """Compares predicted frames, one uint8 (H, W, 3) for each frame of the clip, with the truth.
 
-    truth: of this clip and these judges. every: perceptual and identity look at every k-th scored frame.
-    skip: frames that are not scored, such as those used for tuning. features: gather Inception features, all the same.
+    truth: of this clip and these judges. every: perceptual and identity figures use every k-th scored frame. skip: frames
+    that are not scored, such as those used for tuning. features: each gets the Inception features of the scored frames.
 
-    A frame without a detected face takes the landmarks of the static row (the judge's, on the identity frame) and
-    closes no lips. Frames whose truth has no landmarks count for the images only, in all rows alike.
+    A frame without a detected face gets the landmarks of the static row (detected on the identity frame) and closes no
+    lips. Frames without true landmarks contribute to the image figures only, in all rows alike.
     """
-    seen = Gathered(row, judges)
+    accumulator = RowAccumulator(row, judges)
     scored = [t for t in range(len(clip.frames)) if t not in skip]
     if not scored:
         raise ValueError(f"{clip.name}: every frame was left out, nothing to score")
@@ -78,42 +83,48 @@ def score_clip(
     count = 0
     previous: np.ndarray | None = None
     face = None
-    for t, raw in enumerate(frames):
-        count += 1
+    for count, raw in enumerate(frames, 1):
+        t = count - 1
         if t not in wanted:
             continue
         frame, true = _at_crop_size(raw), _at_crop_size(np.asarray(clip.frames[t]))
-        if previous is None or not np.array_equal(previous, frame):  # a frozen face is looked for once
+        # Detection is skipped for a repeated frame
+        if previous is None or not np.array_equal(previous, frame):
             face = face_in_crop(judges.detector, frame)
         previous = frame
-        seen.see(None if face is None else face.landmarks, truth.landmarks, frame)
-        seen.compare([frame], [true])
+        accumulator.add_face(None if face is None else face.landmarks, truth.landmarks, frame)
+        accumulator.add_images([frame], [true])
         if t in sampled:
-            _sample(t, frame, true, truth, seen)
+            _add_sampled(t, frame, true, truth, accumulator)
         if judges.inception is not None:
-            found = judges.inception(to_tensor(frame, judges.device))
-            for gathered in features:
-                gathered.update(found, clip.name, t)
+            vectors = judges.inception(to_tensor(frame, judges.device))
+            for collection in features:
+                collection.update(vectors, clip.name, t)
     if count != len(clip.frames):
         raise ValueError(f"row {row} has {count} frames for {clip.name}, the clip has {len(clip.frames)}")
     known = np.asarray(clip.detected, dtype=bool)[scored]
-    whole = scored[-1] - scored[0] + 1 == len(scored)  # sync needs frames that follow one another
-    sound = heard(judges, clip.waveform[scored[0] * SAMPLES_PER_FRAME :], len(scored)) if whole else None
-    place = (split or clip.split, clip.name, clip.speaker)
-    return seen.score(place, known, np.asarray(clip.landmarks)[scored], sound)
+    sound = None
+    if scored[-1] - scored[0] + 1 == len(scored):  # sync windows need consecutive frames
+        sound = sound_embeddings(judges, clip.waveform[scored[0] * SAMPLES_PER_FRAME :], len(scored))
+    true_landmarks = np.asarray(clip.landmarks)[scored]
+    return accumulator.score(split or clip.split, clip.name, clip.speaker, known, true_landmarks, sound)
 
 
 @torch.inference_mode()
-def _sample(t: int, frame: np.ndarray, true: np.ndarray, truth: Truth, seen: Gathered) -> None:
-    judges, distance = seen.judges, seen.judges.perceptual
-    if distance is not None and seen.name in judges.perceptual_rows:
-        known = truth.features.get(t)
-        if known is None:
-            known = _features(true, distance, judges)
-            if len(truth.features) < REMEMBERED:
-                truth.features[t] = known
-        seen.note("perceptual", float(distance.between(_features(frame, distance, judges), known)))
-    seen.identify(frame, truth.faces)
+def _add_sampled(
+    t: int, frame: np.ndarray, true: np.ndarray, truth: Truth, accumulator: RowAccumulator
+) -> None:
+    """Adds the perceptual and identity figures of frame t."""
+    judges, distance = accumulator.judges, accumulator.judges.perceptual
+    if distance is not None and accumulator.name in judges.perceptual_rows:
+        true_features = truth.features.get(t)
+        if true_features is None:
+            true_features = _features(true, distance, judges)
+            if len(truth.features) < CACHED:
+                truth.features[t] = true_features
+        value = float(distance.between(_features(frame, distance, judges), true_features))
+        accumulator.add_values("perceptual", value)
+    accumulator.add_identity(frame, truth.faces)
 
 
 def _features(frame: np.ndarray, distance: Perceptual, judges: Judges) -> list[Tensor]:
@@ -121,23 +132,23 @@ def _features(frame: np.ndarray, distance: Perceptual, judges: Judges) -> list[T
 
 
 def _at_crop_size(frame: np.ndarray) -> np.ndarray:
-    """uint8 (H, W, 3) -> (256, 256, 3), area-averaged: all figures are in px of one declared crop."""
+    """uint8 (H, W, 3) -> (256, 256, 3), area-averaged, so that all figures are in px of one size."""
     if frame.shape[:2] == (CROP_SIZE, CROP_SIZE):
         return np.ascontiguousarray(frame)
     return to_uint8(resize(to_tensor(frame), CROP_SIZE))[0]
 
 
 class Evaluation:
-    """Gathers clip scores of all rows and turns them into the table.
+    """Collects the clip scores of all rows and computes the table.
 
-    FID compares a row's frames with those of the ground_truth row of the same split, so that row comes with it.
+    FID and KID compare a row with the ground_truth row of the same split, so that row must be added too.
     """
 
     def __init__(self, judges: Judges) -> None:
         self.judges = judges
-        self.last: tuple[FrameClip, int, Truth] | None = None  # the clip that was scored last
+        self._truth: tuple[FrameClip, int, Truth] | None = None  # of the clip that was scored last
         self.scores: list[ClipScore] = []
-        self.features: dict[tuple[str, str], Features] = {}
+        self.features: dict[tuple[str, str], Features] = {}  # (row, split) -> Inception features
 
     def add(
         self,
@@ -150,17 +161,18 @@ class Evaluation:
         split: str | None = None,
         also: str | None = None,
     ) -> ClipScore:
-        """Scores one clip of one row (see score_clip) and keeps the figures; the rows of a clip one after another.
+        """Scores one clip of one row (see score_clip). Add all rows of a clip before the next clip.
 
-        ref_index: the true identity frame. split: "tuned" or the clip's own. also: another split whose Fréchet
-        distances its frames count for."""
+        ref_index: the true identity frame. split: where the score is listed, by default the clip's own split. also:
+        another split whose FID and KID the frames contribute to.
+        """
+        split = split or clip.split
         features = []
         if self.judges.inception is not None:
-            splits = {split or clip.split, also or split or clip.split}
-            features = [self.features.setdefault((row, name), Features()) for name in splits]
-        if self.last is None or self.last[0] is not clip or self.last[1] != ref_index:
-            self.last = clip, ref_index, Truth.of(clip, ref_index, self.judges)
-        score = score_clip(row, clip, frames, self.judges, self.last[2], every, skip, split, features)
+            features = [self.features.setdefault((row, name), Features()) for name in {split, also or split}]
+        if self._truth is None or self._truth[0] is not clip or self._truth[1] != ref_index:
+            self._truth = clip, ref_index, Truth.of(clip, ref_index, self.judges)
+        score = score_clip(row, clip, frames, self.judges, self._truth[2], every, skip, split, features)
         self.scores.append(score)
         return score
 
@@ -172,21 +184,21 @@ class Evaluation:
 def with_frechet(
     rows: list[dict[str, Any]], features: Mapping[tuple[str, str], Features], missing: str | None
 ) -> list[dict[str, Any]]:
-    """Fills fid, kid and fid_reason of each row. features: of (row, split); missing: why there are none at all."""
+    """Fills fid, kid and fid_reason of each row. features: of (row, split); missing: why there is no Inception network."""
     for record in rows:
-        made, true = (features.get((row, record["split"])) for row in (record["name"], "ground_truth"))
-        gaussians = (made and made.gaussian, true and true.gaussian)
+        predicted, true = (features.get((row, record["split"])) for row in (record["name"], "ground_truth"))
+        gaussians = (predicted and predicted.gaussian, true and true.gaussian)
         record["fid"], record["fid_reason"] = fid_of(*gaussians, missing)
-        record["kid"] = kid_of(made, true)
+        record["kid"] = kid_of(predicted, true)
     return rows
 
 
 def summarise(scores: Iterable[ClipScore]) -> list[dict[str, Any]]:
-    """Means over clips, equally weighted, of each row and split; `interval` and `interval_speakers` hold 95 %
-    bootstrap intervals over clips and over speakers.
+    """One record per row and split: means over clips, equally weighted, with 95 % bootstrap intervals over clips
+    (`interval`) and over speakers (`interval_speakers`).
 
-    lip_gain takes static and inversion on the clips that the row has. A clip identical to the truth has no finite
-    PSNR: `n_psnr` clips have one, and over these is the mean.
+    lip_gain compares with static and inversion on the same clips. A clip identical to the truth has no finite PSNR: the
+    mean is over the `n_psnr` clips that have one.
     """
     table: dict[tuple[str, str], dict[str, ClipScore]] = {}
     for score in scores:
@@ -194,30 +206,37 @@ def summarise(scores: Iterable[ClipScore]) -> list[dict[str, Any]]:
         if score.clip in clips:
             raise ValueError(f"row {score.row}, split {score.split}: clip {score.clip} was scored twice")
         clips[score.clip] = score
-    rows = []
-    for (row, split), clips in table.items():
-        record: dict[str, Any] = {"name": row, "split": split}
-        interval: dict[str, tuple[float, float]] = {}
-        over_speakers: dict[str, tuple[float, float]] = {}
-        speakers = [score.speaker or score.clip for score in clips.values()]
-        for key in MEANS:
-            values = [score.figures[key] for score in clips.values()]
-            record[key] = mean_over(values)
-            if spread := bootstrap_interval(values):
-                interval[key] = spread
-            if spread := speaker_interval(values, speakers):
-                over_speakers[key] = spread
-        anchors = [_mean_mouth(table.get((anchor, split), {}), clips) for anchor in ("static", "inversion")]
-        record["lip_gain"] = lip_gain(record["lmd_mouth"], *anchors)
-        record |= {"fid": None, "kid": None, "fid_reason": "no Inception network was given"}
-        record |= {"n_frames": sum(score.n_frames for score in clips.values()), "n_clips": len(clips)}
-        record["n_psnr"] = sum(score.figures["psnr"] is not None for score in clips.values())
-        record |= {"n_speakers": len(set(speakers)), "interval": interval, "interval_speakers": over_speakers}
-        rows.append(record)
-    return rows
+    return [
+        _row_record(row, split, clips, [table.get((name, split), {}) for name in ("static", "inversion")])
+        for (row, split), clips in table.items()
+    ]
+
+
+def _row_record(
+    row: str, split: str, clips: Mapping[str, ClipScore], anchors: Iterable[Mapping[str, ClipScore]]
+) -> dict[str, Any]:
+    """clips: of the row; anchors: clips of static and of inversion on the same split."""
+    record: dict[str, Any] = {"name": row, "split": split}
+    interval: dict[str, tuple[float, float]] = {}
+    interval_speakers: dict[str, tuple[float, float]] = {}
+    speakers = [score.speaker or score.clip for score in clips.values()]
+    for key in MEANS:
+        values = [score.figures[key] for score in clips.values()]
+        record[key] = mean_over(values)
+        if over_clips := bootstrap_interval(values):
+            interval[key] = over_clips
+        if over_speakers := speaker_interval(values, speakers):
+            interval_speakers[key] = over_speakers
+    record["lip_gain"] = lip_gain(record["lmd_mouth"], *(_mean_mouth(anchor, clips) for anchor in anchors))
+    record |= {"fid": None, "kid": None, "fid_reason": "no Inception network was given"}
+    record |= {"n_frames": sum(score.n_frames for score in clips.values()), "n_clips": len(clips)}
+    record["n_psnr"] = sum(score.figures["psnr"] is not None for score in clips.values())
+    record["n_speakers"] = len(set(speakers))
+    return record | {"interval": interval, "interval_speakers": interval_speakers}
 
 
 def _mean_mouth(anchor: Mapping[str, ClipScore], clips: Collection[str]) -> float | None:
+    """Mean lmd_mouth of an anchor row over these clips; None if it lacks one of them."""
     if not all(clip in anchor for clip in clips):
         return None
     return mean_over([anchor[clip].figures["lmd_mouth"] for clip in clips])

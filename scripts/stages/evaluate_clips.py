@@ -15,7 +15,7 @@ from configs.schema import Config
 from metrics.measures.intervals import weighted_interval, weighted_mean
 from metrics.measures.lip_motion import lip_gain
 from metrics.report.report_files import COLUMNS
-from metrics.report.report_files import shown as figure
+from metrics.report.report_files import format_figure as figure
 from metrics.report.report_schema import ReportError, read_report
 from metrics.scoring.control_baselines import ROWS
 from scripts.core.networks import renderer_path, weight_hashes

@@ -24,7 +24,7 @@ from audio.waveform import Waveform
 from encoders.features.mouth_crop import EMBEDDED, load_sync, mouth_picture, save_sync
 from metrics.measures import sync_distance as judging
 from metrics.measures.sync_distance import OwnSync, PublicSync, clip_figures, load_judge, syncnet_picture
-from metrics.report.report_files import markdown
+from metrics.report.report_files import report_table
 from metrics.report.sync_sanity import sync_check, unsynced, unsynced_lines
 from metrics.scoring.clip_score import ClipScore
 from stylegan2.weights import WeightsError, save_weights
@@ -221,7 +221,7 @@ def test_windows_stream_through_the_public_judge_whatever_the_batch():
     crops = [np.full((256, 256, 3), 10 * t, np.uint8) for t in range(13)]
     results = []
     for batch in (1, 4, 100):
-        watch = PublicSync(SmallPublic(), batch).watch()
+        watch = PublicSync(SmallPublic(), batch).video_embedder()
         for crop in crops:
             watch.add(crop)
             assert len(watch.waiting) <= batch + WINDOW - 1  # type: ignore[attr-defined]
@@ -272,7 +272,7 @@ def test_where_no_weights_are_the_column_says_so(tmp_path, monkeypatch):
         "n_clips": 3,
         "n_psnr": 2,
     }
-    text = markdown([row], absent)
+    text = report_table([row], absent).markdown()
     assert (
         "No lse_c, lse_d: no SyncNet weights" in text
         and "No sync_confidence, sync_distance: no weights" in text

@@ -17,8 +17,7 @@ from metrics.measures.sync_distance import load_judge
 from metrics.report.sync_sanity import unsynced
 from metrics.scoring.clip_score import Judges
 from metrics.scoring.score_videos import PairOptions
-from scripts.stages.evaluate_folders import score_one
-from scripts.stages.matched_videos import Pair
+from metrics.scoring.video_files import VideoPair, score_files
 
 FRAMES, SECONDS, MEGABYTES = 1000, 200, 1500
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,14 +41,13 @@ from encoders.features.identity import DlibIdentity
 from metrics.scoring.clip_score import Judges
 from metrics.scoring.score_videos import PairOptions
 from metrics.measures.sync_distance import load_judge
-from scripts.stages.evaluate_folders import score_one
-from scripts.stages.matched_videos import Pair
+from metrics.scoring.video_files import VideoPair, score_files
 from scripts.core.runtime import keep_freed_memory
 
 keep_freed_memory()
 judges = Judges(DlibDetector(), identity=DlibIdentity(), sync=load_judge("own")[0])
 started = time.process_time()
-record, result = score_one(Pair("x", "x", *map(Path, sys.argv[1:])), "made", judges, PairOptions(every=5))
+record, result = score_files(VideoPair("x", "x", *map(Path, sys.argv[1:])), "made", judges, PairOptions(every=5))
 seconds = time.process_time() - started
 peak = next(int(line.split()[1]) / 1024 for line in open("/proc/self/status") if line.startswith("VmHWM"))
 rows = {score.row: score.figures for score in result.scores}
@@ -95,7 +93,7 @@ def test_a_face_that_moves_is_followed_and_a_shift_found(face, tmp_path):
     true = tmp_path / "true.mp4"
     write_video(true, [frame(t, t) for t in range(14)])
     judges = Judges(DlibDetector(), identity=DlibIdentity())
-    record, result = score_one(Pair("x", "x", true, true), "same", judges, PairOptions(every=7))
+    record, result = score_files(VideoPair("x", "x", true, true), "same", judges, PairOptions(every=7))
     assert result is not None and record["frames"] == 14
     rows = {score.row: score.figures for score in result.scores}
     assert rows["same"]["lmd"] == 0 and rows["same"]["psnr"] is None and rows["same"]["detection_rate"] == 1
@@ -120,7 +118,7 @@ def test_the_clip_whose_sound_and_lips_are_unrelated_is_told_from_the_others():
     judges = Judges(DlibDetector(), sync=judge)
     options, scores = PairOptions(every=10**6, controls=False), []
     for path in sorted(REAL.glob("clip_?.mp4")):
-        record, result = score_one(Pair(path.stem, path.stem, path, path), "same", judges, options)
+        record, result = score_files(VideoPair(path.stem, path.stem, path, path), "same", judges, options)
         assert result is not None and record["status"] == "scored"
         scores += result.scores
     figures = {

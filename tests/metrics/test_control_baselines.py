@@ -1,4 +1,4 @@
-"""Control rows: what each shows, on small arrays."""
+"""Control baselines on small arrays."""
 
 import weakref
 
@@ -11,20 +11,17 @@ from metrics.scoring.control_baselines import (
     log_energy,
     mean_displacement,
     mean_trajectory,
-    static,
     static_frames,
     wrong_audio,
 )
 
 
-def test_static():
-    w = np.arange(6.0).reshape(2, 3)
-    assert static(w, 4).shape == (4, 2, 3) and (static(w, 4) == w).all()
+def test_static_frames():
     frame = np.zeros((4, 4, 3), np.uint8)
     assert len(list(static_frames(frame, 3))) == 3
 
 
-def test_mean_displacement_holds_short_clips():
+def test_mean_displacement_repeats_the_last_value_of_short_clips():
     curve = mean_displacement([np.array([[0.0], [2.0]]), np.array([[4.0], [4.0], [8.0], [0.0]])])
     np.testing.assert_allclose(curve[:, 0], [2, 3, 5, 1])
     np.testing.assert_allclose(mean_trajectory(curve, 2)[:, 0], [2, 3])
@@ -33,7 +30,7 @@ def test_mean_displacement_holds_short_clips():
         mean_displacement([])
 
 
-def test_controls_hold_few_clips_at_a_time():
+def test_controls_keep_few_clips_in_memory():
     rng = np.random.default_rng(0)
     energies, given = [rng.normal(-4, 2, n) for n in range(30, 42)], []
 
@@ -50,7 +47,7 @@ def test_controls_hold_few_clips_at_a_time():
     np.testing.assert_allclose(fitted(energies[0])[:, 0], energies[0], atol=1e-4)
 
 
-def test_delayed_holds_the_edge():
+def test_delayed_repeats_the_first_value():
     np.testing.assert_array_equal(delayed(np.arange(8)), [0, 0, 0, 0, 0, 0, 1, 2])
     np.testing.assert_array_equal(delayed(np.arange(3)), [0, 0, 0])
 
@@ -71,7 +68,7 @@ def test_log_energy_closed_form():
     assert len(log_energy(samples, 1)) == 1
 
 
-def test_energy_finds_a_linear_law_and_matches_scikit_learn():
+def test_energy_recovers_a_linear_law_and_matches_scikit_learn():
     from sklearn.linear_model import Ridge
 
     rng = np.random.default_rng(0)

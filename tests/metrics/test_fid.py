@@ -1,11 +1,11 @@
-"""The Fréchet distance against closed forms and pytorch-fid; FID says why it is absent."""
+"""The Fréchet distance against closed forms and pytorch-fid, and the reason that is given without FID."""
 
 import numpy as np
 import pytest
 import torch
 
-from metrics.measures import fid as frechet
 from metrics.measures.fid import Gaussian, fid_of, frechet_distance, load_inception
+from stylegan2.public.catalogue import path_of
 
 
 def gaussian(x: np.ndarray) -> Gaussian:
@@ -49,7 +49,7 @@ def test_fewer_frames_than_features():
     assert fid_of(moved, g, None)[0] == pytest.approx(64, rel=1e-5)
 
 
-def test_no_fid_comes_with_a_reason(tmp_path):
+def test_a_missing_fid_has_a_reason(tmp_path):
     full, part = gaussian(np.ones((10, 2))), gaussian(np.ones((9, 2)))
     assert fid_of(None, None, "no weights") == (None, "no weights")
     assert "same frames" in str(fid_of(part, full, None)[1])
@@ -69,12 +69,12 @@ def test_nothing_is_downloaded(tmp_path, monkeypatch):
     monkeypatch.setattr(
         package, "load_state_dict_from_url", lambda *_, **__: pytest.fail("tried to download")
     )
-    assert frechet.inception_path().parent == tmp_path / "checkpoints"
+    assert path_of("inception_fid").parent == tmp_path / "checkpoints"
     assert load_inception()[0] is None
 
 
 def test_weights_on_disk_are_used(tmp_path, monkeypatch):
-    """The constructor gets the file's tensors in place of its download, and the function is put back."""
+    """The constructor gets the tensors of the file instead of a download; the download function is restored."""
     import pytorch_fid.inception as package
 
     class Stub(torch.nn.Module):

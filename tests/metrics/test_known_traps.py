@@ -1,4 +1,4 @@
-"""The traps of the field's scripts: each test first falls into one as those scripts do, then asks our measure."""
+"""Known errors of published evaluation scripts: each test shows the error, and that our measure does not have it."""
 
 import cv2
 import numpy as np
@@ -30,15 +30,15 @@ def points(seed: int, frames: int = 30) -> np.ndarray:
 
 
 def gaussian(x: np.ndarray) -> Gaussian:
-    found = Gaussian()
-    found.update(x)
-    return found
+    result = Gaussian()
+    result.update(x)
+    return result
 
 
 # ------------------------------------------------------------------------------------------------------ pictures
 
 
-def test_grey_psnr_does_not_see_a_wrong_colour():
+def test_psnr_in_colour_detects_a_wrong_colour():
     """ATVGnet's script takes PSNR in grey and SSIM in colour; here both are in colour."""
     true = np.full((32, 32, 3), (100, 100, 100), np.uint8)
     green = np.full((32, 32, 3), (159, 70, 100), np.uint8)  # as bright: 0.299 x 59 = 0.587 x 30
@@ -60,11 +60,13 @@ def test_growing_blur_is_never_rewarded_by_the_perceptual_distance():
         package = distance.network(x, same).flatten().tolist()
     assert there == sorted(there) and there[0] == pytest.approx(0, abs=1e-6) and there[1] > 0
     assert there == pytest.approx(back, rel=1e-4)  # symmetric
-    assert there == pytest.approx(package, rel=1e-5, abs=1e-9)  # whose trunk sees both pictures each time
+    assert there == pytest.approx(
+        package, rel=1e-5, abs=1e-9
+    )  # which runs the trunk on both images each time
 
 
 def test_the_perceptual_distance_is_named_by_network_and_version(tmp_path, monkeypatch):
-    """Two networks of one name cannot be told apart; without LPIPS's weights the other distance has its own column."""
+    """Without LPIPS's weights the other distance has a column of its own."""
     monkeypatch.setenv(FOLDER, str(tmp_path))
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     assert set(distance_columns(MetricsConfig())) == {"st_lpips_alex", "st_lpips_vgg"}
@@ -77,12 +79,12 @@ def test_the_perceptual_distance_is_named_by_network_and_version(tmp_path, monke
 
 
 def test_frames_that_are_far_off_are_not_dropped():
-    """Scripts that leave out outlier frames reward a method for failing badly."""
-    true, made = points(0), points(0)
-    made[7] += 80 * np.random.default_rng(1).normal(size=(68, 2))
-    each = landmark_distance(made, true)
+    """Scripts that leave out outlier frames reward large failures."""
+    true, predicted = points(0), points(0)
+    predicted[7] += 80 * np.random.default_rng(1).normal(size=(68, 2))
+    each = landmark_distance(predicted, true)
     assert each[each <= 3 * np.median(each) + 1].mean() == 0  # the naive mean: perfect
-    figures = sequence_figures(made, true, np.ones(30, bool))
+    figures = sequence_figures(predicted, true, np.ones(30, bool))
     assert figures["lmd"] == pytest.approx(each[7] / 30) and (figures["lmd_mouth"] or 0) > 1
 
 
@@ -99,7 +101,7 @@ def test_landmark_distances_are_symmetric_and_zero_for_the_same(a, b):
 # ----------------------------------------------------------------------------------------------------------- FID
 
 
-def test_the_average_of_batches_fids_is_no_fid():
+def test_the_mean_of_the_fids_of_batches_is_not_the_fid():
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(2, 400, 12))
     parts = [
@@ -110,14 +112,14 @@ def test_the_average_of_batches_fids_is_no_fid():
     assert whole is not None and np.mean([part for part in parts if part is not None]) > 10 * whole
 
 
-def test_few_frames_make_a_large_fid_and_no_kid():
+def test_few_frames_give_a_large_fid_but_not_a_large_kid():
     """Two samples of one 512-dimensional Gaussian: FID is far from 0 and falls with N alone, KID is about 0."""
-    rng, found = np.random.default_rng(0), {}
+    rng, fids = np.random.default_rng(0), {}
     for n in (96, 4000):
         x, y = rng.normal(size=(2, n, 512))
-        found[n] = fid_of(gaussian(x), gaussian(y), None)[0] or 0.0
+        fids[n] = fid_of(gaussian(x), gaussian(y), None)[0] or 0.0
         assert abs(kid(x[:200], y[:200])) < 0.02
-    assert found[96] == pytest.approx(636, rel=0.05) and found[4000] < 40
+    assert fids[96] == pytest.approx(636, rel=0.05) and fids[4000] < 40
 
 
 @few

@@ -1,11 +1,16 @@
-"""Lip measures: identities, a shift that must be seen, constants, closures."""
+"""Lip measures: identities, shifts, constants, closures."""
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from encoders.geometry import aperture, correlation, mouth_distance
-from metrics.measures.lip_motion import closure_recall, closures, lip_gain, mouth_distance_iod
+from metrics.measures.landmark_figures import sequence_figures
+from metrics.measures.lip_motion import LAGS, best_lag, closure_recall, closures, lip_gain
 from metrics.scoring.control_baselines import delayed
+
+few = settings(max_examples=20, deadline=None)
 
 
 def face(opening: np.ndarray) -> np.ndarray:
@@ -34,7 +39,7 @@ def test_correlation_identity_sign_and_closed_form():
     assert correlation(TALK, other) == pytest.approx(np.corrcoef(TALK, other)[0, 1])
 
 
-def test_a_shift_is_not_free():
+def test_a_shift_lowers_the_correlation():
     assert correlation(delayed(TALK, 5), TALK) < 0.1
     assert correlation(delayed(TALK, 5)[5:], TALK[:-5]) == pytest.approx(1)
 
@@ -59,7 +64,8 @@ def test_mouth_distance_ignores_where_the_head_is():
     wider[:, 48, 0] -= 4
     wider[:, 54, 0] += 4
     np.testing.assert_allclose(mouth_distance(wider, true), 2 * 4 / 20)
-    np.testing.assert_allclose(mouth_distance_iod(wider, true), 0.4 / 80)
+    figures = sequence_figures(wider, true, np.ones(len(true), bool))
+    assert figures["lmd_mouth_iod"] == pytest.approx(0.4 / 80)
 
 
 def test_closures_start_from_open_lips():
@@ -77,7 +83,7 @@ def test_closure_recall():
     assert closure_recall(np.roll(once, -1), true) == 0.5
 
 
-def test_no_credit_for_a_mouth_that_never_opens_or_is_not_seen():
+def test_no_recall_for_a_mouth_that_never_opens_or_is_not_detected():
     true = np.array([0.2, 0.01, 0.2, 0.01])
     assert closure_recall(np.zeros(4), true) == 0
     assert closure_recall(np.array([0.2, np.nan, 0.2, 0.0]), true) == 0.5
@@ -92,3 +98,32 @@ def test_lip_gain():
     assert lip_gain(5.5, static=4.0, inversion=1.0) == -0.5
     assert lip_gain(2.0, static=1.0, inversion=1.0) is None
     assert lip_gain(None, 4.0, 1.0) is None
+
+
+def smooth_noise(n: int, seed: int) -> np.ndarray:
+    return np.convolve(np.random.default_rng(seed).normal(size=n + 4), np.ones(5) / 5, mode="valid")
+
+
+@few
+@given(st.integers(-LAGS, LAGS), st.integers(0, 1000))
+def test_a_shift_of_k_frames_is_found_as_k(k, seed):
+    long = smooth_noise(120, seed)
+    true, late = long[20:100], long[20 - k : 100 - k]
+    value, lag = best_lag(late, true)
+    assert lag == k and value == pytest.approx(1)
+
+
+def test_the_best_correlation_does_not_show_the_lag():
+    long = smooth_noise(120, 3)
+    assert best_lag(long[10:90], long[15:95]) == (pytest.approx(1), 5)
+    assert correlation(long[10:90], long[15:95]) < 0.9
+    assert best_lag(np.full(50, 0.2), smooth_noise(50, 1)) == (0.0, None)
+    assert best_lag(long[:3], long[:3])[1] == 0  # at most half of a short clip is shifted away
+
+
+@few
+@given(st.integers(0, 1000), st.integers(0, 1000))
+def test_correlation_is_symmetric_and_bounded(a, b):
+    x, y = smooth_noise(40, a), smooth_noise(40, b)
+    assert correlation(x, y) == pytest.approx(correlation(y, x))
+    assert -1 <= correlation(x, y) <= 1

@@ -1,4 +1,4 @@
-"""LPIPS and FID are the packages' own figures: weights of the right shape, made here, because none are installed."""
+"""LPIPS and FID equal the figures of their packages, with random weights, since the published ones are not installed."""
 
 import numpy as np
 import pytest
@@ -31,7 +31,7 @@ def test_lpips_is_the_packages_figure(tmp_path, monkeypatch):
     assert ours.name == "lpips-alex"
     a, b = pictures(0, 3, 128), pictures(1, 3, 128)
     theirs = lpips.LPIPS(net="alex", verbose=False).eval()
-    x, y = (lpips.im2tensor(p) for p in (a[0], b[0]))  # the package's own way from a picture to a tensor
+    x, y = (lpips.im2tensor(p) for p in (a[0], b[0]))  # the package's conversion of an image to a tensor
     with torch.inference_mode():
         wanted = float(theirs(x, y))
         got = ours(to_tensor(a), to_tensor(b))
@@ -49,26 +49,26 @@ def test_fid_is_the_packages_figure(tmp_path, monkeypatch):
 
     torch.manual_seed(0)
 
-    class Seen(Exception):
+    class Captured(Exception):
         pass
 
-    def capture(self, state, *args, **kwargs):
-        raise Seen(self)
+    def capture(self, state_dict, *args, **kwargs):
+        raise Captured(self)
 
     # The shapes are those of the package's own patched network; its weights are random but fixed.
     original = torch.nn.Module.load_state_dict
     monkeypatch.setattr(package, "load_state_dict_from_url", lambda *_, **__: {})
     monkeypatch.setattr(torch.nn.Module, "load_state_dict", capture)
-    with pytest.raises(Seen) as seen:
+    with pytest.raises(Captured) as captured:
         package.fid_inception_v3()
     monkeypatch.setattr(torch.nn.Module, "load_state_dict", original)
-    made = seen.value.args[0].state_dict()
-    assert made
-    torch.save(made, tmp_path / "weights.pth")
+    state = captured.value.args[0].state_dict()
+    assert state
+    torch.save(state, tmp_path / "weights.pth")
 
     features, reason = load_inception(tmp_path / "weights.pth")
     assert features is not None, reason
-    monkeypatch.setattr(package, "load_state_dict_from_url", lambda *_, **__: made)
+    monkeypatch.setattr(package, "load_state_dict_from_url", lambda *_, **__: state)
     theirs = package.InceptionV3([package.InceptionV3.BLOCK_INDEX_BY_DIM[2048]]).eval()
     sets, ours, paths = [pictures(0, 6, 96), pictures(1, 6, 96)], [], []
     for number, frames in enumerate(sets):

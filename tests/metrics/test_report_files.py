@@ -12,8 +12,9 @@ from rich.console import Console
 from metrics.report.plots import plot_apertures, save_image, side_by_side, strip
 from metrics.report.report_files import (
     COLUMNS,
-    markdown,
+    format_figure,
     print_table,
+    report_table,
     to_csv,
     versions,
     write_report,
@@ -57,20 +58,27 @@ def test_absent_package_is_null():
     assert versions(["no-such-package-here"])["no-such-package-here"] is None
 
 
-def test_markdown_drops_empty_columns_and_gives_the_reason():
-    text = markdown(ROWS)
-    assert text.splitlines()[0] == "| row | split | psnr | ssim | mouth_corr | frames | clips |"
-    assert "| ground_truth | seen | – | 1.000 | 0.970 | 75 | 3 |" in text
-    assert "| static | seen | 28.12 | – | 0.000 | 75 | 3 |" in text
-    assert text.count("No FID: no weights.") == 1
+def test_the_table_drops_empty_columns_and_gives_the_reason():
+    table = report_table(ROWS)
+    assert table.columns == ["row", "split", "psnr", "ssim", "mouth_corr", "frames", "clips"]
+    assert table.lines[0] == ["ground_truth", "seen", "–", "1.000", "0.970", "75", "3"]
+    assert table.lines[1] == ["static", "seen", "28.12", "–", "0.000", "75", "3"]
+    assert table.notes == ["No FID: no weights."]
 
 
-def test_csv_keeps_every_column(tmp_path):
+def test_figures_have_the_digits_of_their_column():
+    assert format_figure("kid", 0.1234567) == "0.12346" and format_figure("psnr", None) == "–"
+    assert format_figure("lmd", 1.0, (0.5, 1.456)) == "1.00 [0.50, 1.46]"
+
+
+def test_csv_keeps_every_column_at_full_precision(tmp_path):
     read = list(csv.DictReader(io.StringIO(to_csv(ROWS))))
     assert read[1]["psnr"] == "28.125" and read[1]["ssim"] == "" and set(COLUMNS) < set(read[0])
-    paths = write_tables(tmp_path, ROWS)
-    assert [path.name for path in paths] == ["report.md", "report.csv", "report.tex"]
-    assert all(path.stat().st_size for path in paths)
+    assert read[1]["n_frames"] == "75"
+    write_tables(tmp_path, ROWS)
+    assert {path.name for path in tmp_path.iterdir()} == {"report.md", "report.csv", "report.tex"}
+    assert all(path.stat().st_size for path in tmp_path.iterdir())
+    assert (tmp_path / "report.csv").read_text() == to_csv(ROWS)
 
 
 def test_console_table():

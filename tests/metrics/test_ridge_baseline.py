@@ -1,4 +1,4 @@
-"""Ridge regression from speech to one person's lips, and the row and the table that it is part of."""
+"""Ridge regression from speech to one person's lips, its row, and the table of a folder of clips."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,6 @@ import pytest
 from audio.waveform import Waveform
 from encoders.records import FrameClip
 from encoders.ridge_regression import LEAST, PENALTIES, cross_validated, fit_ridge
-from metrics.measures.intervals import weighted_interval, weighted_mean
 from metrics.report.report_files import ROW_KEYS
 from metrics.scoring.ridge_baseline import fit_lips, score_curve
 from metrics.scoring.score_clips import MEANS, summarise
@@ -18,14 +17,14 @@ def test_it_matches_scikit_learn():
 
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((30, 80)), rng.standard_normal((30, 3))
-    mine = fit_ridge(x, y, 0.3)
+    ridge = fit_ridge(x, y, 0.3)
     alpha = 0.3 * np.square(x - x.mean(0)).sum(1).mean()
-    theirs = Ridge(alpha=alpha).fit(x, y)
-    np.testing.assert_allclose(mine(x[:5]), theirs.predict(x[:5]), atol=1e-9)
+    reference = Ridge(alpha=alpha).fit(x, y)
+    np.testing.assert_allclose(ridge(x[:5]), reference.predict(x[:5]), atol=1e-9)
 
 
 def test_the_penalty_is_chosen_on_what_was_left_out():
-    """A law that holds wants a weak penalty, noise the strongest; the predictions are of left-out frames."""
+    """An exact linear law gets the weakest penalty, noise the strongest; the predictions are of left-out frames."""
     rng = np.random.default_rng(1)
     x = rng.standard_normal((200, 5))
     law = x @ rng.standard_normal((5, 1))
@@ -34,7 +33,7 @@ def test_the_penalty_is_chosen_on_what_was_left_out():
     noise = rng.standard_normal((200, 1))
     fitted, held_out = cross_validated(x, noise)
     assert fitted.penalty == PENALTIES[-1] and abs(np.corrcoef(held_out[:, 0], noise[:, 0])[0, 1]) < 0.3
-    # what a reading does not see does not choose
+    # columns of weight 0 do not influence the choice
     both = np.concatenate([law, 50 * noise], axis=1)
     assert cross_validated(x, both, np.array([1.0, 0.0]))[0].penalty == PENALTIES[0]
     with pytest.raises(ValueError, match=f"needs {LEAST} frames"):
@@ -49,11 +48,11 @@ def talk(frames: int, seed: int = 0) -> tuple[Waveform, np.ndarray]:
     return Waveform((0.2 * samples).astype(np.float32)), level
 
 
-def test_the_row_follows_lips_that_follow_the_sound():
+def test_the_row_predicts_lips_that_depend_on_the_sound():
     sound, lips = talk(200)
     known = np.ones(200, bool)
     known[50:60] = False
-    wrong = np.where(known, lips, 9.0)  # where no face was found, the lips say nothing
+    wrong = np.where(known, lips, 9.0)  # wrong values where no face was found
     ridge = fit_lips(sound, wrong, known)
     other, true = talk(80, seed=1)
     assert np.corrcoef(ridge(other, 80), true)[0, 1] > 0.7
@@ -69,7 +68,7 @@ def clip_of(lips: np.ndarray, name: str = "one") -> FrameClip:
     )
 
 
-def test_a_curve_without_frames_has_a_mouth_corr_and_nothing_else():
+def test_a_curve_has_a_mouth_corr_only():
     _, lips = talk(40)
     score = score_curve("ridge", clip_of(lips), 3 * lips[10:] + 1, 10, "tuned")
     assert score.figures["mouth_corr"] == pytest.approx(1) and score.n_frames == 30
@@ -77,16 +76,6 @@ def test_a_curve_without_frames_has_a_mouth_corr_and_nothing_else():
     assert len(score.aperture) == len(score.true_aperture) == 29  # the last frame's truth is not known
     row = summarise([score])[0]
     assert set(ROW_KEYS) <= row.keys() and row["lip_gain"] is None and row["mouth_corr"] == pytest.approx(1)
-
-
-def test_weighted_means_and_intervals():
-    assert weighted_mean([1.0, None, 4.0], [1, 5, 3]) == pytest.approx(13 / 4)
-    assert weighted_mean([None], [1]) is None
-    low, high = weighted_interval([1.0, 1.0, 1.0], [1, 2, 3]) or (0, 0)
-    assert low == high == 1
-    low, high = weighted_interval([0.0, 1.0], [1, 3]) or (0, 0)
-    assert (low, high) == (0, 1)
-    assert weighted_interval([1.0], [1]) is None
 
 
 def report_of(clip: str, lengths: int, **rows: tuple[float | None, float]) -> dict:

@@ -1,4 +1,4 @@
-"""Streaming evaluation with a judge that reads the truth out of the pixels, so that every figure has a known answer."""
+"""Scoring of clips with a detector that reads the landmarks from the brightness of a frame, so that figures are known."""
 
 from typing import Any
 
@@ -12,19 +12,19 @@ from encoders.features.perceptual import Perceptual
 from encoders.footage.faces import Face
 from encoders.records import FrameClip
 from metrics.measures.sync_distance import OURS
-from metrics.report.report_files import ROW_KEYS, markdown
-from metrics.scoring import clip_score as gather
+from metrics.report.report_files import ROW_KEYS, report_table
+from metrics.scoring import clip_score
 from metrics.scoring.clip_score import ClipScore, Judges
 from metrics.scoring.control_baselines import delayed, static_frames
 from metrics.scoring.score_clips import Evaluation, Truth, score_clip, stride_for
 from scripts.stages.evaluate import _table
 
-NOTHING = 250  # a frame of this brightness shows no face
+NOTHING = 250  # in a frame of this brightness no face is found
 LEVELS = (20 + 15 * np.sin(np.arange(24) * 1.3) * np.cos(np.arange(24) * 0.4)).round().astype(int)
 
 
 class Reader:
-    """Finds a face whose lips are as far open as the frame is bright."""
+    """Finds a face whose lip aperture is proportional to the brightness of the frame."""
 
     name = "reader"
     calls = 0
@@ -36,7 +36,7 @@ class Reader:
 
 
 class Brightness:
-    """An identity that is the frame's brightness."""
+    """Embeds a face as the brightness of the frame."""
 
     def embed(self, image: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
         return np.array([image.mean()])
@@ -45,7 +45,7 @@ class Brightness:
 class L1(Perceptual):
     def __init__(self) -> None:
         super().__init__("l1", torch.nn.Identity())
-        self.sizes: list[int] = []  # of every picture whose features were taken
+        self.sizes: list[int] = []  # of every image whose features were computed
 
     def features(self, x):
         self.sizes.append(x.shape[-1])
@@ -71,8 +71,8 @@ def clip_of(levels: np.ndarray, name: str = "one", split: str = "seen") -> Frame
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    """scikit-image's SSIM takes 40 ms a frame and has its own tests."""
-    monkeypatch.setattr(gather, "ssim", lambda a, b: float((a == b).mean()))
+    """Replaces scikit-image's SSIM, which takes 40 ms per frame and has its own tests."""
+    monkeypatch.setattr(clip_score, "ssim", lambda a, b: float((a == b).mean()))
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def test_the_truth_against_itself_is_perfect(clip):
     assert result["ssim"] == pytest.approx(1) and result["detection_rate"] == 1
     assert result["lmd"] == result["lmd_mouth"] == result["lmd_mouth_iod"] == 0
     assert result["mouth_corr"] == pytest.approx(1) and result["width_corr"] == pytest.approx(1)
-    assert result["perceptual"] is None  # not one of the rows it is taken for
+    assert result["perceptual"] is None  # not one of the rows for which it is computed
     assert result["identity"] == pytest.approx(np.abs(LEVELS - LEVELS[0]).mean())
 
 
@@ -115,19 +115,17 @@ def test_known_figures_of_a_constant_error(clip):
     assert result["lmd_mouth_iod"] == pytest.approx(15 / 20 / 80, rel=1e-5)
 
 
-def test_a_frozen_face_is_looked_for_once_and_earns_nothing(clip):
+def test_a_frozen_face_is_detected_once_and_has_no_correlation(clip):
     reader = Reader()
     frozen = static_frames(np.asarray(clip.frames[0]), len(LEVELS))
     result = score("static", clip, frozen, Judges(reader)).figures
     assert result["mouth_corr"] == 0 and result["width_corr"] == 0
-    assert result["psnr"] is not None and np.isfinite(
-        result["psnr"]
-    )  # although frame 0 is identical, and says so
+    assert result["psnr"] is not None and np.isfinite(result["psnr"])  # although frame 0 is identical
     assert result["identical_frames"] == np.mean(LEVELS[0] == LEVELS) > 0
     assert reader.calls == 2  # the identity frame, and the row
 
 
-def test_a_lost_face_counts_as_the_frozen_one():
+def test_a_frame_without_a_face_gets_the_static_landmarks():
     levels = np.array([30, 30, 1, 30, 1, 30])
     clip, lost = clip_of(levels), levels.copy()
     assert figures(clip, levels)["closure_recall"] == 1
@@ -136,7 +134,7 @@ def test_a_lost_face_counts_as_the_frozen_one():
     assert result["detection_rate"] == pytest.approx(5 / 6)
     assert result["lmd"] == pytest.approx(figures(clip, np.array([30, 30, 30, 30, 1, 30]))["lmd"])
     assert result["closure_recall"] == 0.5
-    # and where the identity frame's lips are closed, losing the face closes none
+    # A lost face closes no lips even if the identity frame's lips are closed
     closed = clip_of(np.array([1, 30, 30, 1, 30, 30]))
     gone = figures(closed, np.array([1, 30, 30, NOTHING, 30, 30]))
     assert gone["closure_recall"] == 0 and gone["lmd"] == 0
@@ -163,7 +161,7 @@ def test_frames_whose_truth_is_unknown_count_for_the_image_only(clip):
     assert nothing["lmd"] is None and nothing["mouth_corr"] is None and nothing["ssim"] == pytest.approx(1)
 
 
-def test_sampling_and_size_of_the_perceptual_term(clip):
+def test_sampling_and_size_of_the_perceptual_figure(clip):
     assert stride_for(1000) == 5 and stride_for(10) == 1
     distance = L1()
     judges = Judges(Reader(), distance, Brightness(), perceptual_size=64)
@@ -173,7 +171,7 @@ def test_sampling_and_size_of_the_perceptual_term(clip):
     assert set(distance.sizes) == {64}
 
 
-def test_what_is_true_of_a_clip_is_found_once_for_all_its_rows(clip):
+def test_the_truth_of_a_clip_is_computed_once_for_all_rows(clip):
     reader, distance = Reader(), L1()
     evaluation = Evaluation(Judges(reader, distance, Brightness()))
     for row, raised in (("full", 51), ("stage1_only", 51), ("inversion", 0)):
@@ -185,10 +183,10 @@ def test_what_is_true_of_a_clip_is_found_once_for_all_its_rows(clip):
     other = clip_of(LEVELS + 9, "two")
     assert evaluation.add("full", other, frames_of(LEVELS + 9), 0).figures["identity"] == pytest.approx(
         np.abs(LEVELS - LEVELS[0]).mean()
-    )  # not the first clip's person
+    )  # relative to the second clip's identity frame
 
 
-def test_other_resolutions_are_judged_on_the_256_px_crop(clip):
+def test_other_resolutions_are_resized_to_the_256_px_crop(clip):
     scored = score("full", clip, frames_of(LEVELS, 512), Judges(Reader()))
     assert scored.figures["psnr"] is None and scored.figures["lmd"] == 0
 
@@ -232,7 +230,7 @@ def test_rows_are_means_over_clips_with_lip_gain():
 
 
 def brightness(x):
-    """Features as Inception's, of which FID sees the mean grey level."""
+    """Stands in for Inception: the only feature is the mean grey level."""
     out = np.zeros((len(x), 4))
     out[:, 0] = x.mean(dim=(1, 2, 3)).numpy() * 127.5
     return out
@@ -248,15 +246,15 @@ def test_fid_compares_with_the_ground_truth_row(clip):
     assert full["fid_reason"] is None
 
 
-def test_the_tuned_face_has_a_fid_though_its_clips_are_listed_by_split_too(clip):
+def test_the_tuned_split_has_a_fid_of_its_own(clip):
     """As scripts/stages/evaluate_case.py scores them: `full` as tuned, the rows beside it under the clip's own split."""
     evaluation = Evaluation(Judges(Reader(), inception=brightness, no_inception=None))
-    for number, mine in enumerate((True, False)):
+    for number, tuned in enumerate((True, False)):
         short = clip_of(LEVELS[:3], name=f"clip {number}", split="unseen")
-        also = "tuned" if mine else None
+        also = "tuned" if tuned else None
         evaluation.add("ground_truth", short, frames_of(LEVELS[:3]), 0, also=also)
         evaluation.add("stage1_only", short, frames_of(LEVELS[:3] + 2 + 2 * number), 0, also=also)
-        if mine:
+        if tuned:
             evaluation.add("full", short, frames_of(LEVELS[:3] + 1), 0, split="tuned", also=also)
     fid = {(row["name"], row["split"]): row["fid"] for row in _table(evaluation)}
     assert fid["full", "tuned"] == pytest.approx(1, rel=1e-4)
@@ -265,14 +263,14 @@ def test_the_tuned_face_has_a_fid_though_its_clips_are_listed_by_split_too(clip)
     assert fid["stage1_only", "unseen"] > 8  # of both clips
 
 
-def test_psnr_says_over_how_many_clips_it_is_a_mean():
+def test_psnr_reports_the_number_of_clips_in_its_mean():
     evaluation = Evaluation(Judges(Reader()))
     for name, more in (("one", 0), ("two", 10)):
         evaluation.add("full", clip_of(LEVELS, name), frames_of(LEVELS + more), 0)
     (row,) = evaluation.rows()
     assert row["psnr"] == pytest.approx(20 * np.log10(255 / 10)) and row["identical_frames"] == 0.5
     assert (row["n_psnr"], row["n_clips"]) == (1, 2)
-    assert "1 of 2 clips are identical" in markdown([row])
+    assert "1 of 2 clips are identical" in report_table([row]).markdown()
 
 
 class Aligned:
@@ -283,24 +281,24 @@ class Aligned:
         return np.stack([np.cos(angle), np.sin(angle)], axis=1)
 
 
-def test_csim_by_arcface_stands_beside_dlibs(clip):
+def test_csim_by_arcface_and_by_dlib(clip):
     judges = Judges(Reader(), arcface=Aligned(), absent={"csim_arcface": "no ArcFace weights at x"})
     scored = score("full", clip, frames_of(LEVELS), judges)
     assert scored.figures["csim_arcface"] == pytest.approx(np.cos((LEVELS - LEVELS[0]) / 100).mean())
     lost = score("full", clip, frames_of(np.full(24, NOTHING)), judges)
     assert lost.figures["csim_arcface"] == 0 and lost.figures["csim_dlib"] is None
-    assert "No csim_arcface: no ArcFace weights at x." in markdown([], judges.absent)
+    assert "No csim_arcface: no ArcFace weights at x." in report_table([], judges.absent).markdown()
 
 
 class Echo:
-    """A sync judge that sees a frame's brightness and hears the level of its sound."""
+    """A sync judge that embeds a frame as its brightness and the sound as its level."""
 
     name, columns, padded = "echo", OURS, False
 
     def __init__(self) -> None:
         self.levels: list[float] = []
 
-    def watch(self) -> Any:
+    def video_embedder(self) -> Any:
         return Echo()
 
     def add(self, face_crop: np.ndarray) -> None:
@@ -309,11 +307,11 @@ class Echo:
     def embeddings(self) -> np.ndarray:
         return np.lib.stride_tricks.sliding_window_view(np.array(self.levels), 5)
 
-    def listen(self, waveform: Waveform, frames: int) -> np.ndarray:
+    def embed_sound(self, waveform: Waveform, frames: int) -> np.ndarray:
         return np.lib.stride_tricks.sliding_window_view(waveform.samples.reshape(frames, 640).mean(axis=1), 5)
 
 
-def test_sync_hears_the_sound_of_the_frames_that_are_scored(clip):
+def test_sync_uses_the_sound_of_the_scored_frames(clip):
     voiced = FrameClip(**{**clip.__dict__, "waveform": np.repeat(LEVELS.astype(np.float32), 640)})
     judges = Judges(Reader(), sync=Echo())
     for levels, offset in ((LEVELS, 0), (delayed(LEVELS, 3), 3)):
@@ -323,7 +321,7 @@ def test_sync_hears_the_sound_of_the_frames_that_are_scored(clip):
     assert gaps.figures["sync_offset"] is None  # frames that do not follow one another
 
 
-def test_a_row_without_pictures_is_not_called_identical_to_the_truth():
+def test_a_row_without_image_figures_is_not_called_identical_to_the_truth():
     row = {"name": "shift_5", "split": "all", "mouth_corr": 0.1, "n_frames": 9, "n_clips": 3, "n_psnr": 0}
-    assert "identical" not in markdown([row | {"identical_frames": None}])
-    assert "3 of 3 clips are identical" in markdown([row | {"identical_frames": 1.0}])
+    assert "identical" not in report_table([row | {"identical_frames": None}]).markdown()
+    assert "3 of 3 clips are identical" in report_table([row | {"identical_frames": 1.0}]).markdown()

@@ -1,4 +1,4 @@
-"""Scoring a pair of videos as they stream, with a judge that reads the truth out of the pixels."""
+"""Scoring of video pairs with a detector that reads the landmarks from the brightness of a frame."""
 
 from itertools import chain, repeat
 from typing import Any
@@ -15,18 +15,17 @@ from encoders.footage.faces import Face
 from metrics.measures.kid import Features
 from metrics.measures.sync_distance import OURS
 from metrics.report.sync_sanity import sync_check
-from metrics.scoring import clip_score as gather
-from metrics.scoring import score_videos as pairs
+from metrics.scoring import clip_score, score_videos
 from metrics.scoring.clip_score import Judges
 from metrics.scoring.control_baselines import delayed
-from metrics.scoring.score_videos import CONTROLS, PairOptions, PairResult, score_pair, whole
+from metrics.scoring.score_videos import CONTROLS, PairOptions, PairResult, score_pair, whole_frame
 
-NOTHING = 250  # a frame of this brightness shows no face; black shows none either
+NOTHING = 250  # in a frame of this brightness no face is found, nor in a black one
 LEVELS = (60 + 45 * np.sin(np.arange(40) * 1.3) * np.cos(np.arange(40) * 0.4)).round().astype(int)
 
 
 class Reader:
-    """Finds a face whose lips are as far open as the frame is bright; in px of a 256 px frame."""
+    """Finds a face whose lip aperture is proportional to the brightness; landmarks in px of a 256 px frame."""
 
     name = "reader"
 
@@ -65,11 +64,11 @@ NETWORKS = Judges(
 
 @pytest.fixture(autouse=True)
 def quick(request, monkeypatch):
-    """Frames of one colour: cutting them out and comparing windows (5 and 10 ms each) would show nothing new."""
+    """Skips cropping and SSIM (5 and 10 ms per frame), which do not matter for frames of one colour."""
     if "real" not in request.node.name:
-        monkeypatch.setattr(gather, "ssim", lambda a, b: float((a == b).mean()))
+        monkeypatch.setattr(clip_score, "ssim", lambda a, b: float((a == b).mean()))
         monkeypatch.setattr(
-            pairs, "crop", lambda frame, quad: np.full((256, 256, 3), frame[0, 0, 0], np.uint8)
+            score_videos, "crop", lambda frame, quad: np.full((256, 256, 3), frame[0, 0, 0], np.uint8)
         )
 
 
@@ -112,7 +111,7 @@ def test_a_shift_by_k_frames_is_found_as_k(shift):
     assert ours["mouth_corr_best"] == pytest.approx(1) and ours["mouth_corr"] < 0.5
 
 
-def test_controls_say_what_they_must():
+def test_figures_of_the_control_baselines():
     result = scored(frames_of(LEVELS))
     static, late = figures(result, "static"), figures(result, "shift_5")
     assert static["mouth_corr"] == 0 and static["mouth_lag"] is None and static["flicker"] == 0
@@ -124,8 +123,8 @@ def test_controls_say_what_they_must():
 
 
 def test_batch_size_changes_nothing():
-    made = frames_of(LEVELS[:9] + 9)
-    one, many = (scored(made, LEVELS[:9], NETWORKS, batch=batch, every=3) for batch in (1, 4))
+    predicted = frames_of(LEVELS[:9] + 9)
+    one, many = (scored(predicted, LEVELS[:9], NETWORKS, batch=batch, every=3) for batch in (1, 4))
     for a, b in zip(one.scores, many.scores, strict=True):
         assert a.figures == pytest.approx(b.figures, nan_ok=True)
     assert np.allclose(one.features["ours"].gaussian.mean, many.features["ours"].gaussian.mean)
@@ -137,7 +136,7 @@ def test_lost_faces_are_penalised_not_dropped():
     lost[::2] = NOTHING
     ours, static = figures(scored(frames_of(lost))), figures(scored(frames_of(lost)), "static")
     assert ours["detection_rate"] == 0.5
-    # Dropping the frames without a face would leave only perfect ones: 0 and 1.
+    # If frames without a face were dropped, lmd would be 0 and mouth_corr 1
     assert ours["lmd"] == pytest.approx(static["lmd"] / 2, rel=0.3) and ours["mouth_corr"] < 0.9
     assert ours["csim_dlib"] < 0.51
     nothing = figures(scored(frames_of([NOTHING] * 40)))
@@ -162,7 +161,7 @@ def test_another_size_is_scaled_and_another_shape_refused():
 
 
 def test_the_size_of_the_videos_does_not_change_the_landmark_distance():
-    """Taken in px of the frames, as scripts do, it would double with them."""
+    """In px of the frames, as in other scripts, it would double with the size."""
     small, large = (
         figures(
             score_pair(
@@ -180,14 +179,14 @@ def test_the_size_of_the_videos_does_not_change_the_landmark_distance():
 
 def test_frames_of_the_truth_without_a_face():
     true = LEVELS.copy()
-    true[:20] = NOTHING  # the first face comes after more than the window
+    true[:20] = NOTHING  # longer than the smoothing window
     true[23] = NOTHING
-    made = true.copy()
-    made[23] = 90
-    result = scored(frames_of(made), true)
+    predicted = true.copy()
+    predicted[23] = 90
+    result = scored(frames_of(predicted), true)
     assert result.left_out == 20 and result.unknown == 1
     ours = figures(result)
-    assert ours["lmd"] == 0 and ours["psnr"] is not None  # frame 23 counts for the image only
+    assert ours["lmd"] == 0 and ours["psnr"] is not None  # frame 23 contributes to the image figures only
     assert result.scores[0].n_frames == 20 and np.isnan(result.scores[0].error[3])
     with pytest.raises(ValueError, match="no face"):
         scored(frames_of(LEVELS), [NOTHING] * 40)
@@ -213,9 +212,9 @@ def test_the_stream_smooths_as_the_whole_clip_does():
     rng = np.random.default_rng(1)
     square = np.array([[0, 0], [0, 100], [100, 100], [100, 0]], np.float32)
     quads = square + rng.normal(0, 3, (60, 1, 2)).astype(np.float32)
-    items, found = zip(*smoothed_stream(zip(range(60), quads, strict=True)), strict=True)
+    items, smoothed = zip(*smoothed_stream(zip(range(60), quads, strict=True)), strict=True)
     assert items == tuple(range(60))
-    np.testing.assert_allclose(np.stack(found)[15:-15], smooth_quads(quads)[15:-15], atol=0.02)
+    np.testing.assert_allclose(np.stack(smoothed)[15:-15], smooth_quads(quads)[15:-15], atol=0.02)
     gaps = [(t, None if t < 20 or 30 < t < 35 else quad) for t, quad in enumerate(quads)]
     filled = [quad for _, quad in smoothed_stream(gaps)]
     assert filled[7] is None and filled[8] is not None and all(q is not None for q in filled[8:])
@@ -237,14 +236,14 @@ def test_no_more_frames_are_held_than_the_window_needs():
 def test_a_quad_keeps_its_place_at_another_size():
     quad = np.array([[-0.5, -0.5], [-0.5, 63.5], [63.5, 63.5], [63.5, -0.5]], np.float32)
     np.testing.assert_allclose(scaled_quad(quad, (64, 64, 3), (128, 128, 3)), (quad + 0.5) * 2 - 0.5)
-    assert whole(np.zeros((100, 200, 3), np.uint8)).shape == (256, 512, 3)
+    assert whole_frame(np.zeros((100, 200, 3), np.uint8)).shape == (256, 512, 3)
 
 
 def test_sync_measures_are_tested_with_the_shift():
     scores = scored(frames_of(LEVELS)).scores
     verdicts = {c["measure"]: c["verdict"] for c in sync_check(scores, "ours")}
     assert verdicts["mouth_corr"] == verdicts["mouth_lag"] == verdicts["width_corr"] == "moves"
-    # The naive sync measure, the correlation at the best lag, does not see a constant delay.
+    # The correlation at the best lag does not react to a constant delay
     naive = sync_check(scores, "ours", measures=["mouth_corr_best"])
     assert naive[0]["verdict"] == "broken"
 
@@ -256,18 +255,18 @@ def test_unrelated_lips_give_no_verdict():
 
 
 class Echo:
-    """A sync judge that sees a frame's brightness and hears the level of its sound."""
+    """A sync judge that embeds a frame as its brightness and the sound as its level."""
 
     name, columns, padded = "echo", OURS, False
 
-    def watch(self) -> Any:
-        return Seen()
+    def video_embedder(self) -> Any:
+        return BrightnessEmbedder()
 
-    def listen(self, waveform: Waveform, frames: int) -> np.ndarray:
+    def embed_sound(self, waveform: Waveform, frames: int) -> np.ndarray:
         return windows(waveform.samples.reshape(frames, 640).mean(axis=1))
 
 
-class Seen:
+class BrightnessEmbedder:
     def __init__(self) -> None:
         self.levels: list[float] = []
 
@@ -286,9 +285,11 @@ def sound_of(levels) -> np.ndarray:
     return np.repeat(np.asarray(levels, np.float32), 640)
 
 
-def test_sync_of_every_row_and_the_shift_that_it_must_see():
+def test_sync_of_every_row_and_its_reaction_to_the_shift():
     judges = Judges(Reader(), sync=Echo())
-    true = np.concatenate([[NOTHING] * 20, LEVELS])  # its first face comes late, and the sound is cut alike
+    true = np.concatenate(
+        [[NOTHING] * 20, LEVELS]
+    )  # frames before the first face are left out, with their sound
 
     def rows(predicted, sound) -> dict[str, dict]:
         frames = chain(frames_of(predicted), repeat(None))
@@ -296,11 +297,11 @@ def test_sync_of_every_row_and_the_shift_that_it_must_see():
         verdicts = {c["measure"]: c["verdict"] for c in sync_check(result.scores, "ours")}
         return {score.row: score.figures for score in result.scores} | {"verdicts": verdicts}
 
-    found = rows(true, sound_of(true))
-    assert found["ours"]["sync_offset"] == 0 and found["ours"]["sync_distance"] == pytest.approx(0)
-    assert found["ground_truth"]["sync_offset"] == 0 and found["shift_5"]["sync_offset"] == 5
-    assert found["static"]["sync_offset"] is None and found["static"]["sync_confidence"] == 0
-    assert found["ours"]["lse_c"] is None and found["verdicts"]["sync_offset"] == "moves"
+    synced = rows(true, sound_of(true))
+    assert synced["ours"]["sync_offset"] == 0 and synced["ours"]["sync_distance"] == pytest.approx(0)
+    assert synced["ground_truth"]["sync_offset"] == 0 and synced["shift_5"]["sync_offset"] == 5
+    assert synced["static"]["sync_offset"] is None and synced["static"]["sync_confidence"] == 0
+    assert synced["ours"]["lse_c"] is None and synced["verdicts"]["sync_offset"] == "moves"
     early = rows(np.concatenate([true[3:], true[-3:]]), sound_of(true))
     assert early["ours"]["sync_offset"] == -3 and early["ground_truth"]["sync_offset"] == 0
     silent = rows(true, None)

@@ -1,4 +1,4 @@
-"""The ablation: each experiment differs from the full method in what its name says, and their runs become one table."""
+"""The ablation: each experiment differs from the full method in one setting, and their runs are gathered in one table."""
 
 import csv
 import json
@@ -23,7 +23,6 @@ from scripts.stages.ablation import CONTROLS, EXPERIMENTS
 from scripts.stages.reproduce_tables import reproduce_tables
 from trajectory.training.train_state import changed_keys
 
-CONFIGS = Path(__file__).parents[2] / "configs" / "experiment"
 CHANGES: dict[str, list[str]] = {
     "no_latent": ["losses.latent"],
     "no_lpips": ["losses.image"],
@@ -42,7 +41,7 @@ def composed(name: str, *more: str) -> Config:
 
 
 def test_each_experiment_differs_from_the_full_method_in_one_thing():
-    assert {file.stem for file in (CONFIGS / "ablation").glob("*.yaml")} == set(EXPERIMENTS)
+    assert experiments() == list(ORDER) == ["full", *CHANGES]
     full = composed("ablation/full", "seed=1")
     assert full.name == "ablation_full_seed1" and not full.numbered and full.stage2.name == "ablation"
     assert full.train.seed == full.tuning.seed == 1
@@ -50,12 +49,12 @@ def test_each_experiment_differs_from_the_full_method_in_one_thing():
     for name, changes in CHANGES.items():
         config = composed(f"ablation/{name}", "seed=1")
         assert config.name == f"ablation_{name}_seed1"
-        found = [text.split(" was ")[0] for text in changed_keys(plain(full), plain(config))]
-        assert found == sorted([*changes, "metrics.controls", "name"]), name
+        changed = [text.split(" was ")[0] for text in changed_keys(plain(full), plain(config))]
+        assert changed == sorted([*changes, "metrics.controls", "name"]), name
 
 
 @pytest.mark.parametrize(
-    "name", [*(f"ablation/{name}" for name in EXPERIMENTS), "own_clip", "embedded", "paper_grid"]
+    "name", [*(f"ablation/{name}" for name in experiments()), "own_clip", "embedded", "paper_grid"]
 )
 def test_each_experiment_has_a_smoke_twin(name):
     root = ["data.root=x"] if name in ("own_clip", "paper_grid") else []
@@ -104,6 +103,13 @@ def test_named_speakers_are_never_trained_on():
         assign_splits([s for s in speakers if s != "s33"], data)
     with pytest.raises(RunError, match="both in"):
         composed("paper_grid", "data.root=x", "data.validation_speakers=[s2]")
+
+
+def test_a_new_file_is_a_new_experiment(tmp_path, monkeypatch):
+    for name in ("zebra", "lstm", "full", "another"):
+        (tmp_path / f"{name}.yaml").touch()
+    monkeypatch.setattr(ablation, "FOLDER", tmp_path)
+    assert experiments() == ["full", "lstm", "another", "zebra"]
 
 
 # ------------------------------------------------------------------------------------------------------- one table
@@ -157,7 +163,7 @@ def test_runs_are_gathered_with_their_controls(tmp_path):
         "inversion",
         "static",
     }
-    assert {name for name, _ in rows} <= {*EXPERIMENTS, *CONTROLS}
+    assert {name for name, _ in rows} <= {*experiments(), *CONTROLS}
     assert rows["full", "tuned"]["lmd_mouth"] == pytest.approx(1.4)  # of both seeds, and of 0, 0.1, 0.2
     assert (
         rows["full", "unseen"]["lmd_mouth"]

@@ -1,4 +1,4 @@
-"""evaluate.py on two folders of videos: what is scored, what is listed, and that nothing of stage 1 is needed."""
+"""evaluate.py on two folders of videos: scores, the records of the files, the page, and that no stage is needed."""
 
 import ast
 import json
@@ -15,11 +15,11 @@ import pytest
 from audio.waveform import Waveform
 from encoders.footage.faces import Face
 from encoders.footage.video import write_video
-from metrics.report import report_files as report_module
+from metrics.report import html_page, report_files
 from metrics.report.report_schema import check_report
-from metrics.scoring import clip_score as gather
-from metrics.scoring import score_videos as pairs
+from metrics.scoring import clip_score, score_videos
 from metrics.scoring.clip_score import Judges
+from metrics.scoring.video_files import Prediction
 from scripts.core import runtime
 from scripts.stages import evaluate_folders as compare
 from scripts.stages import report_page as pages
@@ -34,7 +34,7 @@ NO_FACE = 240
 
 
 class Reader:
-    """Finds a face whose lips are as far open as the frame is bright; none in a black or a nearly white frame."""
+    """Finds a face whose lip aperture is proportional to the brightness; none in a black or a nearly white frame."""
 
     name = "reader"
 
@@ -59,7 +59,7 @@ def video(path: Path, levels: Any = LEVELS, fps: int = 25, size=(64, 64), sound:
 
 
 def greyscale(path: Path) -> None:
-    """Pictures of one channel."""
+    """Writes a video of one channel."""
     with av.open(str(path), "w") as target:
         stream: Any = target.add_stream("libx264", rate=25)
         stream.width = stream.height = 64
@@ -71,7 +71,7 @@ def greyscale(path: Path) -> None:
 
 
 def rotated(path: Path) -> None:
-    """Landscape pictures whose header says that they are to be turned by a quarter: 48 x 64 become 64 x 48."""
+    """Writes a video of 48 x 64 px whose header asks for a quarter turn, to 64 x 48."""
     plain = video(path.with_name("plain.mp4"), size=(48, 64), sound=False)
     with av.open(str(plain)) as source, av.open(str(path), "w") as target:
         stream = target.add_stream_from_template(source.streams.video[0])
@@ -88,12 +88,14 @@ def rotated(path: Path) -> None:
 
 
 @pytest.fixture(autouse=True)
-def judged_by_brightness(monkeypatch):
-    monkeypatch.setattr(compare, "the_judges", lambda config, device, two_folders: Judges(Reader()))
-    for module in (compare, pages):  # drawing a clip takes a second
+def brightness_judges(monkeypatch):
+    monkeypatch.setattr(evaluate_folders, "the_judges", lambda config, device, two_folders: Judges(Reader()))
+    for module in (evaluate_folders, html_page):  # drawing a clip takes a second
         monkeypatch.setattr(module, "MOST_CLIPS", 1)
-    monkeypatch.setattr(gather, "ssim", lambda a, b: float((a == b).mean()))
-    monkeypatch.setattr(pairs, "crop", lambda frame, quad: np.full((256, 256, 3), frame[0, 0, 0], np.uint8))
+    monkeypatch.setattr(clip_score, "ssim", lambda a, b: float((a == b).mean()))
+    monkeypatch.setattr(
+        score_videos, "crop", lambda frame, quad: np.full((256, 256, 3), frame[0, 0, 0], np.uint8)
+    )
 
 
 def run(predictions: Path, references: Path, output: Path, *more: str) -> int:
@@ -109,7 +111,7 @@ def report_of(output: Path) -> dict:
 
 @pytest.fixture
 def two(tmp_path) -> tuple[Path, Path, Path]:
-    """Predictions three frames late, their references, and a folder for the result whose name needs quoting."""
+    """Predictions three frames late, their references, and an output folder whose name needs quoting."""
     for name in ("s1/a", "s2/b, [x]=1"):
         video(tmp_path / "truth" / f"{name}.mp4")
         video(tmp_path / "late 3" / f"{name}.mp4", LEVELS[np.maximum(np.arange(N) - 3, 0)])
@@ -135,30 +137,32 @@ def test_two_folders_end_in_a_report_tables_and_a_page(two, capsys):
     assert page.count("<section>") == 1 and "late 3" in page
 
 
-def test_the_page_says_at_the_clip_that_its_lips_are_out_of_sync(two, monkeypatch):
+def test_the_page_marks_clips_that_are_out_of_sync(two, monkeypatch):
     record = {"row": "late 3", "split": "all", "clip": "s1/a", "reason": "the lips come 3 frames late"}
-    monkeypatch.setattr(report_module, "unsynced", lambda scores, rows: [record])
+    monkeypatch.setattr(report_files, "unsynced", lambda scores, rows: [record])
     assert run(*two) == 0
     top, clip = (two[2] / "index.html").read_text().split("<section>")
     assert "in 1 of 2 clips (s1/a: the lips come 3 frames late)" in top and record["reason"] in clip
-    assert "sync_confidence" not in clip  # figures that nobody measured are not listed
+    assert "sync_confidence" not in clip  # figures that were not measured are not listed
 
 
-def test_the_page_needs_nothing_from_elsewhere(two):
-    assert run(*two) == 0
+def test_the_page_works_from_disk_without_network(two):
+    video(two[0] / "<i>&.mp4")
+    assert run(*two) == 1  # a prediction without reference
 
     class Links(HTMLParser):
-        found: list[str] = []  # noqa: RUF012
+        links: list[str] = []  # noqa: RUF012
 
         def handle_starttag(self, tag, attrs):
-            self.found += [value for key, value in attrs if key in ("src", "href") and value]
+            self.links += [value for key, value in attrs if key in ("src", "href") and value]
 
     parser = Links()
     text = (two[2] / "index.html").read_text()
     parser.feed(text)
+    assert "&lt;i&gt;&amp;" in text and "<i>" not in text
     assert "http" not in text and "No FID: no Inception network was given." in text
-    assert len([link for link in parser.found if link.endswith(".mp4")]) == 2
-    for link in parser.found:
+    assert len([link for link in parser.links if link.endswith(".mp4")]) == 2
+    for link in parser.links:
         assert not Path(link).is_absolute() and (two[2] / unquote(link)).is_file(), link
 
 
@@ -174,7 +178,7 @@ def test_a_paired_difference_from_another_method(two, tmp_path):
     assert run(tmp_path / "good", two[1], tmp_path / "o3", *more) == 1  # another crop
 
 
-def test_methods_that_were_judged_by_others_are_not_compared(two, tmp_path, capsys):
+def test_reports_of_other_judges_are_not_compared(two, tmp_path, capsys):
     assert run(*two) == 0
     for name, judge in (("landmark_judge", "another"), ("weights", {"landmarks": "0"})):
         path = tmp_path / f"{name}.json"
@@ -192,35 +196,35 @@ def test_a_prediction_that_may_not_be_read_is_black_and_listed(two, monkeypatch)
 
     monkeypatch.setattr("encoders.footage.video._check_boxes", refuse)
     assert run(*two) == 1
-    found = {f["name"]: f for f in report_of(two[2])["files"]}["s1/a"]
-    assert found["status"] == "unreadable" and "cannot be read (Permission denied)" in found["reason"]
+    record = {f["name"]: f for f in report_of(two[2])["files"]}["s1/a"]
+    assert record["status"] == "unreadable" and "cannot be read (Permission denied)" in record["reason"]
 
 
-def test_hostile_folders_are_listed_file_by_file(tmp_path, capsys):
-    truth, made, output = tmp_path / "truth", tmp_path / "made", tmp_path / "out"
+def test_unusual_and_damaged_files_are_recorded_one_by_one(tmp_path, capsys):
+    truth, predicted, output = tmp_path / "truth", tmp_path / "made", tmp_path / "out"
     for name in ("fine", "missing", "truncated", "silent", "empty", "fast", "grey", "white", "short", "long"):
         video(truth / f"{name}.mp4")
     video(truth / "rotated.mp4", size=(64, 48))
     video(truth / "turned.mp4", size=(64, 48))
     video(truth / "faceless.mp4", [NO_FACE] * N)
     for name in ("fine", "extra", "truncated", "faceless"):
-        video(made / f"{name}.mp4")
-    data = (made / "truncated.mp4").read_bytes()
-    (made / "truncated.mp4").write_bytes(data[: len(data) // 2])
-    video(made / "silent.mp4", sound=False)
-    (made / "empty.mp4").touch()
+        video(predicted / f"{name}.mp4")
+    data = (predicted / "truncated.mp4").read_bytes()
+    (predicted / "truncated.mp4").write_bytes(data[: len(data) // 2])
+    video(predicted / "silent.mp4", sound=False)
+    (predicted / "empty.mp4").touch()
     video(
-        made / "fast.mp4",
+        predicted / "fast.mp4",
         LEVELS[(np.arange(60 * N // 25) * 25 / 60).round().astype(int).clip(max=N - 1)],
         fps=60,
     )
-    greyscale(made / "grey.mp4")
-    video(made / "white.mp4", [NO_FACE] * N)
-    video(made / "short.mp4", LEVELS[:-4])
-    video(made / "long.mp4", [*LEVELS, 90, 90])
-    rotated(made / "rotated.mp4")
-    video(made / "turned.mp4", size=(48, 64))
-    assert run(made, truth, output) == 1
+    greyscale(predicted / "grey.mp4")
+    video(predicted / "white.mp4", [NO_FACE] * N)
+    video(predicted / "short.mp4", LEVELS[:-4])
+    video(predicted / "long.mp4", [*LEVELS, 90, 90])
+    rotated(predicted / "rotated.mp4")
+    video(predicted / "turned.mp4", size=(48, 64))
+    assert run(predicted, truth, output) == 1
     error = capsys.readouterr().err
     report = report_of(output)
     files = {f["name"]: f for f in report["files"]}
@@ -239,24 +243,24 @@ def test_hostile_folders_are_listed_file_by_file(tmp_path, capsys):
     assert "no face is found in 100.0%" in notes["white"] and "turned by 90" in notes["rotated"]
     assert "4 frames shorter" in notes["short"] and "2 frames longer" in notes["long"]
     clips = {c["clip"]: c["figures"] for c in report["clips"] if c["row"] == "made"}
-    assert set(clips) == set(files) - {"extra", "faceless"}  # penalised, not dropped
+    assert set(clips) == set(files) - {"extra", "faceless"}  # penalised and not dropped
     for name in ("fine", "silent", "fast", "grey", "rotated", "long"):
         assert clips[name]["mouth_corr"] > 0.99 and clips[name]["detection_rate"] == 1, name
     for name in ("missing", "truncated", "empty", "turned", "white"):
         assert clips[name]["mouth_corr"] == 0 and clips[name]["detection_rate"] == 0, name
-    assert clips["missing"]["psnr"] < 12  # black, and not a frozen face, which images measures would reward
+    assert clips["missing"]["psnr"] < 12  # black and not a frozen face, which image measures reward
 
 
 def test_folders_that_do_not_belong_together(tmp_path, capsys):
     video(tmp_path / "a" / "x.mp4")
     video(tmp_path / "b" / "y.mp4")
     (tmp_path / "c").mkdir()
-    for made, true, words in (
+    for predicted, true, words in (
         ("a", "b", "relative name"),
         ("a", "c", "no video"),
         ("d", "b", "not a folder"),
     ):
-        assert run(tmp_path / made, tmp_path / true, tmp_path / "out") == 1
+        assert run(tmp_path / predicted, tmp_path / true, tmp_path / "out") == 1
         assert words in capsys.readouterr().err
     assert runtime.attempt(evaluate_alone, runtime.compose([f"predictions={tmp_path / 'a'}"])) == 1
     assert "belong together" in capsys.readouterr().err and not (tmp_path / "out" / "report.json").exists()
@@ -284,7 +288,7 @@ def test_a_video_is_decoded_once_and_its_last_picture_held(tmp_path):
 
 
 def test_nothing_of_stage_1_is_imported():
-    """Of all that compare.py reaches through import statements; the config tree names every stage's dataclass."""
+    """Follows the import statements of evaluate_folders; configs names the dataclass of every stage."""
     reached, waiting = set(), ["scripts.stages.evaluate_folders"]
     while waiting:
         name = waiting.pop()
@@ -296,9 +300,8 @@ def test_nothing_of_stage_1_is_imported():
             if isinstance(node, ast.ImportFrom) and node.module:
                 waiting += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
     assert {"metrics.scoring.score_videos", "encoders.footage.aligned_pairs"} <= reached
-    used = {
-        name
-        for name in reached
-        if name.startswith(("scripts.train", "scripts.invert", "scripts.stages.evaluate"))
-    }
+    stages = tuple(
+        f"scripts.stages.{name}" for name in ("train_", "invert_frames", "adapt_stage1", "evaluate_case")
+    )
+    used = {name for name in reached if name.startswith(stages)} | {"scripts.stages.evaluate"} & reached
     assert not used and "tuning.tuned_weights" not in reached

@@ -61,10 +61,10 @@ def test_clips_train_a_network_that_evaluates_and_a_run_resumes(clips, tmp_path,
     path = folder / "sync.safetensors"
     judge, absent = load_judge("own", str(path))
     assert isinstance(judge, OwnSync) and not absent and judge.net.sizes.dim == 16
-    watch = judge.watch()
+    watch = judge.video_embedder()
     for frame in np.asarray(FrameClip.load(clips / "s3.safetensors").frames):
         watch.add(frame)
-    heard = judge.listen(noise_bursts(FRAMES, 3), FRAMES)
+    heard = judge.embed_sound(noise_bursts(FRAMES, 3), FRAMES)
     assert set(clip_figures(judge, watch.embeddings(), heard)) == set(OURS)
 
     # The same command changes nothing; with more steps it resumes from the fourth.
