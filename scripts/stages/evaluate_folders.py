@@ -15,6 +15,7 @@ import torch
 from rich.progress import track
 
 from configs.schema import Config
+from encoders.footage.corpora import VIDEOS
 from metrics.measures.kid import Features
 from metrics.report.html_page import MOST_CLIPS, mouth_correlation, write_page
 from metrics.report.paired_differences import clip_records, compare_reports
@@ -27,7 +28,6 @@ from metrics.scoring.video_files import FileRecord, VideoPair, expected_frames, 
 from scripts.core.provenance import plain, provenance
 from scripts.core.runtime import Run, RunError, shown, start
 from scripts.stages.evaluators import distance_columns, judge_hashes, the_judges
-from scripts.stages.prepare_data import VIDEOS
 
 Scored = tuple[FileRecord, PairResult | None]  # of one name
 

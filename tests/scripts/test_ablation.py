@@ -19,7 +19,8 @@ from metrics.scoring.score_clips import summarise
 from scripts.core import runtime
 from scripts.core.provenance import plain
 from scripts.core.runtime import RunError, compose, resolve
-from scripts.stages.ablation import CONTROLS, EXPERIMENTS
+from scripts.stages import ablation
+from scripts.stages.ablation import CONTROLS, ORDER, experiments
 from scripts.stages.reproduce_tables import reproduce_tables
 from trajectory.training.train_state import changed_keys
 

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from configs.schema import Config
-from metrics.measures.fid import inception_path
 from scripts.core import runtime
 from scripts.stages.download_weights import download_weights, fetch, list_catalogue
 from stylegan2.public import catalogue
@@ -115,7 +114,7 @@ def test_the_own_folder_comes_before_the_hub_cache(own_folder, tmp_path, capsys,
     assert path_of("net") == hub / "net.pt" and state_of("net") == f"verified {DIGEST[:12]}"
     (own_folder / "net.pt").write_bytes(b"other")
     assert path_of("net") == own_folder / "net.pt" and state_of("net").startswith("WRONG HASH")
-    assert inception_path() == own_folder / CATALOGUE["inception_fid"].file
+    assert path_of("inception_fid") == own_folder / CATALOGUE["inception_fid"].file
     (own_folder / CATALOGUE["psp_ffhq"].file).write_bytes(b"x")
     list_catalogue()
     printed = capsys.readouterr().out

@@ -21,10 +21,8 @@ from metrics.scoring import clip_score, score_videos
 from metrics.scoring.clip_score import Judges
 from metrics.scoring.video_files import Prediction
 from scripts.core import runtime
-from scripts.stages import evaluate_folders as compare
-from scripts.stages import report_page as pages
-from scripts.stages.evaluate_folders import method_name
-from scripts.stages.matched_videos import Prediction, matched
+from scripts.stages import evaluate_folders
+from scripts.stages.evaluate_folders import matched, method_name
 from scripts.stages.standalone import evaluate_alone
 
 ROOT = Path(__file__).parents[2]
