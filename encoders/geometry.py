@@ -18,11 +18,11 @@ CONSTANT = 1e-6  # standard deviation below which a curve is a constant
 LIP_UPPER, LIP_LOWER = 62, 66  # the inner contour's middle, above and below
 
 
-def _norm(v: np.ndarray) -> np.ndarray:
+def norm(v: np.ndarray) -> np.ndarray:
     return np.linalg.norm(v, axis=-1)
 
 
-def _points(landmarks: np.ndarray) -> np.ndarray:
+def checked(landmarks: np.ndarray) -> np.ndarray:
     """(..., 68, 2) in float64; ValueError for any other shape."""
     points = np.asarray(landmarks, dtype=np.float64)
     if points.ndim < 2 or points.shape[-2:] != (68, 2):
@@ -32,14 +32,14 @@ def _points(landmarks: np.ndarray) -> np.ndarray:
 
 def eye_centres(landmarks: np.ndarray) -> np.ndarray:
     """(..., 68, 2) px -> (..., 2, 2) px: the mean of the image-left eye's points, then of the image-right eye's."""
-    points = _points(landmarks)
+    points = checked(landmarks)
     return np.stack([points[..., EYE_ONE, :].mean(axis=-2), points[..., EYE_TWO, :].mean(axis=-2)], axis=-2)
 
 
 def inter_ocular(landmarks: np.ndarray) -> np.ndarray:
     """(..., 68, 2) px -> (...) px: the distance between the eye centres."""
     eyes = eye_centres(landmarks)
-    return _norm(eyes[..., 1, :] - eyes[..., 0, :])
+    return norm(eyes[..., 1, :] - eyes[..., 0, :])
 
 
 def _relative(length: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
@@ -50,14 +50,14 @@ def _relative(length: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
 
 def aperture(landmarks: np.ndarray) -> np.ndarray:
     """|p62 - p66| / inter-ocular distance, (..., 68, 2) -> (...): how far the inner lips are apart, 0 = closed."""
-    points = _points(landmarks)
-    return _relative(_norm(points[..., LIP_UPPER, :] - points[..., LIP_LOWER, :]), points)
+    points = checked(landmarks)
+    return _relative(norm(points[..., LIP_UPPER, :] - points[..., LIP_LOWER, :]), points)
 
 
 def width(landmarks: np.ndarray) -> np.ndarray:
     """|p48 - p54| / inter-ocular distance, (..., 68, 2) -> (...): the distance of the mouth's corners."""
-    points = _points(landmarks)
-    return _relative(_norm(points[..., MOUTH_LEFT, :] - points[..., MOUTH_RIGHT, :]), points)
+    points = checked(landmarks)
+    return _relative(norm(points[..., MOUTH_LEFT, :] - points[..., MOUTH_RIGHT, :]), points)
 
 
 def eye_openness(landmarks: np.ndarray) -> np.ndarray:
@@ -65,30 +65,14 @@ def eye_openness(landmarks: np.ndarray) -> np.ndarray:
 
     EAR = (|p1 - p5| + |p2 - p4|) / (2 |p0 - p3|) with p0..p5 the eye's six points.
     """
-    points = _points(landmarks)
+    points = checked(landmarks)
 
     def ratio(eye: np.ndarray) -> np.ndarray:
-        height = _norm(eye[..., 1, :] - eye[..., 5, :]) + _norm(eye[..., 2, :] - eye[..., 4, :])
-        base = 2.0 * _norm(eye[..., 0, :] - eye[..., 3, :])
+        height = norm(eye[..., 1, :] - eye[..., 5, :]) + norm(eye[..., 2, :] - eye[..., 4, :])
+        base = 2.0 * norm(eye[..., 0, :] - eye[..., 3, :])
         return np.divide(height, base, out=np.full_like(height, np.nan), where=base > 0)
 
     return (ratio(points[..., EYE_ONE, :]) + ratio(points[..., EYE_TWO, :])) / 2.0
-
-
-def landmark_distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """LMD over all 68 points: the mean over points of |a_i - b_i|, (..., 68, 2) twice -> (...) px."""
-    return _norm(_points(a) - _points(b)).mean(axis=-1)
-
-
-def mouth_distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """LMD of the mouth: points 48-67, each set's own centroid removed, mean over points, (...) px.
-
-    Removing the centroid measures the mouth's shape and not where the head is (ATVGnet, but the mean, not the sum).
-    """
-    mouth_a, mouth_b = _points(a)[..., MOUTH, :], _points(b)[..., MOUTH, :]
-    mouth_a = mouth_a - mouth_a.mean(axis=-2, keepdims=True)
-    mouth_b = mouth_b - mouth_b.mean(axis=-2, keepdims=True)
-    return _norm(mouth_a - mouth_b).mean(axis=-1)
 
 
 def correlation(predicted: np.ndarray, true: np.ndarray) -> float:

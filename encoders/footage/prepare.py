@@ -23,8 +23,9 @@ from encoders.footage.align import (
     transform_points,
 )
 from encoders.footage.faces import Face, FaceDetector, FaceError, face_in_crop, has_rival, single_face
-from encoders.footage.video import VideoError, iter_frames, probe, read_audio
-from encoders.records import FrameClip, JpegFrames
+from encoders.footage.video_reader import VideoError, iter_frames, probe, read_audio
+from encoders.jpeg_frames import JpegFrames
+from encoders.records import FrameClip
 from stylegan2.images import upright_rgb
 from stylegan2.weights import file_hash
 

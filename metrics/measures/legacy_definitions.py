@@ -12,7 +12,8 @@ import numpy as np
 from PIL import Image
 from skimage.metrics import structural_similarity
 
-from encoders.geometry import MOUTH, mouth_distance
+from encoders.geometry import MOUTH
+from encoders.lmd import mouth_distance
 
 LEGACY = ("legacy_lmd_sum", "legacy_lmd_mean", "legacy_psnr_uint8", "legacy_ssim_96")
 

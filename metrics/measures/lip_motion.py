@@ -6,7 +6,8 @@ units of the inter-ocular distance. Correlations are taken at lag 0: a constant 
 
 import numpy as np
 
-from encoders.geometry import correlation, inter_ocular, mouth_distance
+from encoders.geometry import correlation, inter_ocular
+from encoders.lmd import mouth_distance
 
 CLOSED = 0.03  # aperture below this share of the inter-ocular distance counts as closed lips
 LAGS = 15  # frames searched either way for the best lag

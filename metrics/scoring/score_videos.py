@@ -18,7 +18,7 @@ from encoders.features.mouth_crop import MOUTH_PLACE
 from encoders.footage.align import CROP_SIZE, crop, transform_points
 from encoders.footage.aligned_pairs import Aligned, aligned_pairs, same_shape, scaled_quad
 from encoders.footage.faces import Face, face_in_crop
-from encoders.geometry import mouth_distance
+from encoders.lmd import mouth_distance
 from metrics.measures.kid import Features
 from metrics.scoring.clip_score import ClipScore, Faces, Gathered, Judges, heard
 from metrics.scoring.control_baselines import delayed

@@ -19,7 +19,8 @@ from encoders.features.identity import DlibIdentity, identity_distance
 from encoders.features.perceptual import load_perceptual
 from encoders.footage.faces import FaceDetector, face_in_crop
 from encoders.invert import InversionConfig, Judges, refine, start_codes
-from encoders.records import FrameClip, read_manifest
+from encoders.manifest import read_manifest
+from encoders.records import FrameClip
 from metrics.measures.fid import Gaussian, frechet_distance
 from metrics.report.plots import save_image
 from scripts.assets.mouth_checks import sharpness

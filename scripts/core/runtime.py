@@ -41,8 +41,8 @@ from audio.waveform import AudioError
 from configs.schema import Config, register
 from configs.typed import build
 from encoders.footage.faces import FaceError
-from encoders.footage.video import VideoError
-from encoders.records import ClipError
+from encoders.footage.video_reader import VideoError
+from encoders.jpeg_frames import ClipError
 from metrics.report.report_schema import ReportError
 from scripts.core.arguments import PATHS, quote_paths
 from scripts.core.provenance import ROOT

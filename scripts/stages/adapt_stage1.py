@@ -8,7 +8,7 @@ settings.
 from pathlib import Path
 
 from configs.schema import Config
-from encoders.records import content_hash
+from encoders.content_hash import content_hash
 from scripts.core.networks import the_trajectory, with_encoder_of
 from scripts.core.runtime import Run, RunError, shown
 from stylegan2.weights import file_hash

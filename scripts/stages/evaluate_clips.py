@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.schema import Config
-from encoders.records import read_manifest
+from encoders.manifest import read_manifest
 from metrics.measures.intervals import weighted_interval, weighted_mean
 from metrics.measures.lip_motion import lip_gain
 from metrics.report.report_files import COLUMNS

@@ -15,7 +15,7 @@ import torch
 from rich.progress import track
 
 from configs.schema import Config
-from encoders.footage.video import VideoError, iter_frames, probe
+from encoders.footage.video_reader import VideoError, iter_frames, probe
 from metrics.measures.kid import Features
 from metrics.report.html_page import remarks
 from metrics.report.paired_differences import clip_records, compare_reports

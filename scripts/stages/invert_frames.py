@@ -16,7 +16,8 @@ from configs.schema import Config
 from encoders import invert
 from encoders.features.landmark_net import load_landmark_net
 from encoders.geometry import aperture, width
-from encoders.records import ClipEntry, FrameClip, LatentClip, Manifest, read_manifest, write_manifest
+from encoders.manifest import ClipEntry, Manifest, read_manifest, write_manifest
+from encoders.records import FrameClip, LatentClip
 from scripts.core.networks import (
     encoder_path,
     generator_path,

@@ -16,8 +16,9 @@ from configs.schema import Config, DataConfig
 from encoders.bases.viseme_basis import VISEMES, load_viseme_basis
 from encoders.footage.faces import FaceDetector, FaceError
 from encoders.footage.prepare import PrepareConfig, prepare_clip
-from encoders.footage.video import VideoError
-from encoders.records import ClipEntry, FrameClip, Manifest, read_manifest, write_manifest
+from encoders.footage.video_reader import VideoError
+from encoders.manifest import ClipEntry, Manifest, read_manifest, write_manifest
+from encoders.records import FrameClip
 from scripts.core.networks import generator_path, keyed, the_detector
 from scripts.core.runtime import Run, RunError, shown
 from stylegan2.weights import file_hash, load_generator

@@ -13,11 +13,13 @@ import torch
 from audio.features import checked_encoder, extract_features
 from audio.waveform import Waveform
 from configs.schema import Config, DataConfig, TargetConfig
+from encoders.content_hash import keyed_fields
 from encoders.features.landmark_net import load_landmark_net
 from encoders.features.mouth_crop import load_sync
 from encoders.features.perceptual import demand_trunk
 from encoders.geometry import aperture
-from encoders.records import FrameClip, keyed_fields, read_manifest
+from encoders.manifest import read_manifest
+from encoders.records import FrameClip
 from scripts.core.networks import in_precision, keyed, the_generator, the_teacher, weight_hashes
 from scripts.core.provenance import save_provenance, write_json
 from scripts.core.runtime import Run, RunError, demand_resume, shown

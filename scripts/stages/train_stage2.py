@@ -13,10 +13,12 @@ import numpy as np
 from audio.timing import samples_of_frames
 from audio.waveform import Waveform
 from configs.schema import Config
+from encoders.content_hash import content_hash
 from encoders.footage.prepare import align_photo, prepare_clip, read_photo
-from encoders.footage.video import VideoError
+from encoders.footage.video_reader import VideoError
 from encoders.geometry import aperture
-from encoders.records import ClipEntry, FrameClip, LatentClip, content_hash, read_manifest
+from encoders.manifest import ClipEntry, read_manifest
+from encoders.records import FrameClip, LatentClip
 from metrics.report.plots import save_image, side_by_side
 from scripts.core.networks import (
     encoder_path,

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from encoders.bases.viseme_basis import fit_pca
+from encoders.bases.offset_pca import fit_pca
 
 
 def low_rank(num, rank, rows=3, dim=8, seed=0):

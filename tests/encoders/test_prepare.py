@@ -17,7 +17,8 @@ from audio.waveform import AudioError, Waveform
 from encoders.footage.align import ffhq_quad
 from encoders.footage.faces import DlibDetector, Face, FaceError
 from encoders.footage.prepare import FaceTracker, PrepareConfig, align_photo, prepare_clip, read_photo
-from encoders.footage.video import VideoError, write_video
+from encoders.footage.video_reader import VideoError
+from encoders.footage.video_writer import write_video
 from encoders.geometry import aperture
 from encoders.records import FrameClip
 

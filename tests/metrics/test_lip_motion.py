@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from encoders.geometry import aperture, correlation, mouth_distance
+from encoders.geometry import aperture, correlation
+from encoders.lmd import mouth_distance
 from metrics.measures.lip_motion import closure_recall, closures, lip_gain, mouth_distance_iod
 from metrics.scoring.control_baselines import delayed
 

@@ -10,7 +10,8 @@ import torch
 
 from audio.features import FeatureConfig
 from audio.waveform import Waveform
-from encoders.records import ClipEntry, FrameClip, LatentClip, Manifest, write_manifest
+from encoders.manifest import ClipEntry, Manifest, write_manifest
+from encoders.records import FrameClip, LatentClip
 from scripts.core import runtime
 from scripts.stages import train_stage2
 from scripts.stages.adapt_stage1 import (

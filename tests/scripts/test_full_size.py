@@ -15,10 +15,12 @@ import torch
 from PIL import Image
 
 from audio.waveform import write_wav
-from encoders.footage.video import iter_frames, probe, write_video
+from encoders.footage.video_reader import iter_frames, probe
+from encoders.footage.video_writer import write_video
+from encoders.manifest import read_manifest
 from encoders.networks.e4e import FullEncoder, FullEncoderConfig
 from encoders.networks.e4e_compact import save_encoder
-from encoders.records import LatentClip, read_manifest
+from encoders.records import LatentClip
 from scripts.core import runtime
 from scripts.stages.generate import generate
 from scripts.stages.invert_frames import Inverter, invert_frames

@@ -11,7 +11,8 @@ import pytest
 import torch
 from test_stage1_loop import parts, train
 
-from encoders.records import LatentClip, read_manifest
+from encoders.manifest import read_manifest
+from encoders.records import LatentClip
 from scripts.core import runtime
 from scripts.stages.invert_frames import invert_frames
 from trajectory.model.recurrent_net import TrajectoryConfig, TrajectoryNet

@@ -10,7 +10,7 @@ import torch
 from audio.sync.lip_sync_net import WINDOW, LipSyncNet, SyncConfig, mouth_windows, sound_windows
 from audio.waveform import Waveform
 from encoders.features.mouth_crop import mouth_picture
-from encoders.geometry import mouth_distance
+from encoders.lmd import mouth_distance
 from encoders.records import FrameClip
 from stylegan2.images import resize, to_tensor, to_uint8
 from trajectory.data.windows import TrajectoryClip

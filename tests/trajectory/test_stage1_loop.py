@@ -19,7 +19,7 @@ from safetensors.numpy import save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from audio.features import AudioFeatures, FeatureConfig
-from encoders.records import keyed_fields
+from encoders.content_hash import keyed_fields
 from stylegan2.networks.generator import StyleGAN2
 from stylegan2.render import render
 from trajectory.data.augmentation import AugmentConfig

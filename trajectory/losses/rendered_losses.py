@@ -40,7 +40,7 @@ def mouth_crop(x_N3HW: Tensor) -> Tensor:
 def lip_distance(a_NP2: Tensor, b_NP2: Tensor) -> Tensor:
     """Points 48-67, each set's centroid removed, mean distance in px of the crop: (N, 68, 2) twice -> (N,).
 
-    encoders.geometry.mouth_distance, with gradients.
+    encoders.lmd.mouth_distance, with gradients.
     """
     a, b = (x[:, MOUTH] - x[:, MOUTH].mean(1, keepdim=True) for x in (a_NP2, b_NP2))
     return torch.linalg.vector_norm(a - b, dim=-1).mean(-1)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from encoders.bases.viseme_basis import OffsetBasis, fit_pca
+from encoders.bases.offset_pca import OffsetBasis, fit_pca
 
 
 class TrajectoryError(ValueError):

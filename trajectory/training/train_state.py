@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from audio.features import FeatureConfig
-from encoders.records import keyed_fields
+from encoders.content_hash import keyed_fields
 from stylegan2.weights import atomic_path
 from trajectory.data.windows import WindowSampler
 from trajectory.model.displacement import DisplacementSpace, TrajectoryError
