@@ -1,4 +1,4 @@
-"""content_hash: the sha256 of values, by which caches are named."""
+"""The hash of values that names cache folders: equal contents have equal names, on every machine."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import numpy as np
 
 
 def keyed_fields(record: Any) -> dict[str, Any]:
-    """A dataclass' values, without fields of the metadata {"keyed": False}: those do not change what is made."""
+    """The fields of a dataclass that influence the result; a field with metadata {"keyed": False} does not."""
     fields = dataclasses.fields(record)
     return {field.name: getattr(record, field.name) for field in fields if field.metadata.get("keyed", True)}
 
 
 def content_hash(*parts: Any) -> str:
-    """sha256 hex of the parts: bytes, text, numbers, None, arrays, dataclasses, and lists and dicts of these.
+    """sha256 (hex) of bytes, text, numbers, None, arrays, dataclasses, and lists and dicts of these.
 
-    Types and lengths are part of it, so ("ab", "c") and ("a", "bc") differ. A path is refused: hash what it holds.
-    Of a dataclass, its `keyed_fields`.
+    Types and lengths are hashed too, so that ("ab", "c") and ("a", "bc") differ. Of a dataclass the class name and
+    its `keyed_fields` count. Raises TypeError for other types, paths among them: pass the file's content instead.
     """
     digest = hashlib.sha256()
 

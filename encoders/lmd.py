@@ -1,4 +1,4 @@
-"""LMD, the landmark distance of two faces."""
+"""LMD (landmark distance): the mean distance between corresponding landmarks of two faces, in px."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from encoders.geometry import MOUTH, checked, norm
 
 
 def landmark_distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """LMD over all 68 points: the mean over points of |a_i - b_i|, (..., 68, 2) twice -> (...) px."""
+    """LMD over all 68 points, mean_i |a_i - b_i|, (..., 68, 2) twice -> (...) px."""
     return norm(checked(a) - checked(b)).mean(axis=-1)
 
 
 def mouth_distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """LMD of the mouth: points 48-67, each set's own centroid removed, mean over points, (...) px.
+    """LMD of the mouth, points 48-67 after subtracting each mouth's own centroid, (..., 68, 2) twice -> (...) px.
 
-    Removing the centroid measures the mouth's shape and not where the head is (ATVGnet, but the mean, not the sum).
+    Subtracting the centroid compares the mouths' shapes and not where the heads are (as in ATVGnet, Chen et al. 2019,
+    which sums over points where this takes the mean).
     """
     mouth_a, mouth_b = checked(a)[..., MOUTH, :], checked(b)[..., MOUTH, :]
     mouth_a = mouth_a - mouth_a.mean(axis=-2, keepdims=True)

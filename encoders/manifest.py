@@ -1,4 +1,4 @@
-"""The manifest that lists the clips of a folder."""
+"""manifest.json: which clips a folder holds, which were rejected, and why."""
 
 from __future__ import annotations
 
@@ -15,37 +15,37 @@ from stylegan2.weights import atomic_path
 
 @dataclass(frozen=True)
 class ClipEntry:
-    """One line of the manifest; file is relative to it and empty for a rejected clip, whose reason says why."""
+    """One clip of the manifest. Raises ClipError for inconsistent values."""
 
     name: str
-    file: str
+    file: str  # relative to the manifest; empty for a rejected clip
     speaker: str
     sentence: str
     split: str
-    n_frames: int
-    status: str = "ok"
-    reason: str = ""
+    n_frames: int  # at 25 fps; 0 for a rejected clip
+    status: str = "ok"  # or "rejected"
+    reason: str = ""  # why it was rejected
 
     def __post_init__(self) -> None:
         if self.status not in ("ok", "rejected"):
             raise ClipError(f"clip {self.name} has the status {self.status!r}, expected 'ok' or 'rejected'")
         if not isinstance(self.n_frames, int) or self.n_frames < 0:
             raise ClipError(f"clip {self.name} has {self.n_frames!r} frames, expected a whole number")
-        inside = PurePosixPath(self.file)
-        if inside.is_absolute() or ".." in inside.parts or (self.status == "ok" and not self.file):
+        relative = PurePosixPath(self.file)
+        if relative.is_absolute() or ".." in relative.parts or (self.status == "ok" and not self.file):
             raise ClipError(f"clip {self.name}: {self.file!r} is not a file beside the manifest")
         check_split(self.name, self.split)
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a folder of clips holds, rejected clips with their reasons included; notes: anything else, JSON."""
+    """All clips of a folder, and `notes`: further JSON values, such as the settings the folder was made with."""
 
     clips: tuple[ClipEntry, ...]
     notes: dict[str, Any] = field(default_factory=dict)
 
     def ok(self, *splits: str) -> list[ClipEntry]:
-        """The usable clips, of the given splits only if any are given."""
+        """The usable clips, only those of the given splits if any are given."""
         return [clip for clip in self.clips if clip.status == "ok" and (not splits or clip.split in splits)]
 
     def rejected(self) -> list[ClipEntry]:
@@ -58,7 +58,7 @@ def _manifest_path(path: str | Path) -> Path:
 
 
 def write_manifest(path: str | Path, manifest: Manifest) -> Path:
-    """path: the folder or the .json file; returns the file."""
+    """path: the folder or the .json file. Returns the file."""
     path = _manifest_path(path)
     content = {**manifest.notes, "clips": [dataclasses.asdict(clip) for clip in manifest.clips]}
     with atomic_path(path) as temporary:

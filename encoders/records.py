@@ -1,7 +1,6 @@
-"""The records between the stages, and their files: FrameClip, LatentClip, and the manifest that lists them.
+"""What the stages hand on: FrameClip (aligned frames with their sound) and LatentClip (the same clip in W+).
 
-A record is one safetensors file. Frames lie in it as JPEGs (quality 98, 4:4:4) end to end with their offsets, so one
-frame is decoded without the others. Shape legend: T frames, L rows of W+, D = 512, S samples.
+Each record is one safetensors file. Shapes: T frames, L rows of W+, D = 512, S audio samples.
 """
 
 from __future__ import annotations
@@ -28,24 +27,23 @@ SPLITS = ("train", "val", "seen", "unseen")
 
 @dataclass(frozen=True, eq=False)
 class FrameClip:
-    """Aligned frames of one person speaking.
-
-    frames uint8 (T, 256, 256, 3) RGB, an array or JpegFrames; landmarks float32 (T, 68, 2) px of the crop;
-    quads float32 (T, 4, 2) px of the source frame (encoders/footage/align.py); detected bool (T,): False where no face was
-    found in the crop and the landmarks are carried over; waveform float32 (S,), 16 kHz, S = 640 T.
-    """
+    """Aligned frames of one person speaking. Raises ClipError for arrays of other shapes, types or lengths."""
 
     name: str
     speaker: str
     sentence: str
     split: str
-    source: str
-    source_hash: str
-    frames: np.ndarray | JpegFrames
-    landmarks: np.ndarray
-    quads: np.ndarray
-    detected: np.ndarray
-    waveform: np.ndarray
+    source: str  # file name of the video
+    source_hash: str  # sha256 of that file
+    frames: np.ndarray | JpegFrames  # uint8 (T, 256, 256, 3) RGB
+    landmarks: np.ndarray  # float32 (T, 68, 2), px of the crop
+    quads: (
+        np.ndarray
+    )  # float32 (T, 4, 2), the crop's corners in px of the source frame (encoders/footage/align.py)
+    detected: (
+        np.ndarray
+    )  # bool (T,); False: no face was found in the crop, the landmarks are the source frame's
+    waveform: np.ndarray  # float32 (S,) at 16 kHz, S = 640 T
     fps: int = FPS
 
     def __post_init__(self) -> None:
@@ -67,7 +65,7 @@ class FrameClip:
         return self.frames if isinstance(self.frames, JpegFrames) else JpegFrames.encode(self.frames)
 
     def content_hash(self) -> str:
-        """Of pictures, landmarks and sound as they are on disk; the clip's name and place do not count."""
+        """Hash of the frames as stored, the landmarks and the sound; names and quads do not count."""
         jpegs = self._jpegs()
         return content_hash(jpegs.data, jpegs.offsets, self.landmarks, self.detected, self.waveform)
 
@@ -80,31 +78,27 @@ class FrameClip:
     @classmethod
     def load(cls, path: str | Path) -> FrameClip:
         """Raises ClipError."""
-        tensors, record = _load(
-            path, "frame-clip", ("jpeg", "offsets", "landmarks", "quads", "detected", "waveform")
-        )
-        with _naming(path):
+        names = ("jpeg", "offsets", "landmarks", "quads", "detected", "waveform")
+        tensors, fields = _load(path, "frame-clip", names)
+        with _errors_name(path):
             frames = JpegFrames(tensors.pop("jpeg"), tensors.pop("offsets"))
-            return cls(frames=frames, **tensors, **record)
+            return cls(frames=frames, **tensors, **fields)
 
 
 @dataclass(frozen=True, eq=False)
 class LatentClip:
-    """The same clip in W+: w float16 (T, L, D); w_ref float32 (L, D), the latent of the identity frame ref_index.
-
-    The hashes say what it was made of: FrameClip.content_hash(), and the weight files of generator and encoder.
-    """
+    """The W+ codes of a FrameClip. Raises ClipError for arrays of other shapes or types."""
 
     name: str
     speaker: str
     sentence: str
     split: str
-    w: np.ndarray
-    w_ref: np.ndarray
-    ref_index: int
-    clip_hash: str
-    generator_hash: str
-    encoder_hash: str
+    w: np.ndarray  # float16 (T, L, D)
+    w_ref: np.ndarray  # float32 (L, D), the code of the identity frame
+    ref_index: int  # which frame is the identity frame
+    clip_hash: str  # FrameClip.content_hash() of the inverted clip
+    generator_hash: str  # sha256 of the generator's weight file
+    encoder_hash: str  # sha256 of the encoder's weight file
 
     def __post_init__(self) -> None:
         check_split(self.name, self.split)
@@ -126,9 +120,9 @@ class LatentClip:
     @classmethod
     def load(cls, path: str | Path) -> LatentClip:
         """Raises ClipError."""
-        tensors, record = _load(path, "latent-clip", ("w", "w_ref"))
-        with _naming(path):
-            return cls(**tensors, **record)
+        tensors, fields = _load(path, "latent-clip", ("w", "w_ref"))
+        with _errors_name(path):
+            return cls(**tensors, **fields)
 
 
 def check_split(name: str, split: str) -> None:
@@ -147,8 +141,8 @@ def _check_array(name: str, what: str, array: Any, dtype: Any, shape: tuple[int,
 
 
 @contextlib.contextmanager
-def _naming(path: str | Path) -> Iterator[None]:
-    """Name the file in whatever its content does not fit; TypeError: a record with other fields, or text for a number."""
+def _errors_name(path: str | Path) -> Iterator[None]:
+    """Adds the file's name to errors about its content; TypeError: unknown fields, or text in place of a number."""
     try:
         yield
     except (ClipError, TypeError) as error:
@@ -156,42 +150,35 @@ def _naming(path: str | Path) -> Iterator[None]:
 
 
 def _save(path: str | Path, kind: str, record: Any, tensors: dict[str, np.ndarray]) -> None:
-    texts = {f.name: getattr(record, f.name) for f in dataclasses.fields(record)}
-    texts = {key: value for key, value in texts.items() if isinstance(value, (str, int))}
+    values = {f.name: getattr(record, f.name) for f in dataclasses.fields(record)}
+    plain = {key: value for key, value in values.items() if isinstance(value, (str, int))}
     # One metadata key: safetensors writes several in arbitrary order, and equal clips should be equal files.
-    metadata = {"record": json.dumps({"kind": kind, **texts}, sort_keys=True)}
+    metadata = {"record": json.dumps({"kind": kind, **plain}, sort_keys=True)}
     with atomic_path(path) as temporary:
-        save_file(
-            {key: np.ascontiguousarray(value) for key, value in tensors.items()}, temporary, metadata=metadata
-        )
+        save_file({key: np.ascontiguousarray(value) for key, value in tensors.items()}, temporary, metadata)
 
 
 def _load(
     path: str | Path, kind: str, names: tuple[str, ...]
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The named tensors, and the record's fields of text and numbers."""
     path = Path(path)
     if not path.is_file():
         raise ClipError(f"there is no file {path}; check the path, or make it with the stage before")
     try:
         with safe_open(path, framework="numpy") as file:
-            record = json.loads((file.metadata() or {}).get("record", "null"))
-            if not isinstance(record, dict) or record.pop("kind", None) != kind:
+            fields = json.loads((file.metadata() or {}).get("record", "null"))
+            if not isinstance(fields, dict) or fields.pop("kind", None) != kind:
                 raise ClipError(
                     f"{path} is a safetensors file, but no {kind}; give a file of the right stage"
                 )
-            missing = set(names) - set(file.keys())
-            if missing:
+            if missing := set(names) - set(file.keys()):
                 raise ClipError(f"{path} lacks {', '.join(sorted(missing))}; make it again")
             tensors = {key: file.get_tensor(key) for key in names}
-    except (
-        SafetensorError,
-        OSError,
-        json.JSONDecodeError,
-        UnicodeDecodeError,
-        RecursionError,
-        TypeError,
-    ) as error:
+    except ClipError:
+        raise
+    except (SafetensorError, OSError, ValueError, RecursionError, TypeError) as error:
         raise ClipError(f"{path} is no {kind} file, or is cut short ({error}); make it again") from error
-    if not all(isinstance(value, (str, int)) for value in record.values()):
+    if not all(isinstance(value, (str, int)) for value in fields.values()):
         raise ClipError(f"{path} has a record that is not plain text and numbers; make it again")
-    return tensors, record
+    return tensors, fields

@@ -1,4 +1,4 @@
-"""Writes a video with its sound (PyAV): H.264 + AAC."""
+"""Writes a video with its sound (PyAV): H.264 + AAC, marked as synthetic in the file's comment."""
 
 from __future__ import annotations
 
@@ -33,11 +33,12 @@ def write_video(
     crf: int = 17,
     preset: str = "medium",
 ) -> int:
-    """Mux frames uint8 (H, W, 3) and the sound into an mp4, mov or mkv; returns the number of frames.
+    """Writes frames uint8 (H, W, 3) and the sound to an mp4, m4v, mov or mkv; returns the number of frames.
 
-    The pictures decide: the sound is cut, or filled with silence, to n / fps seconds. An odd height or width grows
-    by one repeated row or column (4:2:0 needs even sizes). The `comment` tag, which mp4 keeps, says that the video
-    is synthetic unless synthetic is False. The file appears under its name only when it is complete.
+    The sound is cut, or padded with silence, to the duration of the frames. An odd height or width grows by one
+    repeated row or column, because 4:2:0 needs even sizes. The `comment` tag says that the video is synthetic unless
+    synthetic is False. crf and preset are x264's: constant rate factor (lower is better) and encoding speed.
+    The file appears only when it is complete. Raises VideoError.
     """
     path = Path(path)
     if path.suffix.lower() not in _CONTAINERS:
@@ -48,42 +49,40 @@ def write_video(
     first = next(iterator, None)
     if first is None:
         raise VideoError(f"{path} was not written: there is no frame to write")
-    note = "; ".join(part for part in (SYNTHETIC if synthetic else "", comment) if part)
-    with atomic_path(path) as temporary:
-        options = {"movflags": "+faststart"} if _CONTAINERS[path.suffix.lower()] != "matroska" else {}
-        try:
-            container: Any = av.open(
-                str(temporary), "w", format=_CONTAINERS[path.suffix.lower()], container_options=options
-            )
-        except av.error.FFmpegError as error:
-            raise VideoError(
-                f"{path} cannot be written ({reason(error)}); check the folder's permissions"
-            ) from error
-        with container:
-            if note:
-                container.metadata["comment"] = note
-            video = _video_stream(container, first, fps, crf, preset)
-            sound = (
-                container.add_stream("aac", rate=waveform.rate, layout="mono")
-                if waveform is not None
-                else None
-            )
-            if sound is not None:
-                sound.bit_rate = 96_000
-            count = 0
-            for image in chain([first], iterator):
-                if image.shape != first.shape or image.dtype != np.uint8:
-                    raise ValueError(
-                        f"frame {count} is {image.dtype} {image.shape}, the first was {first.shape}"
-                    )
-                container.mux(video.encode(_picture(image, count, fps)))
-                if sound is not None and waveform is not None:
-                    container.mux(sound.encode(_sound(waveform, count, fps)))
-                count += 1
-            container.mux(video.encode(None))
-            if sound is not None:
-                container.mux(sound.encode(None))
+    with atomic_path(path) as temporary, _new_container(path, temporary) as container:
+        if note := "; ".join(part for part in (SYNTHETIC if synthetic else "", comment) if part):
+            container.metadata["comment"] = note
+        video = _video_stream(container, first, fps, crf, preset)
+        sound: Any = None
+        if waveform is not None:
+            sound = container.add_stream("aac", rate=waveform.rate, layout="mono")
+            sound.bit_rate = 96_000
+        # Encode each frame together with its samples, so that both streams are interleaved in the file.
+        count = 0
+        for image in chain([first], iterator):
+            if image.shape != first.shape or image.dtype != np.uint8:
+                raise ValueError(f"frame {count} is {image.dtype} {image.shape}, the first was {first.shape}")
+            container.mux(video.encode(_video_frame(image, count, fps)))
+            if waveform is not None:
+                container.mux(sound.encode(_audio_frame(waveform, count, fps)))
+            count += 1
+        # Flush the encoders.
+        container.mux(video.encode(None))
+        if sound is not None:
+            container.mux(sound.encode(None))
     return count
+
+
+def _new_container(path: Path, temporary: Path) -> Any:
+    """The container of `path`, written under a temporary name."""
+    kind = _CONTAINERS[path.suffix.lower()]
+    options = {"movflags": "+faststart"} if kind != "matroska" else {}
+    try:
+        return av.open(str(temporary), "w", format=kind, container_options=options)
+    except av.error.FFmpegError as error:
+        raise VideoError(
+            f"{path} cannot be written ({reason(error)}); check the folder's permissions"
+        ) from error
 
 
 def _video_stream(container: Any, first: np.ndarray, fps: int, crf: int, preset: str) -> Any:
@@ -94,7 +93,7 @@ def _video_stream(container: Any, first: np.ndarray, fps: int, crf: int, preset:
     stream.pix_fmt = "yuv420p"
     context = stream.codec_context
     context.time_base = Fraction(1, fps)
-    # Say which matrix was used (BT.709), or readers have to guess it from the size.
+    # Label the colours as BT.709, limited range; without a label readers guess the matrix from the size.
     context.colorspace = context.color_primaries = context.color_trc = 1
     context.color_range = 1
     if codec == "mpeg4":
@@ -102,7 +101,7 @@ def _video_stream(container: Any, first: np.ndarray, fps: int, crf: int, preset:
     return stream
 
 
-def _picture(image: np.ndarray, index: int, fps: int) -> Any:
+def _video_frame(image: np.ndarray, index: int, fps: int) -> Any:
     odd = [n % 2 for n in image.shape[:2]]
     if any(odd):
         image = np.pad(image, ((0, odd[0]), (0, odd[1]), (0, 0)), mode="edge")
@@ -113,8 +112,8 @@ def _picture(image: np.ndarray, index: int, fps: int) -> Any:
     return frame
 
 
-def _sound(waveform: Waveform, index: int, fps: int) -> Any:
-    """The samples of one picture, silence where the waveform has ended."""
+def _audio_frame(waveform: Waveform, index: int, fps: int) -> Any:
+    """The samples of one video frame, silence where the waveform has ended."""
     begin, end = (round(Fraction(k * waveform.rate, fps)) for k in (index, index + 1))
     samples = np.zeros((1, end - begin), np.float32)
     part = waveform.samples[begin:end]

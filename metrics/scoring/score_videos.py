@@ -16,7 +16,7 @@ import torch
 from audio.timing import SAMPLES_PER_FRAME
 from encoders.features.mouth_crop import MOUTH_PLACE
 from encoders.footage.align import CROP_SIZE, crop, transform_points
-from encoders.footage.aligned_pairs import Aligned, aligned_pairs, same_shape, scaled_quad
+from encoders.footage.aligned_pairs import AlignedPair, aligned_pairs, same_shape, scaled_quad
 from encoders.footage.faces import Face, face_in_crop
 from encoders.lmd import mouth_distance
 from metrics.measures.kid import Features
@@ -117,15 +117,15 @@ class _PairScorer:
         self.worst: list[Extreme] = []
         self._waiting: list[tuple[np.ndarray, dict[str, np.ndarray]]] = []
 
-    def add(self, item: Aligned) -> None:
-        if item.quad is None or (self._identity is None and not item.found):
+    def add(self, item: AlignedPair) -> None:
+        if item.quad is None or (self._identity is None and not item.detected):
             self.left_out += 1
             return
         true_face_crop = crop(item.true, item.quad)
         true_face = face_in_crop(self.judges.detector, true_face_crop)
         true_picture = self._picture(item.true, true_face_crop)
         if self._identity is None:
-            assert item.landmarks is not None  # found
+            assert item.landmarks is not None  # detected
             points = true_face.landmarks if true_face else transform_points(item.landmarks, item.quad)
             faces = Faces.of(true_face_crop, points, self.judges)
             self._identity = _IdentityFrame(true_picture, true_face_crop, points, item.quad, faces)
@@ -170,7 +170,7 @@ class _PairScorer:
             return np.ascontiguousarray(face_crop[MOUTH_PLACE])
         return face_crop if self.options.crop == "face" else whole(frame)
 
-    def _predicted(self, item: Aligned, true_picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _predicted(self, item: AlignedPair, true_picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The prediction's face crop and picture; black where it has none that can be compared."""
         assert item.quad is not None
         frame = item.predicted

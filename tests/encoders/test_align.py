@@ -1,14 +1,12 @@
-"""The FFHQ crop: its definition, its resampling, its smoothing and its inverse."""
+"""The FFHQ crop: its definition, resampling and smoothing, and points in the frame and in the crop."""
 
 import numpy as np
 import pytest
 
 from encoders.footage.align import (
-    alignment_overlay,
     crop,
     ffhq_quad,
     interpolate_missing,
-    paste_back,
     points_in_frame,
     quad_of,
     quad_parts,
@@ -111,28 +109,6 @@ def test_a_quad_far_outside_still_gives_a_crop_and_a_senseless_one_is_refused():
         crop(image, np.full((4, 2), np.nan), 32)
 
 
-@pytest.mark.parametrize("scale", [12.0, 32.0, 70.0])
-def test_paste_back_undoes_the_crop(scale):
-    frame = smooth_picture(700, 800)
-    quad = ffhq_quad(face(scale, 0.2, (390.0, 350.0)))
-    result = paste_back(frame, crop(frame, quad), quad)
-    assert np.abs(result.astype(int) - frame).max() <= 4
-    other = paste_back(frame, np.full((256, 256, 3), 255, np.uint8), quad)
-    centre = quad.mean(axis=0).round().astype(int)
-    assert (other[centre[1], centre[0]] == 255).all()
-    np.testing.assert_array_equal(other[:20], frame[:20])  # outside the quad nothing changes
-    assert (frame[centre[1], centre[0]] != 255).any()  # and the input is left alone
-
-
-def test_paste_back_fades_at_the_border_and_may_leave_the_frame():
-    frame = np.zeros((120, 120, 3), np.uint8)
-    white = np.full((64, 64, 3), 255, np.uint8)
-    row = paste_back(frame, white, 100 * SQUARE + 9.5, feather=0.2)[60, :, 0].astype(int)
-    assert row[9] == 0 and row[60] == 255 and (np.diff(row[10:60]) >= 0).all() and 100 < row[20] < 155
-    assert (paste_back(frame, white, 100 * SQUARE - 50.5, feather=0.0)[:50, :50] == 255).all()
-    np.testing.assert_array_equal(paste_back(frame, white, 100 * SQUARE + 500), frame)
-
-
 def test_smoothing_keeps_steady_motion_and_removes_jitter():
     steps = np.arange(60)[:, None, None]
     steady = 100 * SQUARE + 2.0 * steps
@@ -153,12 +129,6 @@ def test_interpolation_of_missing_frames():
     assert filled.dtype == np.float32
     with pytest.raises(ValueError, match="no detected frame"):
         interpolate_missing(values, np.zeros(6, bool))
-
-
-def test_overlay_draws_on_a_copy():
-    frame = np.zeros((100, 120, 3), np.uint8)
-    drawn = alignment_overlay(frame, 60 * SQUARE + 20, face(10, 0, (50, 50)))
-    assert drawn.shape == frame.shape and drawn.any() and not frame.any()
 
 
 def test_points_go_into_the_crop_and_back_and_a_quad_is_its_parts():

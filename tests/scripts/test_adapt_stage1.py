@@ -135,7 +135,7 @@ def test_only_the_lips_opening_moves_and_the_gain_stretches_it_about_the_mean(ba
     mean = lesson.mean.astype(np.float32)
     np.testing.assert_allclose(two - mean, 2 * (one - mean), atol=1e-3)
     # and the regression alone says what `moved` says of its opening
-    whole = lesson.regression()(lesson.x.reshape(80, -1))[:, 0]
+    whole = lesson.regression().predict(lesson.x.reshape(80, -1))
     with torch.no_grad():
         line = _mixture(base, lesson, replace(QUICK, shortcut=1.0), 0, 1.5).eval()
         made = line.coefficients(torch.from_numpy(lesson.x)[None], lesson.w_ref)[0][0].numpy()

@@ -172,7 +172,7 @@ def _choose(
 ) -> tuple[int, np.ndarray]:
     """Steps after which o, taught without the held-out frames, follows them best; and o of those frames (V,)."""
     a, best, known_V = config.shortcut, (-math.inf, 0, np.zeros(0)), whole.known[cut:]
-    linear_V = part.regression()(flat(whole.x[cut:]))[:, 0] if a else 0.0
+    linear_V = part.regression().predict(flat(whole.x[cut:])) if a else 0.0
     for step, net in _steps(base, part, config, config.steps if a < 1 else 0):
         if a < 1 and (step == 0 or (step % config.every and step != config.steps)):
             continue
@@ -199,9 +199,9 @@ def _mixture(
     last.bias.copy_(torch.from_numpy(lesson.mean).to(v_C) + v_C * constant)
     if model.shortcut is not None:
         fitted = lesson.regression()
-        s_X = torch.from_numpy(fitted.weights[:, 0]).to(v_C)
+        s_X = torch.from_numpy(fitted.coef_).to(v_C)
         model.shortcut.weight.copy_(a * torch.outer(v_C, s_X))
-        model.shortcut.bias.copy_(a * float((fitted.bias - fitted.mean @ fitted.weights)[0]) * v_C)
+        model.shortcut.bias.copy_(a * float(fitted.intercept_) * v_C)
     return model.to(base.gain.device)
 
 
