@@ -1,6 +1,7 @@
-"""Frozen linear bases of W+ displacements, shared by stage 1, tuning and the corpus.
+"""The viseme basis: articulations of the mouth, a blink and small head turns as W+ displacements.
 
-Shapes: N samples, T frames, K components, L rows of W+, D = 512.
+It is fitted once (encoders/bases/viseme_fit.py), the same for every person, and used by the synthetic corpus, tuning
+and encoder training. Shapes: T frames, A axes, L rows of W+, D = 512.
 """
 
 from __future__ import annotations
@@ -14,26 +15,18 @@ from stylegan2.weights import WeightsError, read_weights
 
 MOUTH_AXES = ("open", "wide", "round", "press")
 HEAD_AXES = ("yaw", "pitch")
-AXES = (
-    *MOUTH_AXES,
-    "blink",
-    *HEAD_AXES,
-)  # the viseme basis: articulations, lids, and small turns of the head
-VISEMES = Path(__file__).parents[1] / "assets" / "viseme_basis.safetensors"
+AXES = (*MOUTH_AXES, "blink", *HEAD_AXES)
+VISEMES = Path(__file__).parents[1] / "assets" / "viseme_basis.safetensors"  # the embedded basis
 
 
 @dataclass(frozen=True)
 class VisemeBasis:
-    """Articulatory axes as W+ displacements, the same for everybody.
-
-    names: A names; directions: (A, L, D) float32, the displacement at full amplitude (weight 1).
-    """
-
-    names: tuple[str, ...]
-    directions: np.ndarray
+    names: tuple[str, ...]  # of the A axes
+    directions: np.ndarray  # float32 (A, L, D), the displacement at full amplitude (weight 1)
 
     def displacement(self, weights_TA: np.ndarray) -> np.ndarray:
-        """Weights (T, A), in [0, 1] where natural, the head's in [-1, 1] -> displacements (T, L, D) to add to a person's neutral code."""
+        """Weights (T, A), naturally in [0, 1], of the head's axes in [-1, 1] -> displacements (T, L, D) that are added
+        to a person's neutral code."""
         return np.tensordot(np.asarray(weights_TA, np.float32), self.directions, axes=1)
 
 
