@@ -20,17 +20,11 @@ import torch
 from torch import Tensor, nn
 
 from encoders.bases.viseme_basis import AXES, HEAD_AXES, MOUTH_AXES
+from encoders.bases.viseme_targets import FITTED, axis_targets, change_mask, closing, iod_of, point_weights
 from stylegan2.images import resize
 from stylegan2.latent_pairs import draw_codes
 from stylegan2.protocol import Generator, sample_w
 
-# Axes fitted through landmarks; the head's axes are found by encoders/bases/attribute_regression.py.
-FITTED: tuple[str, ...] = (*MOUTH_AXES, "blink")
-UPPER_OUTER, LOWER_OUTER = (50, 51, 52), (58, 57, 56)
-UPPER_INNER, LOWER_INNER = (61, 62, 63), (67, 66, 65)
-LEFT_CORNER, RIGHT_CORNER = (48, 60), (54, 64)
-CHIN = (6, 7, 8, 9, 10)
-UPPER_LIDS, LOWER_LIDS = (37, 38, 43, 44), (41, 40, 47, 46)
 # How many times longer than fitted an axis may become (see `calibrated`). Beyond, dlib no longer recognises the person;
 # "wide" tolerates five times.
 LONGEST = {"open": 2.0, "wide": 5.2, "round": 2.0}
@@ -40,116 +34,26 @@ LONGEST = {"open": 2.0, "wide": 5.2, "round": 2.0}
 class BasisConfig:
     """How the viseme basis is fitted. The defaults are those of the embedded basis (docs/models/visemes.md)."""
 
-    # First and last row of W+ that move: earlier rows turn the head, later ones change colours.
-    rows: tuple[int, int] = (3, 7)
-    # Axes that are fitted anew; the others stay those of the embedded basis.
-    axes: tuple[str, ...] = AXES
-    # Gradient steps.
-    steps: int = 300
-    # People in a step.
-    batch: int = 3
-    # Adam's learning rate at the start; it falls to a tenth along a cosine.
-    lr: float = 0.01
-    # Truncation with which people are sampled.
-    psi: float = 0.7
-    # People sampled; the turned and the open-mouthed ones are left out.
-    people: int = 96
-    # Training steps of the landmark network before the basis; 0 takes the embedded network.
-    landmark_steps: int = 1500
-    # Weight of the change outside the mouth.
-    rest_weight: float = 6.0
-    # Weight of the squared length of the mouth's axes; the blink needs a long one and has none.
-    size_weight: float = 0.02
-    # Of the people and amplitudes.
-    seed: int = 0
+    rows: tuple[int, int] = (
+        3,
+        7,
+    )  # first and last W+ row that move; earlier ones turn the head, later ones colour
+    axes: tuple[str, ...] = AXES  # fitted anew; the others stay those of the embedded basis
+    steps: int = 300  # gradient steps
+    batch: int = 3  # people in a step
+    lr: float = 0.01  # Adam's learning rate; it falls to a tenth along a cosine
+    psi: float = 0.7  # truncation with which people are sampled
+    people: int = 96  # sampled; the turned and the open-mouthed ones are left out
+    landmark_steps: int = 1500  # of training the landmark network first; 0 takes the embedded one
+    rest_weight: float = 6.0  # of the change outside the mouth
+    size_weight: float = (
+        0.02  # of the squared length of the mouth's axes; the blink needs a long one and has none
+    )
+    seed: int = 0  # of people and amplitudes
 
     def __post_init__(self) -> None:
         if not self.axes or not set(self.axes) <= set(AXES):
             raise ValueError(f"basis.axes is {list(self.axes)}; it may hold {', '.join(AXES)}")
-
-
-def iod_of(points_N682: Tensor) -> Tensor:
-    """Inter-ocular distance, [N, 68, 2] -> [N]."""
-    return (points_N682[:, 42:48].mean(1) - points_N682[:, 36:42].mean(1)).norm(dim=1)
-
-
-def axis_targets() -> Tensor:
-    """Displacement of the 68 points at full amplitude, [A, 68, 2], in inter-ocular distances (x right, y down).
-
-    open: the jaw drops and the corners move in a little; wide: the corners move apart; round: they come together and
-    the lips part slightly; press and blink: zero here, because they depend on the face (see `closing`).
-    """
-    target = {axis: torch.zeros(68, 2) for axis in FITTED}
-
-    def move(axis: str, points: tuple[int, ...], x: float, y: float) -> None:
-        target[axis][list(points)] = torch.tensor([x, y])
-
-    move("open", LOWER_INNER, 0, 0.30)
-    move("open", LOWER_OUTER, 0, 0.30)
-    move("open", (59, 55), 0, 0.22)
-    move("open", CHIN, 0, 0.20)
-    move("open", (5, 11), 0, 0.12)
-    move("open", UPPER_INNER, 0, -0.03)
-    move("open", UPPER_OUTER, 0, -0.03)
-    move("open", LEFT_CORNER, 0.03, 0.06)
-    move("open", RIGHT_CORNER, -0.03, 0.06)
-    move("wide", LEFT_CORNER, -0.09, -0.03)
-    move("wide", RIGHT_CORNER, 0.09, -0.03)
-    move("wide", (49, 59), -0.05, 0)
-    move("wide", (53, 55), 0.05, 0)
-    move("round", LEFT_CORNER, 0.14, 0)
-    move("round", RIGHT_CORNER, -0.14, 0)
-    move("round", (49, 59), 0.08, 0)
-    move("round", (53, 55), -0.08, 0)
-    move("round", UPPER_INNER + UPPER_OUTER, 0, -0.03)
-    move("round", LOWER_INNER + LOWER_OUTER, 0, 0.05)
-    return torch.stack([target[axis] for axis in FITTED])
-
-
-def closing(points_N682: Tensor, iod_N: Tensor) -> dict[str, Tensor]:
-    """Displacements that bring two contours together, [N, 68, 2] in iod: the lips for "press", the lids for "blink"."""
-    result = {}
-    for axis, upper, lower, share in (
-        ("press", UPPER_INNER, LOWER_INNER, 0.5),
-        ("blink", UPPER_LIDS, LOWER_LIDS, 0.85),
-    ):
-        gap = (points_N682[:, list(lower)] - points_N682[:, list(upper)]) / iod_N[:, None, None]
-        gap[..., 0] = 0
-        move = torch.zeros_like(points_N682)
-        move[:, list(upper)] += share * gap
-        move[:, list(lower)] -= (1 - share) * gap
-        if axis == "press":  # the lips also become thinner: the outer contour follows
-            move[:, list(UPPER_OUTER), 1] += share * gap[..., 1] + 0.02
-            move[:, list(LOWER_OUTER), 1] -= (1 - share) * gap[..., 1] + 0.02
-        result[axis] = move
-    return result
-
-
-def point_weights() -> Tensor:
-    """[A, 68]: the mouth (for the blink also the eyes) weighs most, the outline of the jaw, which may move, least."""
-    weight = torch.ones(len(FITTED), 68)
-    weight[:, 0:17] = 0.5
-    weight[:, 48:68] = 3.0
-    weight[FITTED.index("blink"), 36:48] = 4.0
-    return weight
-
-
-def change_mask(points_N682: Tensor, iod_N: Tensor, side: int, blink_N: Tensor) -> Tensor:
-    """1 where the image must not change, [N, 1, side, side] in [0, 1]: outside mouth and jaw, and eyes if they blink."""
-    grid = (torch.arange(side, device=points_N682.device) + 0.5) * (256 / side)
-    y, x = grid[None, :, None], grid[None, None, :]
-
-    def blob(centre_N2: Tensor, width: float, height: float) -> Tensor:
-        cx, cy = centre_N2[:, 0, None, None], centre_N2[:, 1, None, None]
-        unit = iod_N[:, None, None]
-        return torch.sigmoid(8 * (1 - (((x - cx) / (width * unit)) ** 2 + ((y - cy) / (height * unit)) ** 2)))
-
-    mouth = points_N682[:, 48:68].mean(1)
-    mouth = mouth + torch.stack([torch.zeros_like(iod_N), 0.25 * iod_N], 1)
-    moving = blob(mouth, 0.85, 0.75)
-    for eye in (slice(36, 42), slice(42, 48)):
-        moving = torch.maximum(moving, blink_N[:, None, None] * blob(points_N682[:, eye].mean(1), 0.35, 0.3))
-    return (1 - moving)[:, None]
 
 
 @torch.no_grad()

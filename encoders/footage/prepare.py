@@ -33,24 +33,20 @@ from stylegan2.weights import file_hash
 class PrepareConfig:
     """How a clip is tracked, cut and accepted."""
 
-    # Side of the crop, px: the resolution of the embedded generator.
-    size: int = CROP_SIZE
-    # Smoothing of the crop's centre over time, standard deviation in frames: small, so that it follows the head.
+    size: int = CROP_SIZE  # px, side of the crop: the resolution of the embedded generator
+    # Smoothing over time, standard deviations in frames: the crop's centre follows the head, its size and rotation
+    # change slowly.
     sigma_centre: float = 1.0
-    # The same of its size and rotation, which change slowly.
     sigma_axes: float = 3.0
-    # Every how many frames the whole frame is searched; otherwise only the surroundings of the last face are.
-    check_every: int = 10
-    # A clip is rejected if a larger share of its frames shows a second large face.
-    max_rival: float = 0.2
-    # A clip is rejected if a larger share of its frames shows no face.
-    max_missing: float = 0.2
-    # A clip is rejected if the face moves further than this from one frame to the next, in face sizes: a cut.
-    max_jump: float = 0.6
-    # A clip is rejected if it has fewer frames.
-    min_frames: int = 10
-    # A clip is rejected if its sound covers a smaller share of it.
-    min_sound: float = 0.8
+    check_every: int = (
+        10  # frames from one search of the whole frame to the next; else only around the last face
+    )
+    # A clip is rejected if ...
+    max_rival: float = 0.2  # a larger share of its frames shows a second large face
+    max_missing: float = 0.2  # a larger share of its frames shows no face
+    max_jump: float = 0.6  # the face moves further from one frame to the next, in face sizes: a cut
+    min_frames: int = 10  # it has fewer frames
+    min_sound: float = 0.8  # its sound covers a smaller share of it
 
     def __post_init__(self) -> None:
         for name in ("max_rival", "max_missing", "min_sound"):

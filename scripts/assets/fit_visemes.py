@@ -19,13 +19,13 @@ from configs.schema import Config
 from encoders.bases.attribute_regression import HEAD_ROWS, LID_ROWS, covariance_direction, scaled_to_reach
 from encoders.bases.viseme_basis import AXES, HEAD_AXES, VisemeBasis, load_viseme_basis
 from encoders.bases.viseme_fit import (
-    FITTED,
     calibrated,
     choose_people,
     fit_basis,
     in_all_rows,
     start_directions,
 )
+from encoders.bases.viseme_targets import FITTED
 from encoders.features.landmark_net import LandmarkNet, load_landmark_net, train_landmark_net
 from encoders.footage.faces import DlibDetector, face_in_crop
 from scripts.core.networks import generator_path, keyed, the_generator

@@ -15,7 +15,7 @@ from rich.progress import track
 from configs.schema import Config
 from encoders.bases.attribute_regression import MEASURES, REACH, yaw
 from encoders.bases.viseme_basis import AXES, HEAD_AXES, VisemeBasis
-from encoders.bases.viseme_fit import FITTED, axis_targets
+from encoders.bases.viseme_targets import FITTED, axis_targets
 from encoders.features.identity import DlibIdentity, identity_distance
 from encoders.footage.faces import FaceDetector, face_in_crop
 from encoders.geometry import LIP_LOWER, LIP_UPPER, MOUTH_LEFT, MOUTH_RIGHT, aperture, correlation

@@ -8,13 +8,13 @@ from encoders.bases.viseme_basis import AXES, HEAD_AXES, load_viseme_basis
 from encoders.bases.viseme_fit import (
     FITTED,
     BasisConfig,
-    axis_targets,
     calibrated,
     draw_expressions,
     fit_basis,
     in_all_rows,
     start_directions,
 )
+from encoders.bases.viseme_targets import axis_targets
 from encoders.features.landmark_net import LandmarkNet, shifted
 from encoders.geometry import aperture
 from encoders.invert import InversionConfig, Judges, invert_frames, person_offset

@@ -65,10 +65,11 @@ def test_a_small_face_in_a_large_frame_is_found(detector, portrait):
     assert detector(frame, near=np.array([10, 10, 90, 90])) == []
 
 
-def test_a_very_small_face_needs_upsampling(portrait):
+def test_a_very_small_face_is_found_by_upsampling(detector, portrait, monkeypatch):
     small = shrunk(portrait, 0.6)
-    assert DlibDetector(upsample=0)(small) == []
-    assert len(DlibDetector(upsample=1)(small)) == 1
+    assert len(detector(small)) == 1
+    monkeypatch.setattr("encoders.footage.faces._FINEST", 1.0)
+    assert detector(small) == []
 
 
 def test_memory_layout_does_not_matter(detector, portrait):

@@ -10,7 +10,7 @@ from PIL import Image
 
 from configs.schema import CheckConfig
 from encoders.bases.viseme_basis import AXES, load_viseme_basis
-from encoders.bases.viseme_fit import FITTED
+from encoders.bases.viseme_targets import FITTED
 from encoders.footage.faces import DlibDetector
 from scripts.assets.check_assets import BARS, check_assets, judged
 from scripts.assets.face_checks import UNLIKE, apart, generator_against
