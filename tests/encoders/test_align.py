@@ -43,7 +43,7 @@ def test_quad_of_an_upright_face():
     np.testing.assert_allclose(ffhq_quad(face()), expected, atol=1e-6)
 
 
-def test_quad_moves_with_the_face_and_takes_many():
+def test_quad_moves_with_the_face_and_broadcasts():
     still = ffhq_quad(face())
     angle, shift = 0.4, np.array([300.0, 200.0])
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
@@ -75,7 +75,7 @@ def test_shrinking_does_not_alias():
 
 
 @pytest.mark.parametrize(("scale", "angle"), [(9.0, 0.0), (25.0, 0.3), (60.0, -0.5)])
-def test_points_and_pixels_go_the_same_way(scale, angle):
+def test_points_and_pixels_are_transformed_alike(scale, angle):
     quad = ffhq_quad(face(scale, angle, (400.0, 380.0)))
     place = np.array([400.0 + scale, 380.0 + 0.5 * scale])
     y, x = np.mgrid[:800, :900]
@@ -100,7 +100,7 @@ def test_outside_the_frame_is_mirrored_and_the_inside_untouched():
     assert result[:, :30].std() > 1
 
 
-def test_a_quad_far_outside_still_gives_a_crop_and_a_senseless_one_is_refused():
+def test_a_quad_far_outside_gives_a_crop_and_an_impossible_one_is_refused():
     image = smooth_picture(40, 60)
     assert crop(image, 80 * SQUARE - [70, 90], 32).shape == (32, 32, 3)
     with pytest.raises(ValueError, match="does not belong"):
@@ -131,7 +131,7 @@ def test_interpolation_of_missing_frames():
         interpolate_missing(values, np.zeros(6, bool))
 
 
-def test_points_go_into_the_crop_and_back_and_a_quad_is_its_parts():
+def test_points_and_quads_are_inverted_exactly():
     rng = np.random.default_rng(4)
     quads = np.stack([ffhq_quad(face(40 + 5 * t, 0.1 * t, (100 + t, 90))) for t in range(5)])
     points = rng.uniform(0, 200, (5, 68, 2))

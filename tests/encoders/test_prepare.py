@@ -1,7 +1,7 @@
 """Footage -> FrameClip: tracking, alignment, sound, and the reasons for which a clip is rejected.
 
-Most tests use a drawn face (a coloured disc) and a detector that finds its colour, so that what should be found is
-known; one uses dlib on scikit-image's public-domain portrait, and a slow one the clips beside the repository.
+Most tests use a coloured disc as a face and a detector of that colour, so that the right answer is known; some use dlib
+on scikit-image's public-domain portrait, and a slow one the clips beside the repository.
 """
 
 from pathlib import Path
@@ -168,7 +168,7 @@ def test_the_sound_is_as_long_as_the_pictures(tmp_path, samples):
     assert clip.waveform.shape == (COUNT * 640,) and clip.waveform.dtype == np.float32
 
 
-def test_reasons_that_lie_in_the_file(tmp_path, monkeypatch):
+def test_silent_short_and_partly_silent_videos_are_rejected(tmp_path, monkeypatch):
     with pytest.raises(VideoError, match=r"silent\.mp4 has no audio track"):
         prepare_clip(video(tmp_path / "silent.mp4", moving, sound=None), DiscDetector(), **NAMES)
     with pytest.raises(VideoError, match=r"lasts 0\.20 s"):
@@ -184,7 +184,7 @@ def test_reasons_that_lie_in_the_file(tmp_path, monkeypatch):
         prepare_clip(video(tmp_path / "tiny.mp4", moving, count=2, sound=1280), DiscDetector(), **NAMES)
 
 
-def test_the_tracker_searches_the_whole_frame_only_now_and_then():
+def test_the_tracker_searches_the_whole_frame_only_at_checks_and_losses():
     detector = DiscDetector()
     tracker = FaceTracker(detector, check_every=10)
     faces = [tracker(scene([(100, 90, 60)])) for _ in range(30)]

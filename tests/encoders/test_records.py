@@ -1,4 +1,4 @@
-"""Records and manifest: what is saved comes back, and no file, however broken, gets past with another error."""
+"""FrameClip and LatentClip come back from their files, and broken files raise ClipError."""
 
 import dataclasses
 import json

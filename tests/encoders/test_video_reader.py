@@ -1,4 +1,4 @@
-"""Video in and out: time, pictures, sound, and every kind of file that is no video."""
+"""Reading a video: frames in time, rotation, sound, and files that are not a video or are damaged."""
 
 import struct
 import tracemalloc
@@ -15,8 +15,6 @@ from PIL import Image
 from encoders.footage.video_reader import VideoError, iter_frames, nearest_in_time, probe, read_audio
 from encoders.footage.video_writer import write_video
 
-# ------------------------------------------------------------------------------------------------ resampling
-
 
 def timed(times, last):
     ends = [*times[1:], last]
@@ -31,7 +29,7 @@ def timed(times, last):
         (25, 4, [0, 1, 2, 3]),
         (30, 6, [0, 1, 2, 4, 5]),
         (50, 6, [0, 2, 4]),
-        (12.5, 3, [0, 0, 1, 1, 2, 2]),  # halfway between two pictures the earlier is kept
+        (12.5, 3, [0, 0, 1, 1, 2, 2]),  # halfway between two frames the earlier is kept
         (24, 24, [*range(0, 13), *range(12, 24)]),
         (100, 1, [0]),
     ],
@@ -48,13 +46,13 @@ def test_variable_rate_and_a_late_start():
     assert list(nearest_in_time([])) == []
 
 
-def test_thirty_pictures_a_second_become_25(tmp_path):
+def test_thirty_frames_a_second_become_25(tmp_path):
     path = tmp_path / "x.mp4"
     write_video(path, levels(60), fps=30)
     assert probe(path).fps == 30 and probe(path).frames == 60
-    seen = brightness(path)
-    assert len(seen) == 50
-    assert max(abs(level - k * 30 / 25) for k, level in enumerate(seen)) <= 0.5
+    shown = brightness(path)
+    assert len(shown) == 50
+    assert max(abs(level - k * 30 / 25) for k, level in enumerate(shown)) <= 0.5
 
 
 def at_times(path, *times_ms):
@@ -76,16 +74,13 @@ def test_variable_time_stamps_in_a_file(tmp_path):
     assert brightness(path, 40) == [0, 1, 2, 2, 2, 2, 2, 3, 3, 3, 3, 4, 5]
 
 
-def test_a_broken_time_stamp_does_not_become_millions_of_pictures(tmp_path):
+def test_a_broken_time_stamp_is_refused(tmp_path):
     path = at_times(tmp_path / "x.mkv", 0, 40, 1_000_000_000)
     with pytest.raises(VideoError, match=r"x\.mkv shows no picture for 1000000 s after the first 0 s"):
         list(iter_frames(path))
 
 
-# ---------------------------------------------------------------------------------------------- write, read
-
-
-def test_reading_holds_only_a_few_pictures(tmp_path):
+def test_reading_holds_only_a_few_frames(tmp_path):
     path = tmp_path / "x.mp4"
     write_video(path, (grey(k, 240, 320) for k in range(120)))
     one = 240 * 320 * 3
@@ -94,9 +89,6 @@ def test_reading_holds_only_a_few_pictures(tmp_path):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 8 * one
-
-
-# ------------------------------------------------------------------------------------- rotation, pixels, start
 
 
 def turned_by_a_phone(path, a, b, c, d):
@@ -173,9 +165,6 @@ def test_sound_that_starts_before_or_after_the_pictures(tmp_path, rate, shift_ms
     assert len(samples) / 16000 == pytest.approx(2 + shift_ms / 1000, abs=0.01)
 
 
-# --------------------------------------------------------------------------------------------------- refusals
-
-
 def good_file(path, **options):
     write_video(
         path, (np.random.default_rng(k).integers(0, 256, (64, 96, 3), np.uint8) for k in range(40)), **options
@@ -184,7 +173,7 @@ def good_file(path, **options):
 
 
 def moov_last(content):
-    """The same boxes with the index at the end, as recorders write it (offsets are not needed to be right here)."""
+    """The same boxes with the index at the end, as recorders write it; offsets are not adapted."""
     boxes: list[bytes] = []
     place = 0
     while place < len(content):
@@ -198,7 +187,7 @@ def read_all(path):
     return sum(1 for _ in iter_frames(path))
 
 
-def test_files_that_are_no_video(tmp_path):
+def test_files_that_are_not_a_video(tmp_path):
     content = good_file(tmp_path / "good.mp4")
     Image.new("RGB", (64, 64)).save(tmp_path / "photo.png")
     soundfile.write(tmp_path / "sound.wav", np.zeros(16000), 16000)
@@ -229,7 +218,7 @@ def test_files_that_are_no_video(tmp_path):
 
 
 def test_missing_frames_are_noticed(tmp_path):
-    """Another container has no boxes to check: there the count and the promised end tell."""
+    """Damage inside the data leaves the boxes whole; the number of frames and the declared end reveal it."""
     content = bytearray(good_file(tmp_path / "good.mp4"))
     start = content.index(b"mdat") + 4
     middle = start + (len(content) - start) // 2
@@ -246,6 +235,6 @@ def test_no_audio_track(tmp_path):
         read_audio(tmp_path / "silent.mp4")
 
 
-def test_sound_without_pictures_can_still_be_read(tmp_path):
+def test_a_sound_file_can_be_read(tmp_path):
     soundfile.write(tmp_path / "x.flac", clicks(16000, 4000).samples, 16000)
     assert onset(read_audio(tmp_path / "x.flac").samples) == pytest.approx(4000, abs=8)

@@ -11,7 +11,7 @@ from encoders.footage.video_writer import SYNTHETIC, write_video
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
-def test_pictures_and_sound_come_back_in_step(tmp_path, suffix):
+def test_frames_and_sound_come_back_in_step(tmp_path, suffix):
     path = tmp_path / f"a clip [x=1]{suffix}"
     assert write_video(path, levels(50), clicks(50 * 640, 8000, 20_000)) == 50
     assert brightness(path) == list(range(50))
@@ -24,7 +24,7 @@ def test_pictures_and_sound_come_back_in_step(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("samples", [1000, 20 * 640, 30 * 640])
-def test_the_pictures_decide_how_long_the_sound_is(tmp_path, samples):
+def test_the_sound_is_as_long_as_the_frames(tmp_path, samples):
     path = tmp_path / "x.mp4"
     write_video(path, levels(20), Waveform(np.full(samples, 0.1, np.float32)))
     info = probe(path)
@@ -50,14 +50,14 @@ def test_odd_sizes_grow_by_one(tmp_path):
         ({"synthetic": False}, None),
     ],
 )
-def test_a_generated_video_says_so(tmp_path, options, expected):
+def test_the_comment_marks_generated_videos(tmp_path, options, expected):
     write_video(tmp_path / "x.mp4", levels(2), **options)
     with av.open(str(tmp_path / "x.mp4")) as container:
         assert container.metadata.get("comment") == expected
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
-def test_a_failure_leaves_what_was_there(tmp_path, error):
+def test_a_failure_leaves_the_old_file(tmp_path, error):
     path = tmp_path / "x.mp4"
     path.write_bytes(b"before")
 
@@ -70,7 +70,7 @@ def test_a_failure_leaves_what_was_there(tmp_path, error):
     assert path.read_bytes() == b"before" and len(list(tmp_path.iterdir())) == 1
 
 
-def test_what_cannot_be_written(tmp_path):
+def test_unusable_names_and_frames_are_refused(tmp_path):
     with pytest.raises(VideoError, match="no frame"):
         write_video(tmp_path / "x.mp4", [])
     with pytest.raises(VideoError, match=r"must end in one of \.mp4"):
