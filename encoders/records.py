@@ -37,12 +37,8 @@ class FrameClip:
     source_hash: str  # sha256 of that file
     frames: np.ndarray | JpegFrames  # uint8 (T, 256, 256, 3) RGB
     landmarks: np.ndarray  # float32 (T, 68, 2), px of the crop
-    quads: (
-        np.ndarray
-    )  # float32 (T, 4, 2), the crop's corners in px of the source frame (encoders/footage/align.py)
-    detected: (
-        np.ndarray
-    )  # bool (T,); False: no face was found in the crop, the landmarks are the source frame's
+    quads: np.ndarray  # float32 (T, 4, 2), the crop's corners in px of the source frame (footage/align.py)
+    detected: np.ndarray  # bool (T,); False: no face in the crop, so the landmarks are the source frame's
     waveform: np.ndarray  # float32 (S,) at 16 kHz, S = 640 T
     fps: int = FPS
 

@@ -31,9 +31,7 @@ class AlignedPair:
 
     true: np.ndarray  # uint8 (H, W, 3)
     predicted: np.ndarray | None  # uint8, its own (H, W, 3); None where the prediction has no usable frame
-    quad: (
-        np.ndarray | None
-    )  # float32 (4, 2) px of the reference, smoothed; None before the first detected face
+    quad: np.ndarray | None  # float32 (4, 2) px of the reference, smoothed; None before the first face
     landmarks: np.ndarray | None  # float32 (68, 2) px of the reference; None where this frame shows no face
 
     @property

@@ -63,11 +63,11 @@ def _largest_first(faces: list[Face]) -> list[Face]:
     return sorted(faces, key=lambda face: face.size, reverse=True)
 
 
-def _without_repeats(found: list[tuple[np.ndarray, float]]) -> list[tuple[np.ndarray, float]]:
+def _without_repeats(candidates: list[tuple[np.ndarray, float]]) -> list[tuple[np.ndarray, float]]:
     """Boxes with their scores, best first: only the sure ones if there are any, each face once."""
-    sure = [(box, score) for box, score in found if score >= _SURE]
+    sure = [(box, score) for box, score in candidates if score >= _SURE]
     kept: list[tuple[np.ndarray, float]] = []
-    for box, score in sorted(sure or found, key=lambda item: -item[1]):
+    for box, score in sorted(sure or candidates, key=lambda item: -item[1]):
         if not any(_centre_inside(box, other) or _centre_inside(other, box) for other, _ in kept):
             kept.append((box, score))
     return kept
@@ -126,21 +126,21 @@ class DlibDetector:
         return _largest_first([Face(box.astype(np.float32), self._landmarks(image, box)) for box in boxes])
 
     def _search(self, image: np.ndarray) -> list[np.ndarray]:
-        """Searches the reduced image, at doubled sizes while nothing sure is found, then for smaller second faces."""
+        """Searches the reduced image, at doubled sizes while no sure face is found, then for smaller second faces."""
         longest = max(image.shape[:2])
         scale = min(1.0, _REDUCED_SIDE / longest)
-        found = self._boxes(image, scale)
-        while not any(score >= _SURE for _, score in found) and scale < _FINEST:
+        candidates = self._boxes(image, scale)
+        while not any(score >= _SURE for _, score in candidates) and scale < _FINEST:
             # The full size is always tried first: upsampled images are slow and show the most false faces.
             scale = min(2.0 * scale, 1.0) if scale < 1.0 else 2.0 * scale
-            found += self._boxes(image, scale)
-        found = _without_repeats(found)
-        if found:
+            candidates += self._boxes(image, scale)
+        candidates = _without_repeats(candidates)
+        if candidates:
             # The scale at which a second face of RIVAL_SIZE times the first would be visible.
-            needed = _SMALLEST_FACE / (RIVAL_SIZE * max(_side(box) for box, _ in found))
+            needed = _SMALLEST_FACE / (RIVAL_SIZE * max(_side(box) for box, _ in candidates))
             if needed > 1.05 * scale and scale < _FINEST:
-                found = _without_repeats(found + self._boxes(image, min(needed, _FINEST)))
-        return [box for box, _ in found]
+                candidates = _without_repeats(candidates + self._boxes(image, min(needed, _FINEST)))
+        return [box for box, _ in candidates]
 
     def _search_near(self, image: np.ndarray, near: np.ndarray) -> list[np.ndarray]:
         part, low = _surroundings(image, near)
@@ -148,8 +148,8 @@ class DlibDetector:
             return []
         scale = min(_TRACKED_FACE / max(_side(near), 1.0), _FINEST)
         # A face of about that size is not resampled, which would cost time and make the boxes less stable.
-        found = self._boxes(part, 1.0 if 0.75 < scale < 1.1 else scale)
-        return [box + np.tile(low, 2) for box, _ in _without_repeats(found)]
+        candidates = self._boxes(part, 1.0 if 0.75 < scale < 1.1 else scale)
+        return [box + np.tile(low, 2) for box, _ in _without_repeats(candidates)]
 
     def _boxes(self, image: np.ndarray, scale: float) -> list[tuple[np.ndarray, float]]:
         """Boxes float64 (4,) in px of the image, found in the image resized by scale, with dlib's scores (>= 0)."""

@@ -131,7 +131,7 @@ def track_face(
     if (~detected).sum() > config.max_missing * len(detected):
         first = int(np.flatnonzero(~detected)[0]) / FPS
         raise FaceError(
-            f"{path} shows no face that can be found in too many of its frames (from {first:.1f} s on, say); "
+            f"{path} shows no face in too many of its frames (the first one at {first:.1f} s); "
             "use footage that shows one face, larger, from the front and all the time"
         )
     if tracker.rival_frames > config.max_rival * len(detected):

@@ -74,7 +74,7 @@ def visemes(
     for n, w_LD in enumerate(track(codes, "visemes", transient=True)):
         frames = list(render(generator, w_LD.cpu().numpy() + basis.displacement(weights_KA)))
         points[n] = landmarks_of(frames, detector)
-        detected = np.flatnonzero(np.isfinite(points[n, :, 0, 0]))
+        detected = np.flatnonzero(np.isfinite(points[n, :, 0, 0])).tolist()
         embeddings = {k: identity.embed(frames[k], points[n, k]) for k in detected}
         if 0 in embeddings:
             for k, embedding in embeddings.items():

@@ -127,7 +127,7 @@ def test_a_few_lost_frames_are_filled_in_and_recorded(tmp_path):
 
 def test_a_face_that_is_missing_too_often(tmp_path):
     path = video(tmp_path / "x.mp4", lambda k: [] if k > 15 else moving(k))
-    with pytest.raises(FaceError, match=r"x\.mp4 shows no face that can be found in too many"):
+    with pytest.raises(FaceError, match=r"x\.mp4 shows no face in too many of its frames"):
         prepare_clip(path, DiscDetector(), **NAMES)
 
 
