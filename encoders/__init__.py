@@ -1,1 +1,1 @@
-"""From footage to latents: read video, find and align the face, invert it into W+."""
+"""From video to W+ codes: reads video, finds and aligns the face, and inverts each frame into the generator's latents."""

@@ -1,28 +1,26 @@
-"""Distances between facial landmarks: the mouth's aperture and width, and the distance of two faces; how well two of
-their curves agree.
+"""Openings and widths of a face, measured on its landmarks. Training, corpus and metrics share these definitions.
 
-Training, corpus and metrics all measure with these functions, so that they mean the same thing by "open".
-Every function of landmarks takes the 68 iBUG points counted from 0 (36-41 and 42-47 eyes, 48-59 outer and 60-67 inner lip)
-as (..., 68, 2) in pixels and broadcasts over the leading dimensions.
+Landmarks are the 68 iBUG points counted from 0 (36-41 and 42-47 eyes, 48-59 outer lips, 60-67 inner lips), given as
+(..., 68, 2) in px; all functions of landmarks broadcast over the leading dimensions. LMD: encoders/lmd.py.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-EYE_ONE = slice(36, 42)  # the eye on the image's left
-EYE_TWO = slice(42, 48)
+EYE_LEFT, EYE_RIGHT = slice(36, 42), slice(42, 48)  # left and right in the image
 MOUTH = slice(48, 68)
-MOUTH_LEFT, MOUTH_RIGHT = 48, 54
-CONSTANT = 1e-6  # standard deviation below which a curve is a constant
-LIP_UPPER, LIP_LOWER = 62, 66  # the inner contour's middle, above and below
+MOUTH_LEFT, MOUTH_RIGHT = 48, 54  # corners
+LIP_UPPER, LIP_LOWER = 62, 66  # middle of the inner lips
+CONSTANT = 1e-6  # standard deviation below which a curve counts as constant
 
 
-def _norm(v: np.ndarray) -> np.ndarray:
+def norm(v: np.ndarray) -> np.ndarray:
+    """Length of vectors, (..., 2) -> (...)."""
     return np.linalg.norm(v, axis=-1)
 
 
-def _points(landmarks: np.ndarray) -> np.ndarray:
+def checked(landmarks: np.ndarray) -> np.ndarray:
     """(..., 68, 2) in float64; ValueError for any other shape."""
     points = np.asarray(landmarks, dtype=np.float64)
     if points.ndim < 2 or points.shape[-2:] != (68, 2):
@@ -31,68 +29,52 @@ def _points(landmarks: np.ndarray) -> np.ndarray:
 
 
 def eye_centres(landmarks: np.ndarray) -> np.ndarray:
-    """(..., 68, 2) px -> (..., 2, 2) px: the mean of the image-left eye's points, then of the image-right eye's."""
-    points = _points(landmarks)
-    return np.stack([points[..., EYE_ONE, :].mean(axis=-2), points[..., EYE_TWO, :].mean(axis=-2)], axis=-2)
+    """Mean of each eye's points, (..., 68, 2) px -> (..., 2, 2) px: the image's left eye, then the right one."""
+    points = checked(landmarks)
+    return np.stack(
+        [points[..., EYE_LEFT, :].mean(axis=-2), points[..., EYE_RIGHT, :].mean(axis=-2)], axis=-2
+    )
 
 
 def inter_ocular(landmarks: np.ndarray) -> np.ndarray:
-    """(..., 68, 2) px -> (...) px: the distance between the eye centres."""
+    """Distance between the eye centres, (..., 68, 2) px -> (...) px."""
     eyes = eye_centres(landmarks)
-    return _norm(eyes[..., 1, :] - eyes[..., 0, :])
+    return norm(eyes[..., 1, :] - eyes[..., 0, :])
 
 
-def _relative(length: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
-    # Points that all coincide have no scale: nan says so, where a division warning would only be noise.
-    iod = inter_ocular(landmarks)
-    return np.divide(length, iod, out=np.full_like(length, np.nan), where=iod > 0)
+def _ratio(length: np.ndarray, unit: np.ndarray) -> np.ndarray:
+    """length / unit, nan where the unit is 0 (all points coincide)."""
+    return np.divide(length, unit, out=np.full_like(length, np.nan), where=unit > 0)
 
 
 def aperture(landmarks: np.ndarray) -> np.ndarray:
-    """|p62 - p66| / inter-ocular distance, (..., 68, 2) -> (...): how far the inner lips are apart, 0 = closed."""
-    points = _points(landmarks)
-    return _relative(_norm(points[..., LIP_UPPER, :] - points[..., LIP_LOWER, :]), points)
+    """Opening of the inner lips, |p62 - p66| / inter-ocular distance, (..., 68, 2) -> (...); 0 = closed."""
+    points = checked(landmarks)
+    return _ratio(norm(points[..., LIP_UPPER, :] - points[..., LIP_LOWER, :]), inter_ocular(points))
 
 
 def width(landmarks: np.ndarray) -> np.ndarray:
-    """|p48 - p54| / inter-ocular distance, (..., 68, 2) -> (...): the distance of the mouth's corners."""
-    points = _points(landmarks)
-    return _relative(_norm(points[..., MOUTH_LEFT, :] - points[..., MOUTH_RIGHT, :]), points)
+    """Distance of the mouth's corners, |p48 - p54| / inter-ocular distance, (..., 68, 2) -> (...)."""
+    points = checked(landmarks)
+    return _ratio(norm(points[..., MOUTH_LEFT, :] - points[..., MOUTH_RIGHT, :]), inter_ocular(points))
 
 
 def eye_openness(landmarks: np.ndarray) -> np.ndarray:
-    """Eye aspect ratio (Soukupova and Cech 2016), the mean of both eyes, (..., 68, 2) -> (...): drops in a blink.
+    """Eye aspect ratio (Soukupova and Cech 2016), mean of both eyes, (..., 68, 2) -> (...); it drops in a blink.
 
     EAR = (|p1 - p5| + |p2 - p4|) / (2 |p0 - p3|) with p0..p5 the eye's six points.
     """
-    points = _points(landmarks)
+    points = checked(landmarks)
 
-    def ratio(eye: np.ndarray) -> np.ndarray:
-        height = _norm(eye[..., 1, :] - eye[..., 5, :]) + _norm(eye[..., 2, :] - eye[..., 4, :])
-        base = 2.0 * _norm(eye[..., 0, :] - eye[..., 3, :])
-        return np.divide(height, base, out=np.full_like(height, np.nan), where=base > 0)
+    def aspect(eye: np.ndarray) -> np.ndarray:
+        height = norm(eye[..., 1, :] - eye[..., 5, :]) + norm(eye[..., 2, :] - eye[..., 4, :])
+        return _ratio(height, 2.0 * norm(eye[..., 0, :] - eye[..., 3, :]))
 
-    return (ratio(points[..., EYE_ONE, :]) + ratio(points[..., EYE_TWO, :])) / 2.0
-
-
-def landmark_distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """LMD over all 68 points: the mean over points of |a_i - b_i|, (..., 68, 2) twice -> (...) px."""
-    return _norm(_points(a) - _points(b)).mean(axis=-1)
-
-
-def mouth_distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """LMD of the mouth: points 48-67, each set's own centroid removed, mean over points, (...) px.
-
-    Removing the centroid measures the mouth's shape and not where the head is (ATVGnet, but the mean, not the sum).
-    """
-    mouth_a, mouth_b = _points(a)[..., MOUTH, :], _points(b)[..., MOUTH, :]
-    mouth_a = mouth_a - mouth_a.mean(axis=-2, keepdims=True)
-    mouth_b = mouth_b - mouth_b.mean(axis=-2, keepdims=True)
-    return _norm(mouth_a - mouth_b).mean(axis=-1)
+    return (aspect(points[..., EYE_LEFT, :]) + aspect(points[..., EYE_RIGHT, :])) / 2.0
 
 
 def correlation(predicted: np.ndarray, true: np.ndarray) -> float:
-    """Pearson correlation of two curves (T,) at lag 0; 0 where one of them is constant."""
+    """Pearson correlation of two curves (T,) at lag 0; 0 if one of them is constant."""
     if predicted.shape != true.shape or predicted.ndim != 1:
         raise ValueError(f"expected two curves of one length, got {predicted.shape} and {true.shape}")
     if len(true) < 2:

@@ -10,7 +10,7 @@ import torch
 
 from audio.timing import RATE, SAMPLES_PER_FRAME
 from audio.waveform import Waveform
-from encoders.footage.video import write_video
+from encoders.footage.video_writer import write_video
 from scripts.core.runtime import keep_freed_memory
 from stylegan2.load import load_generator
 from stylegan2.protocol import sample_w

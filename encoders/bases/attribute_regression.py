@@ -1,11 +1,11 @@
-"""Directions of W+ that turn the head or close the eyes, by regression on labelled samples.
+"""Directions of W+ that turn the head or close the eyes, by regression on labelled generator samples.
 
-Of a measure m of faces, such as how far the head is turned, the covariance direction c_m is what samples with a large
-m have in common in the chosen rows. Its part along which other measures change is taken off (conditional manipulation
-as in InterFaceGAN, Shen et al. 2020); they change along their regression coefficients b:
+For a measure m of faces, such as the head's yaw, the covariance direction c_m is how W+ codes change with m on average,
+in the chosen rows. What changes other measures is removed (conditional manipulation as in InterFaceGAN, Shen et al.
+2020): their regression coefficients b are projected out.
 
     c_m = E[(w - E w)(m - E m)] / std m     b_m = (C + ridge I)^-1 c_m,  C the covariance of w
-    d_m = c_m - P c_m,  P onto the span of the other measures' b
+    d_m = c_m - P c_m,  P the projection onto the span of the other measures' b
 
 Shapes: N samples, P people, L rows of W+, D = 512, landmarks (N, 68, 2) px of the 256 px crop.
 """
@@ -21,22 +21,22 @@ from torch import Tensor, nn
 from encoders.geometry import MOUTH, aperture, eye_centres, eye_openness, inter_ocular, width
 from stylegan2.protocol import Generator
 
-HEAD_ROWS, LID_ROWS = (0, 3), (4, 7)  # coarse rows turn the head; the lids are finer
-# What weight 1 changes: a turn of about 6 degrees, a nod of about 3; the eye's aspect ratio of shut lids.
+HEAD_ROWS, LID_ROWS = (0, 3), (4, 7)  # coarse rows turn the head, finer ones move the lids
+# By how much weight 1 changes each measure: a turn of about 6 degrees, a nod of about 3, lids shut.
 REACH = {"yaw": 0.06, "pitch": 0.03, "blink": -0.18}
-RIDGE = 0.1  # of the regression, over the mean variance of an entry of w
-STEP = 0.5  # of the covariance direction, at which its effect is measured
+RIDGE = 0.1  # of the regression, relative to the mean variance of an entry of w
+STEP = 0.5  # multiple of the direction at which its effect is measured
 
 Measure = Callable[[np.ndarray], np.ndarray]
 
 
 def yaw(points: np.ndarray) -> np.ndarray:
-    """(..., 68, 2) -> (...): the nose tip's distance right of the middle between the eyes, over the inter-ocular one."""
+    """How far the nose tip lies right of the middle between the eyes, in inter-ocular distances, (..., 68, 2) -> (...)."""
     return (points[..., 30, 0] - eye_centres(points).mean(-2)[..., 0]) / inter_ocular(points)
 
 
 def pitch(points: np.ndarray) -> np.ndarray:
-    """(..., 68, 2) -> (...): where the nose tip lies between eyes (0) and mouth (1); it sinks as the head nods."""
+    """Where the nose tip lies between eyes (0) and mouth (1), (..., 68, 2) -> (...); it grows as the head nods."""
     eyes, mouth = eye_centres(points).mean(-2)[..., 1], points[..., MOUTH, 1].mean(-1)
     return (points[..., 30, 1] - eyes) / (mouth - eyes)
 
@@ -48,8 +48,10 @@ MEASURES: dict[str, Measure] = AXIS_MEASURES | {"aperture": aperture, "width": w
 def covariance_direction(
     w_NLD: np.ndarray, points: np.ndarray, axis: str, rows: tuple[int, int]
 ) -> np.ndarray:
-    """d_m of an axis over the rows from first to last, (L, D), zero in the other rows; samples without landmarks (nan)
-    do not count. Raises ValueError for fewer samples than twice the number of measures."""
+    """d_m of an axis in the rows from first to last, float32 (L, D), zero in the other rows.
+
+    Samples without landmarks (nan) are ignored. Raises ValueError for fewer samples than twice the number of measures.
+    """
     known = np.isfinite(points).all((1, 2))
     if known.sum() < 2 * len(MEASURES):
         raise ValueError(
@@ -75,14 +77,15 @@ def covariance_direction(
 def scaled_to_reach(
     direction_LD: np.ndarray, axis: str, generator: Generator, landmarks: nn.Module, people_PLD: Tensor
 ) -> np.ndarray:
-    """The direction, as long as it takes to change the axis' measure by REACH, judged by its slope around `people`."""
+    """The direction scaled to change the axis' measure by REACH, from the measure's slope around `people`.
+
+    landmarks: the landmark network.
+    """
     step = torch.from_numpy(STEP * direction_LD).to(people_PLD)
-    seen = [
-        np.concatenate(
-            [landmarks(generator.synthesis(w)).cpu().numpy() for w in (people_PLD + sign * step).split(8)]
-        )
-        for sign in (1, -1)
-    ]
-    measure = AXIS_MEASURES[axis]
-    slope = float((measure(seen[0]) - measure(seen[1])).mean()) / (2 * STEP)
+    measured = []
+    for sign in (1, -1):
+        moved = (people_PLD + sign * step).split(8)
+        points = np.concatenate([landmarks(generator.synthesis(w)).cpu().numpy() for w in moved])
+        measured.append(AXIS_MEASURES[axis](points))
+    slope = float((measured[0] - measured[1]).mean()) / (2 * STEP)
     return (direction_LD * (REACH[axis] / slope)).astype(np.float32)

@@ -1,6 +1,7 @@
-"""Frozen linear bases of W+ displacements, shared by stage 1, tuning and the corpus.
+"""The viseme basis: articulations of the mouth, a blink and small head turns as W+ displacements.
 
-Shapes: N samples, T frames, K components, L rows of W+, D = 512.
+It is fitted once (encoders/bases/viseme_fit.py), the same for every person, and used by the synthetic corpus, tuning
+and encoder training. Shapes: T frames, A axes, L rows of W+, D = 512.
 """
 
 from __future__ import annotations
@@ -12,92 +13,20 @@ import numpy as np
 
 from stylegan2.weights import WeightsError, read_weights
 
-
-@dataclass(frozen=True)
-class OffsetBasis:
-    """A PCA of W+ offsets d = w - w_ref, with standardised coefficients.
-
-        c_k = <d - mean, u_k> / s_k          d ~ mean + sum_k s_k c_k u_k
-
-    mean: (L, D) float32, mean offset of the samples.
-    components: (K, L, D) float32, u_k, orthonormal over (L, D), by falling variance.
-    scale: (K,) float32 > 0, s_k, the samples' standard deviation along u_k in units of W.
-    """
-
-    mean: np.ndarray
-    components: np.ndarray
-    scale: np.ndarray
-
-    def project(self, d_TLD: np.ndarray) -> np.ndarray:
-        """Offsets (..., L, D) -> coefficients (..., K) of unit variance on the fitted samples."""
-        flat = (d_TLD - self.mean).reshape(*d_TLD.shape[:-2], -1)
-        return flat @ self.components.reshape(len(self.scale), -1).T / self.scale
-
-    def unproject(self, c_TK: np.ndarray) -> np.ndarray:
-        """Coefficients (..., K) -> offsets (..., L, D); the inverse of project inside the basis' span."""
-        flat = (c_TK * self.scale) @ self.components.reshape(len(self.scale), -1)
-        return flat.reshape(*c_TK.shape[:-1], *self.mean.shape) + self.mean
-
-
-def fit_pca(d_NLD: np.ndarray, k: int) -> OffsetBasis:
-    """The k leading principal components of N samples (fewer where the samples span fewer directions).
-
-    Exact: from the eigenvectors of the smaller of the N x N and the LD x LD second-moment matrices. Each
-    component's sign is fixed (its largest entry is positive), so a refit gives the same basis.
-    Raises ValueError if k < 1, if a sample is not finite or if all samples are equal.
-    """
-    if k < 1:
-        raise ValueError(f"a basis needs at least 1 component, got k = {k}")
-    samples = np.asarray(d_NLD, np.float32)
-    num, (rows, dim) = len(samples), samples.shape[1:]
-    flat = samples.reshape(num, -1)
-    if num < 2 or not np.isfinite(flat).all():
-        raise ValueError(f"PCA needs at least 2 finite samples, got {num} of shape {(rows, dim)}")
-    mean = flat.mean(0, dtype=np.float64).astype(np.float32)
-    centred = (flat - mean).astype(np.float64)  # float32 products lose the orthogonality of weak directions
-    small = num <= flat.shape[1]
-    moment = (centred @ centred.T if small else centred.T @ centred) / num
-    variance, vectors = np.linalg.eigh(moment)
-    # What lies below the rounding of float32 samples is noise of the arithmetic, not a direction.
-    keep = np.flatnonzero(variance > max(variance[-1] * 1e-9, 1e-12))[::-1][:k]
-    if len(keep) == 0:
-        raise ValueError(
-            f"all {num} samples are equal: there is nothing to span (are the clips still images?)"
-        )
-    directions = vectors[:, keep].T
-    if small:
-        directions = directions @ centred / np.sqrt(num * variance[keep])[:, None]
-    largest = np.abs(directions).argmax(1)
-    directions *= np.sign(directions[np.arange(len(keep)), largest])[:, None]
-    return OffsetBasis(
-        mean=mean.reshape(rows, dim),
-        components=directions.astype(np.float32).reshape(-1, rows, dim),
-        scale=np.sqrt(variance[keep]).astype(np.float32),
-    )
-
-
 MOUTH_AXES = ("open", "wide", "round", "press")
 HEAD_AXES = ("yaw", "pitch")
-AXES = (
-    *MOUTH_AXES,
-    "blink",
-    *HEAD_AXES,
-)  # the viseme basis: articulations, lids, and small turns of the head
-VISEMES = Path(__file__).parents[1] / "assets" / "viseme_basis.safetensors"
+AXES = (*MOUTH_AXES, "blink", *HEAD_AXES)
+VISEMES = Path(__file__).parents[1] / "assets" / "viseme_basis.safetensors"  # the embedded basis
 
 
 @dataclass(frozen=True)
 class VisemeBasis:
-    """Articulatory axes as W+ displacements, the same for everybody.
-
-    names: A names; directions: (A, L, D) float32, the displacement at full amplitude (weight 1).
-    """
-
-    names: tuple[str, ...]
-    directions: np.ndarray
+    names: tuple[str, ...]  # of the A axes
+    directions: np.ndarray  # float32 (A, L, D), the displacement at full amplitude (weight 1)
 
     def displacement(self, weights_TA: np.ndarray) -> np.ndarray:
-        """Weights (T, A), in [0, 1] where natural, the head's in [-1, 1] -> displacements (T, L, D) to add to a person's neutral code."""
+        """Weights (T, A), naturally in [0, 1], of the head's axes in [-1, 1] -> displacements (T, L, D) that are added
+        to a person's neutral code."""
         return np.tensordot(np.asarray(weights_TA, np.float32), self.directions, axes=1)
 
 

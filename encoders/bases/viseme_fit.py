@@ -1,14 +1,13 @@
-"""Fits the viseme basis: articulatory axes of the mouth (and the blink) as W+ displacements of a few rows.
+"""Fits the viseme basis: axes of the mouth, and the blink, as W+ displacements of a few rows.
 
-Shapes: N people, A axes, L rows of W+ (of which only `rows` move), D = 512, 68 landmarks.
+For people w and random amplitudes a_k, minimises over the directions D_k (the same for everybody)
 
-For people w and random amplitudes a, minimise over the directions D_k (one set for everybody)
-
-    landmarks   |F(G(w + sum_k a_k D_k)) - (F(G(w)) + iod sum_k a_k T_k)|,  points weighted: mouth, jaw, the rest
-    rest        |G(w + d) - G(w)| outside the mouth and jaw (or the eyes, for the blink)
+    landmarks   |F(G(w + sum_k a_k D_k)) - (F(G(w)) + iod sum_k a_k T_k)|, points weighted
+    rest        |G(w + sum_k a_k D_k) - G(w)| outside the mouth and jaw (and outside the eyes, for the blink)
     size        |D|^2
 
-F is the landmark network and T_k the target displacement of axis k in units of the inter-ocular distance.
+where F is the landmark network, T_k the target displacement of the 68 landmarks for axis k, in units of the
+inter-ocular distance iod. Shapes: N people, A axes, L rows of W+ (of which only `rows` move), D = 512.
 """
 
 from __future__ import annotations
@@ -21,141 +20,55 @@ import torch
 from torch import Tensor, nn
 
 from encoders.bases.viseme_basis import AXES, HEAD_AXES, MOUTH_AXES
+from encoders.bases.viseme_targets import FITTED, axis_targets, change_mask, closing, iod_of, point_weights
 from stylegan2.images import resize
 from stylegan2.latent_pairs import draw_codes
 from stylegan2.protocol import Generator, sample_w
 
-FITTED: tuple[str, ...] = (
-    *MOUTH_AXES,
-    "blink",
-)  # through landmarks; the head's axes come from encoders/bases/attribute_regression.py
-UPPER_OUTER, LOWER_OUTER = (50, 51, 52), (58, 57, 56)
-UPPER_INNER, LOWER_INNER = (61, 62, 63), (67, 66, 65)
-LEFT_CORNER, RIGHT_CORNER = (48, 60), (54, 64)
-CHIN = (6, 7, 8, 9, 10)
-UPPER_LIDS, LOWER_LIDS = (37, 38, 43, 44), (41, 40, 47, 46)
-# How much longer than fitted an axis may become (see `calibrated`); "wide" still is the same person at five times.
+# How many times longer than fitted an axis may become (see `calibrated`). Beyond, dlib no longer recognises the person;
+# "wide" tolerates five times.
 LONGEST = {"open": 2.0, "wide": 5.2, "round": 2.0}
 
 
 @dataclass
 class BasisConfig:
-    """rows: first and last W+ row that move; people are sampled at psi, the least frontal and the open-mouthed left out.
+    """How the viseme basis is fitted. The defaults are those of the embedded basis (docs/models/visemes.md)."""
 
-    axes: those that are made anew; the others stay those of the embedded basis.
-    """
-
-    rows: tuple[int, int] = (3, 7)
-    axes: tuple[str, ...] = AXES
-    steps: int = 300
-    batch: int = 3
-    lr: float = 0.01
-    psi: float = 0.7
-    people: int = 96
-    landmark_steps: int = 1500  # of the landmark network, before the basis
-    rest_weight: float = 6.0
-    size_weight: float = 0.02  # of the mouth's axes; the lids need a long way
-    seed: int = 0
+    rows: tuple[int, int] = (
+        3,
+        7,
+    )  # first and last W+ row that move; earlier ones turn the head, later ones colour
+    axes: tuple[str, ...] = AXES  # fitted anew; the others stay those of the embedded basis
+    steps: int = 300  # gradient steps
+    batch: int = 3  # people in a step
+    lr: float = 0.01  # Adam's learning rate; it falls to a tenth along a cosine
+    psi: float = 0.7  # truncation with which people are sampled
+    people: int = 96  # sampled; the turned and the open-mouthed ones are left out
+    landmark_steps: int = 1500  # of training the landmark network first; 0 takes the embedded one
+    rest_weight: float = 6.0  # of the change outside the mouth
+    size_weight: float = (
+        0.02  # of the squared length of the mouth's axes; the blink needs a long one and has none
+    )
+    seed: int = 0  # of people and amplitudes
 
     def __post_init__(self) -> None:
         if not self.axes or not set(self.axes) <= set(AXES):
             raise ValueError(f"basis.axes is {list(self.axes)}; it may hold {', '.join(AXES)}")
 
 
-def axis_targets() -> Tensor:
-    """Displacement of the 68 points at full amplitude, [A, 68, 2], in inter-ocular distances (x right, y down).
-
-    open: the jaw drops, the corners move in a little; wide: the corners move apart; round: they come together and
-    the lips part slightly; press: see `press_target`, which depends on the face; blink: the lids meet likewise.
-    """
-    target = {axis: torch.zeros(68, 2) for axis in FITTED}
-
-    def move(axis: str, points: tuple[int, ...], x: float, y: float) -> None:
-        target[axis][list(points)] = torch.tensor([x, y])
-
-    move("open", LOWER_INNER, 0, 0.30)
-    move("open", LOWER_OUTER, 0, 0.30)
-    move("open", (59, 55), 0, 0.22)
-    move("open", CHIN, 0, 0.20)
-    move("open", (5, 11), 0, 0.12)
-    move("open", UPPER_INNER, 0, -0.03)
-    move("open", UPPER_OUTER, 0, -0.03)
-    move("open", LEFT_CORNER, 0.03, 0.06)
-    move("open", RIGHT_CORNER, -0.03, 0.06)
-    move("wide", LEFT_CORNER, -0.09, -0.03)
-    move("wide", RIGHT_CORNER, 0.09, -0.03)
-    move("wide", (49, 59), -0.05, 0)
-    move("wide", (53, 55), 0.05, 0)
-    move("round", LEFT_CORNER, 0.14, 0)
-    move("round", RIGHT_CORNER, -0.14, 0)
-    move("round", (49, 59), 0.08, 0)
-    move("round", (53, 55), -0.08, 0)
-    move("round", UPPER_INNER + UPPER_OUTER, 0, -0.03)
-    move("round", LOWER_INNER + LOWER_OUTER, 0, 0.05)
-    return torch.stack([target[axis] for axis in FITTED])
-
-
-def closing(points_N682: Tensor, iod_N: Tensor) -> dict[str, Tensor]:
-    """Targets that bring two contours together, [N, 68, 2] in iod: lips for "press", lids for "blink"."""
-    result = {}
-    for axis, upper, lower, share in (
-        ("press", UPPER_INNER, LOWER_INNER, 0.5),
-        ("blink", UPPER_LIDS, LOWER_LIDS, 0.85),
-    ):
-        gap = (points_N682[:, list(lower)] - points_N682[:, list(upper)]) / iod_N[:, None, None]
-        gap[..., 0] = 0
-        move = torch.zeros_like(points_N682)
-        move[:, list(upper)] += share * gap
-        move[:, list(lower)] -= (1 - share) * gap
-        if axis == "press":  # the lips also thin: outer contour towards the closed line
-            move[:, list(UPPER_OUTER), 1] += share * gap[..., 1] + 0.02
-            move[:, list(LOWER_OUTER), 1] -= (1 - share) * gap[..., 1] + 0.02
-        result[axis] = move
-    return result
-
-
-def point_weights() -> Tensor:
-    """[A, 68]: what an axis must not move weighs as much as what it moves; the free outline of the jaw weighs little."""
-    weight = torch.ones(len(FITTED), 68)
-    weight[:, 0:17] = 0.5
-    weight[:, 48:68] = 3.0
-    weight[FITTED.index("blink"), 36:48] = 4.0
-    return weight
-
-
-def change_mask(points_N682: Tensor, iod_N: Tensor, side: int, blink_N: Tensor) -> Tensor:
-    """Where the picture must stay, [N, 1, side, side] in [0, 1]: outside mouth and jaw, outside the eyes if they blink."""
-    grid = (torch.arange(side, device=points_N682.device) + 0.5) * (256 / side)
-    y, x = grid[None, :, None], grid[None, None, :]
-
-    def blob(centre_N2: Tensor, width: float, height: float) -> Tensor:
-        cx, cy = centre_N2[:, 0, None, None], centre_N2[:, 1, None, None]
-        radius = ((x - cx) / (width * iod_N[:, None, None])) ** 2 + (
-            (y - cy) / (height * iod_N[:, None, None])
-        ) ** 2
-        return torch.sigmoid(8 * (1 - radius))
-
-    mouth = points_N682[:, 48:68].mean(1)
-    mouth = mouth + torch.stack([torch.zeros_like(iod_N), 0.25 * iod_N], 1)
-    moving = blob(mouth, 0.85, 0.75)
-    for eye in (slice(36, 42), slice(42, 48)):
-        moving = torch.maximum(moving, blink_N[:, None, None] * blob(points_N682[:, eye].mean(1), 0.35, 0.3))
-    return (1 - moving)[:, None]
-
-
 @torch.no_grad()
 def choose_people(generator: Generator, landmarks: nn.Module, config: BasisConfig) -> Tensor:
-    """Codes [n, L, D] of frontal people with nearly closed mouths: what a neutral face of a speaker looks like."""
+    """Codes [n, L, D] of frontal people with nearly closed mouths, which stand for the neutral face of a speaker."""
     w = sample_w(generator, config.people, config.seed, config.psi)
     points = torch.cat([landmarks(generator.synthesis(chunk)) for chunk in w.split(8)])
-    iod = (points[:, 42:48].mean(1) - points[:, 36:42].mean(1)).norm(dim=1)
+    iod = iod_of(points)
     gap = (points[:, 66] - points[:, 62]).norm(dim=1) / iod
     nose = points[:, 30, 0] - 0.5 * (points[:, 36:42].mean(1) + points[:, 42:48].mean(1))[:, 0]
     return w[(gap < gap.quantile(0.6)) & (nose.abs() / iod < 0.25)]
 
 
 def random_amplitudes(n: int, axes: tuple[str, ...], random: torch.Generator) -> Tensor:
-    """[n, A]: one of the mouth's `axes` at a random amplitude, often a second one, and sometimes a blink."""
+    """[n, A]: for each of n people one of the mouth's `axes`, in 40 % a second one, and in 25 % a blink."""
     a = torch.zeros(n, len(FITTED))
     mouth = [FITTED.index(axis) for axis in MOUTH_AXES if axis in axes]
     for i in range(n):
@@ -171,9 +84,9 @@ def random_amplitudes(n: int, axes: tuple[str, ...], random: torch.Generator) ->
 
 
 def start_directions(basis_ALD: Tensor, config: BasisConfig) -> Tensor:
-    """The moving rows of the fitted axes, [A, rows, D]: zero for the mouth's axes that are fitted, else as in basis_ALD.
+    """The moving rows of the FITTED axes, [A, rows, D]: zero for the mouth's axes in config.axes, else as in basis_ALD.
 
-    The blink starts from what is there (from nothing, the landmarks of open eyes show no way to shut them).
+    The blink starts from the given basis, because the landmarks of open eyes give no gradient towards shut ones.
     """
     first, last = config.rows
     moving = basis_ALD[: len(FITTED), first : last + 1].clone()
@@ -184,7 +97,7 @@ def start_directions(basis_ALD: Tensor, config: BasisConfig) -> Tensor:
 
 
 def in_all_rows(moving: Tensor, generator: Generator, config: BasisConfig) -> Tensor:
-    """[N, rows, D] -> [N, L, D]: the other rows stay where they are."""
+    """[N, rows, D] -> [N, L, D] with zeros in the other rows."""
     first, last = config.rows
     before = moving.new_zeros(len(moving), first, generator.w_dim)
     after = moving.new_zeros(len(moving), generator.num_rows - 1 - last, generator.w_dim)
@@ -194,7 +107,7 @@ def in_all_rows(moving: Tensor, generator: Generator, config: BasisConfig) -> Te
 def fit_basis(
     generator: Generator, landmarks: nn.Module, moving: Tensor, config: BasisConfig
 ) -> Iterator[dict[str, float]]:
-    """Fits `moving` (see `start_directions`) in place; yields each step's losses. Deterministic in config.seed."""
+    """Fits `moving` [A, rows, D] (see `start_directions`) in place; yields each step's losses."""
     random = torch.Generator().manual_seed(config.seed)
     people = choose_people(generator, landmarks, config)
     moving.requires_grad_(True)
@@ -204,18 +117,20 @@ def fit_basis(
     press, blink = FITTED.index("press"), FITTED.index("blink")
     mouth = [FITTED.index(axis) for axis in MOUTH_AXES if axis in config.axes]
     for _ in range(config.steps):
+        # Draw people and amplitudes, and move the landmarks of their neutral faces to the targets.
         w = people[torch.randint(len(people), (config.batch,), generator=random)]
         a = random_amplitudes(config.batch, config.axes, random).to(people.device)
         with torch.no_grad():
             neutral = generator.synthesis(w)
             points = landmarks(neutral)
-            iod = (points[:, 42:48].mean(1) - points[:, 36:42].mean(1)).norm(dim=1)
+            iod = iod_of(points)
             meet = closing(points, iod)
             shift = torch.einsum("na,apc->npc", a, fixed)
             shift = shift + a[:, press, None, None] * meet["press"] + a[:, blink, None, None] * meet["blink"]
             target = points + iod[:, None, None] * shift
             weight = torch.einsum("na,ap->np", a, weights) / a.sum(1, keepdim=True)
             stays = change_mask(points, iod, 128, a[:, blink])
+        # Render with the current directions and take a gradient step.
         shifts = in_all_rows(torch.einsum("na,ald->nld", a, moving), generator, config)
         image = generator.synthesis(w + shifts)
         miss = (landmarks(image) - target).norm(dim=2) / iod[:, None]
@@ -236,15 +151,15 @@ def fit_basis(
 def calibrated(
     generator: Generator, landmarks: nn.Module, directions_ALD: Tensor, config: BasisConfig
 ) -> Tensor:
-    """Directions scaled so that weight 1 reaches the target on average, made at most LONGEST times as long.
+    """Directions scaled so that weight 1 reaches the target on average, at most by the factor LONGEST.
 
-    The penalties hold every axis short of its target. Reach of an axis is <moved, T> / <T, T> over the mouth's
-    points, measured by the landmark network on other people than the fit's. Press and blink, whose targets vanish
-    on a closed mouth and on open eyes that the generator hardly ever closes, keep their size.
+    The penalties keep every axis short of its target. The reach of an axis is <moved, T> / <T, T> over the mouth's
+    points, measured by the landmark network on people who were not used in the fit. Press and blink, which have no
+    fixed target, keep their length.
     """
     people = choose_people(generator, landmarks, replace(config, people=48, seed=config.seed + 1))[:16]
     neutral = landmarks(generator.synthesis(people))
-    iod = (neutral[:, 42:48].mean(1) - neutral[:, 36:42].mean(1)).norm(dim=1)
+    iod = iod_of(neutral)
     factors = torch.ones(len(FITTED), device=people.device)
     for k, target in enumerate(axis_targets()[:, 48:68].to(people.device)):
         if target.any() and FITTED[k] in config.axes:
@@ -259,7 +174,7 @@ def draw_expressions(
 ) -> Iterator[Tensor]:
     """Codes [group, L, D] of one person at a time: neutral, then random articulations, blinks and turns of the head.
 
-    The training data of the encoder's displacement term; amplitudes go a little beyond 1 on purpose.
+    They are the training data of the encoder's displacement term. Amplitudes go up to 1.15, beyond the 1 of the corpus.
     """
     for _ in range(people):
         neutral = draw_codes(generator, 1, rng, psi=(0.5, 0.9), mixing=0.3)

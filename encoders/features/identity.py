@@ -1,8 +1,8 @@
-"""Identity embeddings: how alike two faces are, by dlib's ResNet (128-d) or by ArcFace (IR-SE50, 512-d).
+"""Identity embeddings of faces: dlib's ResNet (128 numbers) and ArcFace (IR-SE50, 512 numbers).
 
-dlib: the same person lies at a Euclidean distance of about 0.3-0.4, different people at 0.7-0.85 (King 2017). ArcFace
-(Deng et al. 2019) compares by cosine: it is the identity measure (CSIM, "ID") of most papers, and its weights are
-the user's to fetch. Numbers of the two are not comparable.
+dlib's embeddings are compared by Euclidean distance: about 0.3-0.4 for the same person, 0.7-0.85 for different people
+(King 2017). ArcFace's (Deng et al. 2019) are compared by cosine, the identity measure of most papers (CSIM, "ID"); its
+weights are not shipped. Figures of the two are not comparable.
 """
 
 from __future__ import annotations
@@ -24,8 +24,6 @@ MODEL = "dlib_face_recognition_resnet_model_v1.dat"
 
 
 class DlibIdentity:
-    """Embeds a face whose 68 landmarks are known."""
-
     name = "dlib-resnet-v1"
 
     def __init__(self) -> None:
@@ -37,7 +35,7 @@ class DlibIdentity:
         self._net = self._dlib.face_recognition_model_v1(str(dlib_model_path(MODEL)))
 
     def embed(self, image: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
-        """Image uint8 (H, W, 3), landmarks (68, 2) in its px -> embedding float32 (128,)."""
+        """Image uint8 (H, W, 3), landmarks (68, 2) in px of the image -> embedding float32 (128,)."""
         points = np.asarray(landmarks)
         if points.shape != (68, 2) or not np.isfinite(points).all():
             raise ValueError(f"an embedding needs 68 finite landmarks, got shape {points.shape}")
@@ -51,7 +49,7 @@ class DlibIdentity:
 
 
 class ArcFaceIdentity:
-    """Embeds FFHQ-aligned faces; the cosine of two is their dot product."""
+    """Embeds FFHQ-aligned faces as unit vectors, whose dot product is their cosine."""
 
     name = "arcface-ir-se50"
 
@@ -60,7 +58,7 @@ class ArcFaceIdentity:
 
     @torch.inference_mode()
     def embed(self, frames_NHWC: np.ndarray) -> np.ndarray:
-        """uint8 (N, H, W, 3) -> unit vectors float32 (N, 512), of the crop that pSp's identity loss looks at."""
+        """uint8 (N, H, W, 3) -> unit vectors float32 (N, 512) of the crop that pSp's identity loss uses."""
         device = next(self.net.parameters()).device
         parts = [
             self.net(to_tensor(frames_NHWC[first : first + self.chunk], device)).cpu().numpy()
@@ -70,12 +68,12 @@ class ArcFaceIdentity:
 
 
 def arcface_path() -> Path:
-    """Where the public IR-SE50 (model_ir_se50.pth) is, or belongs."""
+    """Where the public IR-SE50 weights (model_ir_se50.pth) are expected."""
     return path_of("ir_se50")
 
 
 def load_arcface(path: str | Path | None = None, device: torch.device | str = "cpu") -> ArcFaceIdentity:
-    """The public IR-SE50, by default where the catalogue finds it; WeightsError if it is not there or is another."""
+    """ArcFace from the public IR-SE50 weights, by default at `arcface_path`; WeightsError if missing or of another kind."""
     path = demanded("ir_se50", "ArcFace", path)
     try:
         net = identity_from_public(read_public_checkpoint(path).encoder)
@@ -87,7 +85,7 @@ def load_arcface(path: str | Path | None = None, device: torch.device | str = "c
 def arcface_or_none(
     path: str | Path | None = None, device: torch.device | str = "cpu"
 ) -> tuple[ArcFaceIdentity | None, str | None]:
-    """(ArcFace, None), or (None, why not) where its weights are missing or damaged. Downloads nothing."""
+    """(ArcFace, None), or (None, the reason) if its weights are missing or damaged. Downloads nothing."""
     try:
         return load_arcface(path, device), None
     except WeightsError as error:
@@ -100,5 +98,5 @@ def identity_distance(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def identity_cosine(a: np.ndarray, b: np.ndarray) -> float:
-    """Cosine of two embeddings, in [-1, 1]: CSIM. With dlib's network different people still reach 0.8."""
+    """CSIM: the cosine of two embeddings, in [-1, 1]. With dlib's network different people reach 0.8 too."""
     return float(a @ b / max(float(np.linalg.norm(a) * np.linalg.norm(b)), 1e-12))

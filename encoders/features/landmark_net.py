@@ -1,7 +1,6 @@
-"""A small network from aligned face to 68 landmarks, with gradients: dlib cannot be differentiated.
+"""A small differentiable network from an aligned face to its 68 landmarks, trained on dlib's landmarks.
 
-It is trained on dlib's own labels of generator samples and only ever steers fits (the viseme basis); whatever is
-reported is measured by the judge, dlib itself.
+It provides gradients for fits and losses; figures are measured with dlib itself.
 Shapes: N images, 68 points in px of the 256 px crop.
 """
 
@@ -21,8 +20,8 @@ from stylegan2.latent_pairs import FolderPairs
 from stylegan2.weights import fill, read_weights
 
 EMBEDDED = Path(__file__).parents[1] / "assets" / "landmark_net.safetensors"
-SIDE = 128  # of the network's input, px
-CROP = 256  # landmarks are in px of this crop
+SIDE = 128  # px of the network's input
+CROP = 256  # px of the crop in which landmarks are given
 
 
 class LandmarkNet(nn.Module):
@@ -48,24 +47,22 @@ class LandmarkNet(nn.Module):
 
 
 def load_landmark_net(path: str | Path = "embedded") -> LandmarkNet:
-    """The trained network, frozen; WeightsError if the file is not one."""
+    """The network in a weight file, frozen; WeightsError for any other file."""
     path = EMBEDDED if str(path) == "embedded" else Path(path)
     return fill(LandmarkNet, read_weights(path), path).eval().requires_grad_(False)
 
 
 def shifted(images: Tensor, points: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
-    """The same faces turned, scaled and moved a little, with their landmarks: [N, 3, H, W], [N, 68, 2]."""
+    """Augmentation: images [N, 3, H, W] and landmarks [N, 68, 2] rotated, scaled and shifted alike by random amounts."""
     n = len(images)
     angle = torch.empty(n).uniform_(-0.1, 0.1, generator=random)
     scale = torch.empty(n).uniform_(0.93, 1.07, generator=random)
     move = torch.empty(n, 2).uniform_(-0.04, 0.04, generator=random)
-    turn = (
-        torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], 1).view(n, 2, 2)
-        * scale[:, None, None]
-    )
+    turn = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], 1).view(n, 2, 2)
+    turn = turn * scale[:, None, None]
     grid = F.affine_grid(torch.cat([turn, move[:, :, None]], 2), list(images.shape), align_corners=False)
     x = F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
-    # grid_sample reads input = turn @ output + move, so a point moves the other way, in [-1, 1] coordinates.
+    # grid_sample reads input = turn @ output + move in [-1, 1] coordinates; points move by the inverse map.
     centred = (points + 0.5) * (2 / CROP) - 1 - move[:, None]
     return x, ((centred @ torch.linalg.inv(turn).transpose(1, 2)) + 1) * (CROP / 2) - 0.5
 
@@ -75,7 +72,7 @@ def train_landmark_net(
 ) -> Iterator[float]:
     """Trains in place on labels float32 [n, 68, 2] (nan where no face was found); yields each step's loss in px.
 
-    The last tenth of the pairs is left for validation.
+    The last tenth of the pairs is not used, so that it can serve for validation.
     """
     random, rng = torch.Generator().manual_seed(seed), np.random.default_rng(seed)
     usable = np.flatnonzero(np.isfinite(labels[:, 0, 0]))

@@ -1,7 +1,7 @@
-"""The mouth picture that the sync network looks at, and its weight file.
+"""The mouth crop that the sync network sees, and the network's weight file.
 
-The picture is a fixed place of the aligned face crop, so a frame without a detected face needs no rule of its own.
-Shapes: T frames, S = 48 px.
+The crop is a fixed part of the aligned face, so frames without a detected face need no special treatment.
+Shapes: S = 48 px.
 """
 
 from pathlib import Path
@@ -12,15 +12,15 @@ import torch
 from audio.sync import lip_sync_net
 from audio.sync.lip_sync_net import SIDE, LipSyncNet, config_of
 from encoders.footage.align import CROP_SIZE
-from stylegan2.weights import WeightsError, assemble, read_weights, save_weights
+from stylegan2.weights import WeightsError, fill, read_weights, save_weights
 
 EMBEDDED = Path(lip_sync_net.__file__).parents[1] / "assets" / "sync_embedded.safetensors"
 MOUTH_PLACE = (slice(144, 240), slice(80, 176))  # rows, columns of the face crop: 96 px around the mouth
-GREY = np.array([0.299, 0.587, 0.114])
+GREY = np.array([0.299, 0.587, 0.114])  # luma of RGB (BT.601)
 
 
 def mouth_picture(face_crop: np.ndarray) -> np.ndarray:
-    """Face crop uint8 (256, 256, 3) -> grey mouth uint8 (S, S), averaged over blocks."""
+    """Face crop uint8 (256, 256, 3) -> grey mouth uint8 (S, S), the mean of 2 x 2 px blocks."""
     if face_crop.shape != (CROP_SIZE, CROP_SIZE, 3) or face_crop.dtype != np.uint8:
         raise ValueError(
             f"expected a face crop uint8 ({CROP_SIZE}, {CROP_SIZE}, 3), got {face_crop.dtype} {face_crop.shape}"
@@ -31,21 +31,17 @@ def mouth_picture(face_crop: np.ndarray) -> np.ndarray:
 
 
 def save_sync(net: LipSyncNet, path: str | Path, notes: dict[str, object]) -> None:
-    """float16, with the sizes that rebuild it and its lineage."""
+    """Writes float16 weights with the config that rebuilds the network; notes: how it was trained."""
     save_weights(net, path, net.kind, net.config, notes, half=True)
 
 
 def load_sync(path: str | Path = "embedded", device: torch.device | str = "cpu") -> LipSyncNet:
-    """The network in a weight file, frozen; WeightsError if the file is not one."""
+    """The network in a weight file, frozen; WeightsError for any other file."""
     path = EMBEDDED if str(path) == "embedded" else Path(path)
     weights = read_weights(path)
     if weights.kind != LipSyncNet.kind:
         raise WeightsError(
             f"{path} holds a {weights.kind!r} network, not a sync network ({LipSyncNet.kind!r})."
         )
-    try:
-        sizes = config_of(weights.config)
-    except (TypeError, KeyError, ValueError) as error:
-        raise WeightsError(f"{path} holds a config that does not build its network ({error}).") from error
-    net = assemble(lambda: LipSyncNet(sizes), weights.state, f"sync network ({path})")
+    net = fill(lambda: LipSyncNet(config_of(weights.config)), weights, path)
     return net.to(device).eval().requires_grad_(False)

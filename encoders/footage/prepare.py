@@ -1,7 +1,7 @@
-"""Footage -> FrameClip, and a photo -> its aligned crop.
+"""Aligns a video into a FrameClip, and a photo into its crop.
 
-Two passes over the video, so that only 256 px crops are ever held: the first finds the face, the second cuts it out
-along the smoothed path. T: frames at 25 fps.
+The video is read twice, so that only 256 px crops are held in memory: the first pass finds the face, the second cuts
+it out along the smoothed track. Shapes: T frames at 25 fps.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import numpy as np
 from PIL import Image
 
 from audio.timing import FPS, samples_of_frames
-from audio.waveform import Waveform
 from encoders.footage.align import (
     CROP_SIZE,
     crop,
@@ -23,31 +22,31 @@ from encoders.footage.align import (
     transform_points,
 )
 from encoders.footage.faces import Face, FaceDetector, FaceError, face_in_crop, has_rival, single_face
-from encoders.footage.video import VideoError, iter_frames, probe, read_audio
-from encoders.records import FrameClip, JpegFrames
+from encoders.footage.video_reader import VideoError, iter_frames, probe, read_audio
+from encoders.jpeg_frames import JpegFrames
+from encoders.records import FrameClip
 from stylegan2.images import upright_rgb
 from stylegan2.weights import file_hash
 
 
 @dataclass
 class PrepareConfig:
-    """How a clip is tracked, cut and judged; lengths in frames, shares of all frames.
+    """How a clip is tracked, cut and accepted."""
 
-    check_every: how often the whole frame is searched; in between only the surroundings of the last face are.
-    max_rival: a clip is rejected if a second large face shows in more than this share of the frames.
-    max_missing: or if no face is found in more than this share. max_jump: or if the face moves further than this
-    (in face sizes) from one frame to the next, which is a cut. min_sound: or if the sound covers less of it.
-    """
-
-    size: int = CROP_SIZE
+    size: int = CROP_SIZE  # px, side of the crop: the resolution of the embedded generator
+    # Smoothing over time, standard deviations in frames: the crop's centre follows the head, its size and rotation
+    # change slowly.
     sigma_centre: float = 1.0
     sigma_axes: float = 3.0
-    check_every: int = 10
-    max_rival: float = 0.2
-    max_missing: float = 0.2
-    max_jump: float = 0.6
-    min_frames: int = 10
-    min_sound: float = 0.8
+    check_every: int = (
+        10  # frames from one search of the whole frame to the next; else only around the last face
+    )
+    # A clip is rejected if ...
+    max_rival: float = 0.2  # a larger share of its frames shows a second large face
+    max_missing: float = 0.2  # a larger share of its frames shows no face
+    max_jump: float = 0.6  # the face moves further from one frame to the next, in face sizes: a cut
+    min_frames: int = 10  # it has fewer frames
+    min_sound: float = 0.8  # its sound covers a smaller share of it
 
     def __post_init__(self) -> None:
         for name in ("max_rival", "max_missing", "min_sound"):
@@ -61,7 +60,7 @@ class PrepareConfig:
 
 
 class FaceTracker:
-    """One face from frame to frame. Feed every frame in order; None where it is lost."""
+    """Follows one face: called with every frame in order, it returns the face, or None where there is none."""
 
     def __init__(self, detector: FaceDetector, check_every: int = 10) -> None:
         self.detector, self.check_every = detector, check_every
@@ -74,7 +73,7 @@ class FaceTracker:
         faces: list[Face] = []
         if self._last is not None and not check:
             faces = self.detector(frame, near=self._last.box)
-        # Right after a loss the whole frame is searched once; a long absence only costs the regular checks.
+        # Right after a loss the whole frame is searched once; later only at the regular checks, which saves time.
         if check or (not faces and self._last is not None and self.lost == 0):
             faces = self.detector(frame)
             self._rival = has_rival(faces)
@@ -89,7 +88,7 @@ class FaceTracker:
         return face
 
     def _chosen(self, faces: list[Face]) -> Face | None:
-        """The face that was followed so far, or the largest one."""
+        """The face nearest to the one followed so far, or the largest one."""
         if self._last is None or len(faces) < 2:
             return faces[0] if faces else None
         place = self._last.box
@@ -99,28 +98,32 @@ class FaceTracker:
 def track_face(
     path: str | Path, detector: FaceDetector, config: PrepareConfig
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Landmarks float32 (T, 68, 2) px of the frame, interpolated where missing, and found bool (T,).
+    """Landmarks float32 (T, 68, 2) px of the frame, interpolated where missing, and detected bool (T,).
 
-    Raises FaceError (too often no face, two faces, a jump) and VideoError (unreadable, too short).
+    Raises FaceError (no face or two faces too often, a jump) and VideoError (unreadable, too short).
     """
     info = probe(path)
     expected = max(1, round(info.duration * FPS))
     tracker = FaceTracker(detector, config.check_every)
     points: list[np.ndarray] = []
-    found: list[bool] = []
+    missing = 0
     last: tuple[int, Face] | None = None
+    # Find the face in every frame; stop as soon as too many frames of the whole video show none.
     for index, frame in enumerate(iter_frames(path)):
         face = tracker(frame)
-        found.append(face is not None)
-        points.append(face.landmarks if face is not None else np.full((68, 2), np.nan, np.float32))
-        if face is not None:
+        if face is None:
+            points.append(np.full((68, 2), np.nan, np.float32))
+            missing += 1
+        else:
+            points.append(face.landmarks)
             if last is not None:
                 _check_jump(path, last, (index, face), config.max_jump)
             last = (index, face)
-        # A long video without a face need not be searched to its end.
-        if found.count(False) > config.max_missing * max(expected, config.min_frames, len(found)):
+        if missing > config.max_missing * max(expected, config.min_frames, len(points)):
             break
-    detected = np.array(found, dtype=bool)
+    # Reject the clip if it is too short, or shows no face or two faces too often.
+    landmarks = np.stack(points)
+    detected = np.isfinite(landmarks[:, 0, 0])
     if len(detected) < config.min_frames and detected.any():
         raise VideoError(
             f"{path} lasts {len(detected) / FPS:.2f} s; a clip needs at least {config.min_frames / FPS:.2f} s"
@@ -128,7 +131,7 @@ def track_face(
     if (~detected).sum() > config.max_missing * len(detected):
         first = int(np.flatnonzero(~detected)[0]) / FPS
         raise FaceError(
-            f"{path} shows no face that can be found in too many of its frames (from {first:.1f} s on, say); "
+            f"{path} shows no face in too many of its frames (the first one at {first:.1f} s); "
             "use footage that shows one face, larger, from the front and all the time"
         )
     if tracker.rival_frames > config.max_rival * len(detected):
@@ -136,10 +139,11 @@ def track_face(
             f"{path} shows two faces of similar size in {tracker.rival_frames} of {len(detected)} frames; "
             "cut the picture down to one person"
         )
-    return interpolate_missing(np.stack(points), detected), detected
+    return interpolate_missing(landmarks, detected), detected
 
 
 def _check_jump(path: str | Path, before: tuple[int, Face], now: tuple[int, Face], limit: float) -> None:
+    """Raises FaceError if the face moved more than `limit` face sizes a frame between two (frame index, face)."""
     steps = now[0] - before[0]
     old, new = (f.landmarks.mean(axis=0) for f in (before[1], now[1]))
     if np.linalg.norm(new - old) > limit * steps * max(before[1].size, now[1].size):
@@ -157,14 +161,15 @@ def prepare_clip(
     split: str,
     config: PrepareConfig | None = None,
 ) -> FrameClip:
-    """Align one video. Raises VideoError, AudioError or FaceError, whose message is the reason for the rejection.
+    """Aligns one video. Raises VideoError, AudioError or FaceError, whose message is the reason for the rejection.
 
-    The landmarks are found anew in each finished crop (as decoded from its JPEG), because that is what every measure
-    does with generated frames; where that fails, detected is False and the frame's own landmarks are carried over.
+    The clip's landmarks are those found in each finished crop (as decoded from its JPEG), because the metrics find
+    the landmarks of generated frames in the same way. Where that fails, `detected` is False and the landmarks of the
+    source frame are kept.
     """
     path, config = Path(path), config or PrepareConfig()
-    waveform = read_audio(path)  # first: it is quick, and a clip without sound is of no use
-    landmarks, found = track_face(path, detector, config)
+    waveform = read_audio(path)  # read first, because it is fast and a clip without sound is rejected
+    landmarks, found_in_frame = track_face(path, detector, config)
     frames = len(landmarks)
     if len(waveform.samples) < config.min_sound * samples_of_frames(frames):
         raise VideoError(
@@ -175,8 +180,12 @@ def prepare_clip(
     jpegs = JpegFrames.encode(
         crop(frame, quad, config.size) for frame, quad in zip(iter_frames(path), quads, strict=True)
     )
-    carried = np.stack([transform_points(p, q, config.size) for p, q in zip(landmarks, quads, strict=True)])
-    points, detected = crop_landmarks(jpegs, detector, carried, found)
+    in_crop = np.stack([transform_points(p, q, config.size) for p, q in zip(landmarks, quads, strict=True)])
+    detected = np.zeros(frames, dtype=bool)
+    for index, image in enumerate(jpegs):
+        if (face := face_in_crop(detector, image)) is not None:
+            in_crop[index], detected[index] = face.landmarks, True
+    samples = waveform.samples[: samples_of_frames(frames)]
     return FrameClip(
         name=name,
         speaker=speaker,
@@ -185,45 +194,21 @@ def prepare_clip(
         source=path.name,
         source_hash=file_hash(path),
         frames=jpegs,
-        landmarks=points,
+        landmarks=interpolate_missing(in_crop, detected | found_in_frame),
         quads=quads,
         detected=detected,
-        waveform=_fitted(waveform, samples_of_frames(frames)),
+        waveform=np.pad(samples, (0, samples_of_frames(frames) - len(samples))).astype(np.float32),
     )
-
-
-def crop_landmarks(
-    frames: JpegFrames | np.ndarray, detector: FaceDetector, carried: np.ndarray, found: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Landmarks float32 (T, 68, 2) found in the crops themselves, and where that succeeded, bool (T,).
-
-    Elsewhere: the landmarks carried over from the frame (T, 68, 2) where one was found (T,), else interpolated.
-    """
-    points, detected = carried.astype(np.float32).copy(), np.zeros(len(frames), dtype=bool)
-    for index, picture in enumerate(frames):
-        face = face_in_crop(detector, picture)
-        if face is not None:
-            points[index], detected[index] = face.landmarks, True
-    return interpolate_missing(points, detected | np.asarray(found)), detected
-
-
-def _fitted(waveform: Waveform, length: int) -> np.ndarray:
-    """Exactly length samples: cut, or silence added at the end."""
-    samples = waveform.samples[:length]
-    return np.pad(samples, (0, length - len(samples))).astype(np.float32)
 
 
 @dataclass(frozen=True, eq=False)
 class AlignedPhoto:
-    """crop uint8 (256, 256, 3); landmarks float32 (68, 2) px of the crop; quad float32 (4, 2) px of the photo."""
-
-    crop: np.ndarray
-    landmarks: np.ndarray
-    quad: np.ndarray
+    crop: np.ndarray  # uint8 (256, 256, 3)
+    landmarks: np.ndarray  # float32 (68, 2), px of the crop
 
 
 def read_photo(path: str | Path) -> np.ndarray:
-    """A picture file as uint8 (H, W, 3) RGB, turned as its EXIF tag says. Raises VideoError."""
+    """An image file as uint8 (H, W, 3) RGB, rotated upright by its EXIF tag. Raises VideoError."""
     path = Path(path)
     if not path.is_file():
         raise VideoError(f"photo {path} does not exist; check the path")
@@ -239,10 +224,10 @@ def read_photo(path: str | Path) -> np.ndarray:
 def align_photo(
     image: np.ndarray, detector: FaceDetector, what: str | Path = "the photo", size: int = CROP_SIZE
 ) -> AlignedPhoto:
-    """The FFHQ crop of the one face of image uint8 (H, W, 3). Raises FaceError for none, or for two."""
+    """The FFHQ crop of the one face of an image uint8 (H, W, 3). Raises FaceError, naming the photo `what`, otherwise."""
     face = single_face(detector(image), what)
     quad = ffhq_quad(face.landmarks)
-    picture = crop(image, quad, size)
-    again = face_in_crop(detector, picture)
-    landmarks = again.landmarks if again is not None else transform_points(face.landmarks, quad, size)
-    return AlignedPhoto(picture, landmarks, quad)
+    aligned = crop(image, quad, size)
+    in_crop = face_in_crop(detector, aligned)
+    landmarks = in_crop.landmarks if in_crop else transform_points(face.landmarks, quad, size)
+    return AlignedPhoto(aligned, landmarks)

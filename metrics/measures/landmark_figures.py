@@ -6,7 +6,8 @@ static row.
 
 import numpy as np
 
-from encoders.geometry import aperture, correlation, inter_ocular, landmark_distance, mouth_distance, width
+from encoders.geometry import aperture, correlation, inter_ocular, width
+from encoders.lmd import landmark_distance, mouth_distance
 from metrics.measures.head_motion import blink_rate, head_pose, head_spread
 from metrics.measures.lip_motion import best_lag, closure_recall, uncentred_mouth_distance
 

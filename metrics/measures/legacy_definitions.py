@@ -11,7 +11,8 @@ import numpy as np
 from PIL import Image
 from skimage.metrics import structural_similarity
 
-from encoders.geometry import MOUTH, mouth_distance
+from encoders.geometry import MOUTH
+from encoders.lmd import mouth_distance
 from metrics.measures.lip_motion import uncentred_mouth_distance
 
 # column: (definition, digits), as in metrics.report.report_files.COLUMNS

@@ -17,7 +17,8 @@ from audio.waveform import Waveform
 from encoders.features.identity import identity_cosine, identity_distance
 from encoders.features.perceptual import Perceptual
 from encoders.footage.faces import FaceDetector
-from encoders.geometry import aperture, mouth_distance
+from encoders.geometry import aperture
+from encoders.lmd import mouth_distance
 from metrics.measures.fid import Inception
 from metrics.measures.head_motion import Flicker
 from metrics.measures.intervals import mean_over

@@ -9,12 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from sklearn.linear_model import Ridge
 
 from audio.features import FeatureConfig, extract_features
 from audio.waveform import Waveform
 from encoders.geometry import aperture, correlation
 from encoders.records import FrameClip
-from encoders.ridge_regression import Ridge, cross_validated
+from encoders.ridge_regression import cross_validated
 from metrics.scoring.clip_score import MEANS, ClipScore
 
 WINDOW = FeatureConfig(n_mels=40, context_ms=280)  # three frames on either side, as in stage 1
@@ -27,7 +28,7 @@ class MelRidge:
     ridge: Ridge
 
     def __call__(self, sound: Waveform, frames: int) -> np.ndarray:
-        return self.ridge(_windows(sound, frames))[:, 0]
+        return self.ridge.predict(_windows(sound, frames))
 
 
 def _windows(sound: Waveform, frames: int) -> np.ndarray:
@@ -39,7 +40,7 @@ def fit_lips(sound: Waveform, aperture_T: np.ndarray, known_T: np.ndarray) -> Me
     """aperture_T: true aperture; known_T: whether it is known. ValueError for too few known frames (encoders.ridge_regression)."""
     known = np.asarray(known_T, bool)
     x_TX = _windows(sound, len(aperture_T))[known]
-    return MelRidge(cross_validated(x_TX, np.asarray(aperture_T)[known, None])[0])
+    return MelRidge(cross_validated(x_TX, np.asarray(aperture_T)[known]))
 
 
 def score_curve(

@@ -16,9 +16,9 @@ import torch
 from audio.timing import SAMPLES_PER_FRAME
 from encoders.features.mouth_crop import MOUTH_PLACE
 from encoders.footage.align import CROP_SIZE, crop, transform_points
-from encoders.footage.aligned_pairs import Aligned, aligned_pairs, same_shape, scaled_quad
+from encoders.footage.aligned_pairs import AlignedPair, aligned_pairs, same_shape, scaled_quad
 from encoders.footage.faces import Face, face_in_crop
-from encoders.geometry import mouth_distance
+from encoders.lmd import mouth_distance
 from metrics.measures.kid import Features
 from metrics.scoring.clip_score import (
     ClipScore,
@@ -136,16 +136,16 @@ class _PairScorer:
         self._previous: tuple[np.ndarray, Face | None] | None = None  # predicted face crop and its face
         self._batch: list[tuple[np.ndarray, dict[str, np.ndarray]]] = []  # true image, row -> image
 
-    def add(self, item: Aligned) -> None:
+    def add(self, item: AlignedPair) -> None:
         # The truth: crop, face, image; its first frame with a face is the identity frame
-        if item.quad is None or (self._identity is None and not item.found):
+        if item.quad is None or (self._identity is None and not item.detected):
             self.left_out += 1
             return
         true_crop = crop(item.true, item.quad)
         true_face = face_in_crop(self.judges.detector, true_crop)
         true_image = self._image(item.true, true_crop)
         if self._identity is None:
-            assert item.landmarks is not None  # item.found
+            assert item.landmarks is not None  # item.detected
             points = true_face.landmarks if true_face else transform_points(item.landmarks, item.quad)
             faces = FaceEmbeddings.of(true_crop, points, self.judges)
             self._identity = _IdentityFrame(true_image, true_crop, points, item.quad, faces)
@@ -192,7 +192,7 @@ class _PairScorer:
             return np.ascontiguousarray(face_crop[MOUTH_PLACE])
         return face_crop if self.options.crop == "face" else whole_frame(frame)
 
-    def _predicted(self, item: Aligned, true_image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _predicted(self, item: AlignedPair, true_image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The prediction's face crop and image; black if it has no frame, or one of another aspect ratio."""
         assert item.quad is not None
         frame = item.predicted

@@ -13,7 +13,7 @@ from av.error import FFmpegError
 
 from audio.timing import FPS
 from audio.waveform import AudioError
-from encoders.footage.video import VideoError, VideoInfo, iter_frames, probe, read_audio
+from encoders.footage.video_reader import VideoError, VideoInfo, iter_frames, probe, read_audio
 from metrics.scoring.clip_score import Judges
 from metrics.scoring.score_videos import PairOptions, PairResult, score_pair
 

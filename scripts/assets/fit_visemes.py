@@ -1,33 +1,27 @@
-"""Makes the embedded viseme basis: trains the landmark network on dlib's labels of generator samples (0 steps: takes the
-embedded one), finds the head's axes and the lids by regression on them (encoders/bases/attribute_regression.py), and fits the
-mouth's axes and the lids through the network (encoders/bases/viseme_fit.py). Axes that basis.axes leaves out stay those of the
-embedded basis; for the mouth's alone no samples are labelled. Samples come from a folder of faces-NNN.tar + w-NNN.npz,
-or, without one, from the generator. Writes
-results/<name>/visemes/{landmark_net,viseme_basis}.safetensors and a sheet of people x axes; check_assets.py measures
-the result. About 30 minutes on two cores.
-"""
+"""Makes the embedded viseme basis and the landmark network; what it reads and writes: scripts/fit_visemes.py."""
 
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from rich.progress import track
 
 from configs.schema import Config
 from encoders.bases.attribute_regression import HEAD_ROWS, LID_ROWS, covariance_direction, scaled_to_reach
 from encoders.bases.viseme_basis import AXES, HEAD_AXES, VisemeBasis, load_viseme_basis
 from encoders.bases.viseme_fit import (
-    FITTED,
     calibrated,
     choose_people,
     fit_basis,
     in_all_rows,
     start_directions,
 )
+from encoders.bases.viseme_targets import FITTED
 from encoders.features.landmark_net import LandmarkNet, load_landmark_net, train_landmark_net
-from encoders.footage.faces import DlibDetector, face_in_crop
+from encoders.footage.faces import DlibDetector
+from metrics.report.plots import save_image
+from scripts.assets.mouth_checks import landmarks_of
 from scripts.core.networks import generator_path, keyed, the_generator
 from scripts.core.provenance import save_provenance
 from scripts.core.runtime import Run, shown
@@ -35,10 +29,12 @@ from stylegan2.images import to_uint8
 from stylegan2.latent_pairs import SHARD, FolderPairs, draw_codes, make_pairs
 from stylegan2.protocol import Generator, sample_w
 from stylegan2.render import render
-from stylegan2.weights import atomic_path, file_hash, save_weights
+from stylegan2.weights import file_hash, save_weights
 
 SHEET_PEOPLE = 6
-REGRESSED = {"blink": LID_ROWS} | dict.fromkeys(HEAD_AXES, HEAD_ROWS)  # axis -> the rows it is looked for in
+REGRESSED = {"blink": LID_ROWS} | dict.fromkeys(
+    HEAD_AXES, HEAD_ROWS
+)  # axis -> rows in which it is looked for
 NOTES = {
     "licence": "non-commercial research use only; see docs/WEIGHTS.md",
     "made_by": "scripts/fit_visemes.py",
@@ -51,7 +47,7 @@ def fit_visemes(config: Config, run: Run) -> Path:
     samples = labelled(generator, config, run) if by_regression or settings.landmark_steps else None
     with run.timed("landmark network"):
         net = LandmarkNet() if settings.landmark_steps else load_landmark_net()
-        if samples and settings.landmark_steps:  # on the CPU: a small network
+        if samples and settings.landmark_steps:  # trained on the CPU, because it is small
             losses = train_landmark_net(net, *samples, settings.landmark_steps, config.seed)
             for loss in track(losses, "landmark network", settings.landmark_steps):
                 run.fabric.log_dict({"train/loss/landmarks": loss})
@@ -61,57 +57,47 @@ def fit_visemes(config: Config, run: Run) -> Path:
     net.to(run.device)
     directions = torch.from_numpy(load_viseme_basis().directions).to(run.device)
     with run.timed("basis"):
+        # The head's axes and the lids, by regression.
         if samples:
             pairs, labels = samples
             codes = pairs.codes(np.arange(len(pairs))).numpy()
             people = choose_people(generator, net, replace(settings, people=48, seed=settings.seed + 2))[:16]
             for axis in by_regression:
-                found = covariance_direction(codes, labels, axis, REGRESSED[axis])
-                found = scaled_to_reach(found, axis, generator, net, people)
-                directions[AXES.index(axis)] = torch.from_numpy(found)
+                direction = covariance_direction(codes, labels, axis, REGRESSED[axis])
+                direction = scaled_to_reach(direction, axis, generator, net, people)
+                directions[AXES.index(axis)] = torch.from_numpy(direction)
+        # The mouth's axes and the lids, through the landmark network.
         if any(axis in FITTED for axis in settings.axes):
             moving = start_directions(directions, settings)
             for losses in track(fit_basis(generator, net, moving, settings), "basis", settings.steps):
                 run.fabric.log_dict({f"train/loss/{name}": value for name, value in losses.items()})
             fitted = calibrated(generator, net, in_all_rows(moving, generator, settings), settings)
             directions[: len(FITTED)] = fitted
+
     directions = directions.cpu()
-    basis = VisemeBasis(AXES, directions.numpy())
     path = folder / "viseme_basis.safetensors"
     save_weights({"directions": directions}, path, "viseme_basis", {"names": AXES}, NOTES, half=True)
-    sheet(generator, basis, config.seed + 1, folder / "sheet.png")
-    save_provenance(
-        folder, config, weights={"generator": file_hash(generator_path(config))}, seconds=run.seconds
-    )
+    # A sheet of people who were not used in the fit: the neutral face, then each axis at full amplitude.
+    basis = VisemeBasis(AXES, directions.numpy())
+    amplitudes = np.concatenate([np.zeros((1, len(AXES))), np.eye(len(AXES))])
+    codes = sample_w(generator, SHEET_PEOPLE, config.seed + 1, 0.7).cpu().numpy()
+    rows = [np.concatenate([*render(generator, w + basis.displacement(amplitudes))], 1) for w in codes]
+    save_image(folder / "sheet.png", np.concatenate(rows))
+    weights = {"generator": file_hash(generator_path(config))}
+    save_provenance(folder, config, weights=weights, seconds=run.seconds)
     run.say(f"wrote {shown(folder)}")
     return folder
 
 
 def labelled(generator: Generator, config: Config, run: Run) -> tuple[FolderPairs, np.ndarray]:
-    """Samples and dlib's landmarks of them, float32 [n, 68, 2], nan where it finds no face."""
-    pairs = FolderPairs(config.pairs.folder or sampled(generator, config, run))
-    detector = DlibDetector()
-    labels = np.full((len(pairs), 68, 2), np.nan, np.float32)
-    for i in track(range(len(pairs)), "dlib's landmarks"):
-        face = face_in_crop(detector, to_uint8(pairs.images(np.array([i])))[0])
-        if face is not None:
-            labels[i] = face.landmarks
-    return pairs, labels
-
-
-def sheet(generator: Generator, basis: VisemeBasis, seed: int, path: Path) -> None:
-    """Other people than the fit's: neutral, and full amplitude of each axis."""
-    amplitudes = np.concatenate([np.zeros((1, len(AXES))), np.eye(len(AXES))])
-    rows = [
-        np.concatenate(list(render(generator, w.cpu().numpy() + basis.displacement(amplitudes))), 1)
-        for w in sample_w(generator, SHEET_PEOPLE, seed, 0.7)
-    ]
-    with atomic_path(path) as temporary:
-        Image.fromarray(np.concatenate(rows)).save(temporary)
+    """Samples, and dlib's landmarks of them, float32 [n, 68, 2], nan where it finds no face."""
+    pairs, detector = FolderPairs(config.pairs.folder or sampled(generator, config, run)), DlibDetector()
+    images = (to_uint8(pairs.images(np.array([i])))[0] for i in range(len(pairs)))
+    return pairs, landmarks_of(track(images, "dlib's landmarks", len(pairs)), detector).astype(np.float32)
 
 
 def sampled(generator: Generator, config: Config, run: Run) -> Path:
-    """Samples of the generator itself with their codes."""
+    """The folder of generator samples with their codes, made if it is absent."""
     folder = keyed(run, "pairs", file_hash(generator_path(config)), config.pairs.count, config.seed)
     rng = np.random.default_rng([config.seed, 0])
     shards = make_pairs(

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 
 from configs.schema import Config, DataConfig
+from encoders.content_hash import content_hash
 from encoders.features import landmark_net
 from encoders.features.perceptual import Perceptual, load_perceptual, trunk_path
 from encoders.footage.faces import DlibDetector, FaceAlignmentDetector, FaceDetector
 from encoders.networks import e4e_compact as e4e
-from encoders.records import content_hash
 from scripts.core.runtime import Run, shown
 from stylegan2 import load as generators
 from stylegan2.embedded.openvino_ir import write_uncut

@@ -35,8 +35,8 @@ from configs.schema import Config, register
 from configs.typed import build
 from encoders.footage.corpora import CorpusError
 from encoders.footage.faces import FaceError
-from encoders.footage.video import VideoError
-from encoders.records import ClipError
+from encoders.footage.video_reader import VideoError
+from encoders.jpeg_frames import ClipError
 from encoders.training.resume import TrainingError
 from metrics.report.report_schema import ReportError
 from scripts.core.arguments import PATHS, quote_paths

@@ -7,7 +7,7 @@ that it started from and the settings.
 from pathlib import Path
 
 from configs.schema import Config
-from encoders.records import content_hash
+from encoders.content_hash import content_hash
 from scripts.core.networks import the_trajectory, with_encoder_of
 from scripts.core.runtime import Run, RunError, shown
 from scripts.stages.records import Face

@@ -33,7 +33,7 @@ from audio.waveform import Waveform
 from configs.schema import Config
 from encoders.features.perceptual import load_perceptual
 from encoders.footage.prepare import align_photo
-from encoders.footage.video import write_video
+from encoders.footage.video_writer import write_video
 from encoders.networks.e4e import FullEncoder
 from scripts.core.networks import the_detector, the_encoder, the_generator, the_renderer, the_teacher
 from scripts.core.provenance import ROOT, provenance, write_json

@@ -17,8 +17,9 @@ from rich.progress import track
 
 from audio.waveform import Waveform
 from configs.schema import Config
-from encoders.footage.video import write_video
-from encoders.records import ClipEntry, LatentClip
+from encoders.footage.video_writer import write_video
+from encoders.manifest import ClipEntry
+from encoders.records import LatentClip
 from encoders.ridge_regression import LEAST
 from metrics.report.plots import plot_apertures, save_image, side_by_side, strip
 from metrics.report.report_files import print_table, write_report, write_tables

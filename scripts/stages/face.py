@@ -8,9 +8,9 @@ from audio.timing import samples_of_frames
 from audio.waveform import Waveform
 from configs.schema import Config
 from encoders.footage.prepare import align_photo, prepare_clip, read_photo
-from encoders.footage.video import VideoError
+from encoders.footage.video_reader import VideoError
 from encoders.geometry import aperture
-from encoders.records import ClipEntry
+from encoders.manifest import ClipEntry
 from scripts.core.networks import the_detector
 from scripts.core.runtime import Run, RunError
 from scripts.stages.identity_frames import fitted_frames, portrait_clip, portrait_frames, reference_frame

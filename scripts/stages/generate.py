@@ -6,7 +6,8 @@ from audio.timing import frames_of_samples
 from audio.waveform import Waveform, read_waveform
 from configs.schema import Config
 from encoders.footage.corpora import VIDEOS
-from encoders.footage.video import read_audio, write_video
+from encoders.footage.video_reader import read_audio
+from encoders.footage.video_writer import write_video
 from scripts.core.networks import renderer_path, the_renderer, weight_hashes
 from scripts.core.provenance import plain, provenance, write_json
 from scripts.core.runtime import Run, RunError, shown

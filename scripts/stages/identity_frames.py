@@ -6,7 +6,8 @@ import numpy as np
 
 from configs.schema import Config
 from encoders.geometry import aperture, width
-from encoders.records import ClipEntry, FrameClip
+from encoders.manifest import ClipEntry
+from encoders.records import FrameClip
 from trajectory.model.displacement import DisplacementConfig
 
 

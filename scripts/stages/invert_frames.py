@@ -11,7 +11,8 @@ from rich.progress import track
 from configs.schema import Config
 from encoders import invert
 from encoders.features.landmark_net import load_landmark_net
-from encoders.records import FrameClip, LatentClip, Manifest, write_manifest
+from encoders.manifest import Manifest, write_manifest
+from encoders.records import FrameClip, LatentClip
 from scripts.core.networks import (
     encoder_path,
     generator_path,

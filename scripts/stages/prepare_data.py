@@ -13,8 +13,9 @@ from encoders.bases.viseme_basis import VISEMES, load_viseme_basis
 from encoders.footage.corpora import DataConfig, SourceVideo, folder_videos
 from encoders.footage.faces import FaceDetector, FaceError
 from encoders.footage.prepare import PrepareConfig, prepare_clip
-from encoders.footage.video import VideoError
-from encoders.records import ClipEntry, FrameClip, Manifest, read_manifest, write_manifest
+from encoders.footage.video_reader import VideoError
+from encoders.manifest import ClipEntry, Manifest, read_manifest, write_manifest
+from encoders.records import FrameClip
 from scripts.core.networks import generator_path, keyed, the_detector
 from scripts.core.runtime import Run, RunError, shown
 from scripts.stages.records import Prepared

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from audio.waveform import Waveform
-from encoders.records import ClipEntry, FrameClip, LatentClip, Manifest, read_manifest
+from encoders.manifest import ClipEntry, Manifest, read_manifest
+from encoders.records import FrameClip, LatentClip
 from trajectory.adapt.adaptation_data import PersonalSpeech
 
 

@@ -5,7 +5,7 @@ from itertools import zip_longest
 from pathlib import Path
 
 from configs.schema import Config
-from encoders.records import ClipEntry
+from encoders.manifest import ClipEntry
 from metrics.scoring.control_baselines import wrong_audio
 from scripts.core.runtime import RunError
 from scripts.stages.evaluate_case import Case

@@ -14,9 +14,10 @@ import torch
 from audio.features import checked_encoder, extract_features
 from audio.waveform import Waveform
 from configs.schema import Config, DataConfig, TargetConfig
+from encoders.content_hash import keyed_fields
 from encoders.features.perceptual import demand_trunk
 from encoders.geometry import aperture
-from encoders.records import FrameClip, keyed_fields
+from encoders.records import FrameClip
 from scripts.core.networks import in_precision, keyed, the_generator, the_teacher, weight_hashes
 from scripts.core.provenance import save_provenance, write_json
 from scripts.core.runtime import Run, RunError, demand_resume, shown

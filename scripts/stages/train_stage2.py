@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from configs.schema import Config
-from encoders.records import content_hash
+from encoders.content_hash import content_hash
 from metrics.report.plots import save_image, side_by_side
 from scripts.core.networks import (
     encoder_path,

@@ -12,7 +12,8 @@ from rich.progress import track
 from audio.sync.lip_sync_net import LipSyncNet
 from configs.schema import Config
 from encoders.features.mouth_crop import save_sync
-from encoders.records import FrameClip, read_manifest
+from encoders.manifest import read_manifest
+from encoders.records import FrameClip
 from encoders.training.resume import checkpoint_to_resume
 from encoders.training.sync_trainer import SyncClip, SyncTrainer, accuracy
 from metrics.scoring.control_baselines import SHIFT

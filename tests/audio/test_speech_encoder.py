@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from audio.features import FeatureConfig, extract_features
 from audio.speech_encoder import KINDS, SpeechEncoderError, load_speech_encoder
 from audio.waveform import Waveform
-from encoders.records import content_hash
+from encoders.content_hash import content_hash
 from scripts.core.networks import with_encoder_of
 from scripts.core.runtime import RunError, compose, resolve
 from scripts.stages.train_stage1 import _with_encoder_hash

@@ -1,14 +1,12 @@
-"""The FFHQ crop: its definition, its resampling, its smoothing and its inverse."""
+"""The FFHQ crop: its definition, resampling and smoothing, and points in the frame and in the crop."""
 
 import numpy as np
 import pytest
 
 from encoders.footage.align import (
-    alignment_overlay,
     crop,
     ffhq_quad,
     interpolate_missing,
-    paste_back,
     points_in_frame,
     quad_of,
     quad_parts,
@@ -45,7 +43,7 @@ def test_quad_of_an_upright_face():
     np.testing.assert_allclose(ffhq_quad(face()), expected, atol=1e-6)
 
 
-def test_quad_moves_with_the_face_and_takes_many():
+def test_quad_moves_with_the_face_and_broadcasts():
     still = ffhq_quad(face())
     angle, shift = 0.4, np.array([300.0, 200.0])
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
@@ -77,7 +75,7 @@ def test_shrinking_does_not_alias():
 
 
 @pytest.mark.parametrize(("scale", "angle"), [(9.0, 0.0), (25.0, 0.3), (60.0, -0.5)])
-def test_points_and_pixels_go_the_same_way(scale, angle):
+def test_points_and_pixels_are_transformed_alike(scale, angle):
     quad = ffhq_quad(face(scale, angle, (400.0, 380.0)))
     place = np.array([400.0 + scale, 380.0 + 0.5 * scale])
     y, x = np.mgrid[:800, :900]
@@ -102,35 +100,13 @@ def test_outside_the_frame_is_mirrored_and_the_inside_untouched():
     assert result[:, :30].std() > 1
 
 
-def test_a_quad_far_outside_still_gives_a_crop_and_a_senseless_one_is_refused():
+def test_a_quad_far_outside_gives_a_crop_and_an_impossible_one_is_refused():
     image = smooth_picture(40, 60)
     assert crop(image, 80 * SQUARE - [70, 90], 32).shape == (32, 32, 3)
     with pytest.raises(ValueError, match="does not belong"):
         crop(image, 1e5 * SQUARE, 32)
     with pytest.raises(ValueError, match="finite"):
         crop(image, np.full((4, 2), np.nan), 32)
-
-
-@pytest.mark.parametrize("scale", [12.0, 32.0, 70.0])
-def test_paste_back_undoes_the_crop(scale):
-    frame = smooth_picture(700, 800)
-    quad = ffhq_quad(face(scale, 0.2, (390.0, 350.0)))
-    result = paste_back(frame, crop(frame, quad), quad)
-    assert np.abs(result.astype(int) - frame).max() <= 4
-    other = paste_back(frame, np.full((256, 256, 3), 255, np.uint8), quad)
-    centre = quad.mean(axis=0).round().astype(int)
-    assert (other[centre[1], centre[0]] == 255).all()
-    np.testing.assert_array_equal(other[:20], frame[:20])  # outside the quad nothing changes
-    assert (frame[centre[1], centre[0]] != 255).any()  # and the input is left alone
-
-
-def test_paste_back_fades_at_the_border_and_may_leave_the_frame():
-    frame = np.zeros((120, 120, 3), np.uint8)
-    white = np.full((64, 64, 3), 255, np.uint8)
-    row = paste_back(frame, white, 100 * SQUARE + 9.5, feather=0.2)[60, :, 0].astype(int)
-    assert row[9] == 0 and row[60] == 255 and (np.diff(row[10:60]) >= 0).all() and 100 < row[20] < 155
-    assert (paste_back(frame, white, 100 * SQUARE - 50.5, feather=0.0)[:50, :50] == 255).all()
-    np.testing.assert_array_equal(paste_back(frame, white, 100 * SQUARE + 500), frame)
 
 
 def test_smoothing_keeps_steady_motion_and_removes_jitter():
@@ -155,13 +131,7 @@ def test_interpolation_of_missing_frames():
         interpolate_missing(values, np.zeros(6, bool))
 
 
-def test_overlay_draws_on_a_copy():
-    frame = np.zeros((100, 120, 3), np.uint8)
-    drawn = alignment_overlay(frame, 60 * SQUARE + 20, face(10, 0, (50, 50)))
-    assert drawn.shape == frame.shape and drawn.any() and not frame.any()
-
-
-def test_points_go_into_the_crop_and_back_and_a_quad_is_its_parts():
+def test_points_and_quads_are_inverted_exactly():
     rng = np.random.default_rng(4)
     quads = np.stack([ffhq_quad(face(40 + 5 * t, 0.1 * t, (100 + t, 90))) for t in range(5)])
     points = rng.uniform(0, 200, (5, 68, 2))

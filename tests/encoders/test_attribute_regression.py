@@ -1,4 +1,4 @@
-"""Axes found by regression change what they are named after and leave alone what moves with it in the samples."""
+"""Axes found by regression change their own measure and not those that correlate with it in the samples."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -37,7 +37,7 @@ def faces(w_NLD: np.ndarray) -> np.ndarray:
     return points
 
 
-def test_the_measures_of_the_head_say_where_the_nose_points():
+def test_yaw_and_pitch_follow_the_nose():
     face = landmarks(10).astype(np.float64)
     right, down = face.copy(), face.copy()
     right[30, 0] += 8
@@ -47,7 +47,7 @@ def test_the_measures_of_the_head_say_where_the_nose_points():
     assert set(AXIS_MEASURES) == set(REACH) < set(MEASURES)
 
 
-def test_a_direction_turns_and_does_not_open_the_mouth_that_samples_open_with_it():
+def test_a_direction_turns_the_head_without_opening_the_mouth():
     w = RNG.standard_normal((4000, L, D))
     both = (w * TURN).sum((1, 2))[:, None, None] * OPEN / (OPEN * OPEN).sum()
     w = w + 0.8 * both  # people who turn open their mouths
@@ -67,14 +67,16 @@ def test_a_direction_is_scaled_to_its_reach_whatever_its_length_and_sign():
     generator: Any = SimpleNamespace(synthesis=lambda w: w)
     people = torch.from_numpy(RNG.standard_normal((9, L, D)).astype(np.float32))
 
-    def see(w: torch.Tensor) -> torch.Tensor:
+    def landmark_net(w: torch.Tensor) -> torch.Tensor:
         points = np.repeat(landmarks(40)[None].astype(np.float64), len(w), 0)
         points[:, 30, 0] += (w.numpy() * TURN).sum((1, 2))
         return torch.from_numpy(points)
 
     for factor in (1.0, -0.2):
-        found = scaled_to_reach((factor * TURN).astype(np.float32), "yaw", generator, see, people)  # type: ignore[arg-type]
-        change = yaw(see(people + torch.from_numpy(found)).numpy()) - yaw(see(people).numpy())
+        scaled = scaled_to_reach((factor * TURN).astype(np.float32), "yaw", generator, landmark_net, people)  # type: ignore[arg-type]
+        change = yaw(landmark_net(people + torch.from_numpy(scaled)).numpy()) - yaw(
+            landmark_net(people).numpy()
+        )
         np.testing.assert_allclose(change, REACH["yaw"], rtol=1e-3)
 
 

@@ -7,15 +7,14 @@ from small_encoders import SMALL_COMPACT, small_generator
 
 from encoders.bases.viseme_basis import AXES, HEAD_AXES, load_viseme_basis
 from encoders.bases.viseme_fit import (
-    FITTED,
     BasisConfig,
-    axis_targets,
     calibrated,
     draw_expressions,
     fit_basis,
     in_all_rows,
     start_directions,
 )
+from encoders.bases.viseme_targets import FITTED, axis_targets
 from encoders.features.landmark_net import LandmarkNet, shifted
 from encoders.geometry import aperture
 from encoders.networks.e4e_compact import CompactE4E, load_encoder, save_encoder

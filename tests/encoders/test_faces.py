@@ -1,4 +1,4 @@
-"""Face detection on a public-domain portrait (scikit-image's astronaut), and its refusals."""
+"""Face detection on a public-domain portrait (scikit-image's astronaut), and what it refuses."""
 
 import importlib.metadata
 import sys
@@ -50,7 +50,7 @@ def test_finds_one_face_with_its_landmarks(detector, portrait):
     assert 70 < face.size < 110
 
 
-def test_helmet_and_flags_are_no_faces(detector):
+def test_helmet_and_flags_are_not_taken_for_faces(detector):
     # The whole picture is searched at twice its size for a second face; weak detections there must not count.
     assert len(detector(data.astronaut())) == 1
 
@@ -65,10 +65,11 @@ def test_a_small_face_in_a_large_frame_is_found(detector, portrait):
     assert detector(frame, near=np.array([10, 10, 90, 90])) == []
 
 
-def test_a_very_small_face_needs_upsampling(portrait):
+def test_a_very_small_face_is_found_by_upsampling(detector, portrait, monkeypatch):
     small = shrunk(portrait, 0.6)
-    assert DlibDetector(upsample=0)(small) == []
-    assert len(DlibDetector(upsample=1)(small)) == 1
+    assert len(detector(small)) == 1
+    monkeypatch.setattr("encoders.footage.faces._FINEST", 1.0)
+    assert detector(small) == []
 
 
 def test_memory_layout_does_not_matter(detector, portrait):
@@ -114,7 +115,7 @@ def test_other_images_are_refused(detector, image):
         detector(image)
 
 
-def test_face_in_crop_takes_the_one_in_its_place(portrait):
+def test_face_in_crop_takes_the_face_nearest_to_the_centre(portrait):
     class Two:
         name = "two"
 
@@ -130,7 +131,7 @@ def test_face_in_crop_of_nothing(detector):
     assert face_in_crop(detector, np.full((256, 256, 3), 128, np.uint8)) is None
 
 
-def test_missing_models_name_the_remedy(monkeypatch):
+def test_missing_models_say_how_to_install_them(monkeypatch):
     assert dlib_model_path().is_file()
     with pytest.raises(FaceError, match=r"holds no other\.dat; run: pip install"):
         dlib_model_path("other.dat")
@@ -143,7 +144,7 @@ def test_missing_models_name_the_remedy(monkeypatch):
         dlib_model_path()
 
 
-def test_missing_packages_name_the_remedy(monkeypatch):
+def test_missing_packages_say_how_to_install_them(monkeypatch):
     monkeypatch.setitem(sys.modules, "dlib", None)
     with pytest.raises(FaceError, match="pip install dlib-bin"):
         DlibDetector()
@@ -167,7 +168,7 @@ def test_face_alignment_without_its_weights(monkeypatch):
         FaceAlignmentDetector()
 
 
-def test_face_alignment_behind_the_same_protocol(monkeypatch, portrait):
+def test_face_alignment_has_the_same_interface(monkeypatch, portrait):
     class Net:
         def __init__(self, *args, **kwargs):
             pass

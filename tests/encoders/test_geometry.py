@@ -44,17 +44,6 @@ def test_eye_openness_of_a_known_eye():
     assert geometry.eye_openness(points) == pytest.approx(2 / 6)
 
 
-def test_distances_of_two_faces():
-    a = face()
-    assert geometry.landmark_distance(a, a) == 0
-    assert geometry.landmark_distance(a, a + np.array([3, 4])) == pytest.approx(5)
-    # A mouth that only moved is the same mouth; one corner 20 px further moves the centroid by 1 px.
-    assert geometry.mouth_distance(a, a + np.array([3, 4])) == pytest.approx(0, abs=1e-12)
-    b = a.copy()
-    b[48] -= [20, 0]
-    assert geometry.mouth_distance(a, b) == pytest.approx((19 + 19 * 1) / 20)
-
-
 def test_points_without_scale_are_nan_and_wrong_shapes_are_refused():
     assert np.isnan(geometry.aperture(np.zeros((68, 2))))
     with pytest.raises(ValueError, match=r"\(68, 2\), got \(5, 2\)"):

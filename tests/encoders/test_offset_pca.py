@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from encoders.bases.viseme_basis import fit_pca
+from encoders.bases.offset_pca import fit_pca
 
 
 def low_rank(num, rank, rows=3, dim=8, seed=0):
@@ -43,7 +43,7 @@ def test_same_axes_and_variances_as_scikit_learn():
     assert np.allclose(ours.scale**2 * 200 / 199, reference.explained_variance_, rtol=1e-3)
 
 
-def test_both_routes_agree_on_directions_and_signs():
+def test_both_moment_matrices_give_the_same_directions_and_signs():
     d = low_rank(23, 5)  # 23 samples of 24 dimensions; repeated twice: more samples than dimensions
     small, large = fit_pca(d, 5), fit_pca(np.concatenate([d, d]), 5)
     assert np.allclose(small.components, large.components, atol=1e-4)
@@ -63,6 +63,6 @@ def test_no_more_components_than_directions():
         (np.ones((5, 2, 4)), 0, "at least 1 component"),
     ],
 )
-def test_what_has_no_principal_components_is_refused(offsets, k, words):
+def test_offsets_without_principal_components_are_refused(offsets, k, words):
     with pytest.raises(ValueError, match=words):
         fit_pca(offsets, k)

@@ -8,7 +8,8 @@ import pytest
 from lightning_fabric import Fabric
 
 from audio.timing import SAMPLES_PER_FRAME
-from encoders.records import ClipEntry, FrameClip, LatentClip, Manifest, read_manifest, write_manifest
+from encoders.manifest import ClipEntry, Manifest, read_manifest, write_manifest
+from encoders.records import FrameClip, LatentClip
 from scripts.core.runtime import Run, compose, resolve
 from scripts.stages import invert_frames as stage
 from scripts.stages.identity_frames import portrait_clip, portrait_frames, reference_frame

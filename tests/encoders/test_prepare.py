@@ -1,7 +1,7 @@
 """Footage -> FrameClip: tracking, alignment, sound, and the reasons for which a clip is rejected.
 
-Most tests use a drawn face (a coloured disc) and a detector that finds its colour, so that what should be found is
-known; one uses dlib on scikit-image's public-domain portrait, and a slow one the clips beside the repository.
+Most tests use a coloured disc as a face and a detector of that colour, so that the right answer is known; some use dlib
+on scikit-image's public-domain portrait, and a slow one the clips beside the repository.
 """
 
 from pathlib import Path
@@ -17,7 +17,8 @@ from audio.waveform import AudioError, Waveform
 from encoders.footage.align import ffhq_quad
 from encoders.footage.faces import DlibDetector, Face, FaceError
 from encoders.footage.prepare import FaceTracker, PrepareConfig, align_photo, prepare_clip, read_photo
-from encoders.footage.video import VideoError, write_video
+from encoders.footage.video_reader import VideoError
+from encoders.footage.video_writer import write_video
 from encoders.geometry import aperture
 from encoders.records import FrameClip
 
@@ -126,7 +127,7 @@ def test_a_few_lost_frames_are_filled_in_and_recorded(tmp_path):
 
 def test_a_face_that_is_missing_too_often(tmp_path):
     path = video(tmp_path / "x.mp4", lambda k: [] if k > 15 else moving(k))
-    with pytest.raises(FaceError, match=r"x\.mp4 shows no face that can be found in too many"):
+    with pytest.raises(FaceError, match=r"x\.mp4 shows no face in too many of its frames"):
         prepare_clip(path, DiscDetector(), **NAMES)
 
 
@@ -167,7 +168,7 @@ def test_the_sound_is_as_long_as_the_pictures(tmp_path, samples):
     assert clip.waveform.shape == (COUNT * 640,) and clip.waveform.dtype == np.float32
 
 
-def test_reasons_that_lie_in_the_file(tmp_path, monkeypatch):
+def test_silent_short_and_partly_silent_videos_are_rejected(tmp_path, monkeypatch):
     with pytest.raises(VideoError, match=r"silent\.mp4 has no audio track"):
         prepare_clip(video(tmp_path / "silent.mp4", moving, sound=None), DiscDetector(), **NAMES)
     with pytest.raises(VideoError, match=r"lasts 0\.20 s"):
@@ -183,7 +184,7 @@ def test_reasons_that_lie_in_the_file(tmp_path, monkeypatch):
         prepare_clip(video(tmp_path / "tiny.mp4", moving, count=2, sound=1280), DiscDetector(), **NAMES)
 
 
-def test_the_tracker_searches_the_whole_frame_only_now_and_then():
+def test_the_tracker_searches_the_whole_frame_only_at_checks_and_losses():
     detector = DiscDetector()
     tracker = FaceTracker(detector, check_every=10)
     faces = [tracker(scene([(100, 90, 60)])) for _ in range(30)]

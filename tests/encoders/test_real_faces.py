@@ -12,7 +12,8 @@ import pytest
 from audio.waveform import Waveform
 from encoders.features.identity import DlibIdentity, identity_cosine
 from encoders.footage.faces import DlibDetector
-from encoders.footage.video import iter_frames, write_video
+from encoders.footage.video_reader import iter_frames
+from encoders.footage.video_writer import write_video
 from metrics.measures.sync_distance import load_judge
 from metrics.report.sync_sanity import unsynced
 from metrics.scoring.clip_score import Judges

@@ -1,4 +1,4 @@
-"""Records and manifest: what is saved comes back, and no file, however broken, gets past with another error."""
+"""FrameClip and LatentClip come back from their files, and broken files raise ClipError."""
 
 import dataclasses
 import json
@@ -9,17 +9,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from encoders.records import (
-    ClipEntry,
-    ClipError,
-    FrameClip,
-    JpegFrames,
-    LatentClip,
-    Manifest,
-    content_hash,
-    read_manifest,
-    write_manifest,
-)
+from encoders.jpeg_frames import ClipError, JpegFrames
+from encoders.records import FrameClip, LatentClip
 
 T, SIZE = 5, 48
 
@@ -80,46 +71,6 @@ def test_frames_given_as_an_array_are_stored_almost_exactly(tmp_path):
     frame_clip(frames=pictures()).save(tmp_path / "a.safetensors")
     error = np.asarray(FrameClip.load(tmp_path / "a.safetensors").frames).astype(int) - pictures()
     assert np.abs(error).max() <= 6 and np.abs(error).mean() < 1
-
-
-def test_frames_behave_like_the_array():
-    frames = JpegFrames.encode(pictures())
-    array = np.asarray(frames)
-    assert frames.shape == array.shape == (T, SIZE, SIZE, 3) and frames.dtype == np.uint8 and len(frames) == T
-    for index in (
-        0,
-        -1,
-        np.int64(3),
-        slice(1, 4),
-        slice(None, None, 2),
-        [4, 0],
-        np.array([True] * 2 + [False] * 3),
-    ):
-        np.testing.assert_array_equal(frames[index], array[index])
-    assert frames[2:2].shape == (0, SIZE, SIZE, 3)
-    np.testing.assert_array_equal(list(frames), array)
-    with pytest.raises(IndexError):
-        frames[T]
-
-
-def test_a_frame_is_decoded_alone():
-    frames = JpegFrames.encode(pictures())
-    data = frames.data.copy()
-    data[frames.offsets[3] : frames.offsets[4]] = 0
-    broken = JpegFrames(data, frames.offsets)
-    np.testing.assert_array_equal(broken[2], frames[2])
-    with pytest.raises(ClipError, match="frame 3 is no JPEG"):
-        broken[3]
-
-
-def test_a_frame_of_another_size_is_refused_before_it_is_decoded():
-    small, large = JpegFrames.encode(pictures()[:1]), JpegFrames.encode([np.zeros((900, 900, 3), np.uint8)])
-    mixed = JpegFrames(
-        np.concatenate([small.data, large.data]),
-        np.array([0, len(small.data), len(small.data) + len(large.data)]),
-    )
-    with pytest.raises(ClipError, match=r"frame 1 is RGB \(900, 900\), expected RGB 48 x 48"):
-        mixed[1]
 
 
 def test_latent_clip_comes_back(tmp_path):
@@ -232,67 +183,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
 
 
-def test_content_hash_tells_contents_apart():
-    @dataclasses.dataclass
-    class Config:
-        x: int = 1
-
-    array = np.arange(6, dtype=np.float32)
-    parts = [
-        ("ab", "c"), ("a", "bc"), ("abc",), (b"abc",), (1,), (1.0,), (True,), ("1",), (None,), (["a"], "b"), (["a", "b"],),
-        (array,), (array.reshape(2, 3),), (array.astype(np.float64),), ({"x": 1},), (Config(),), (Config(2),), (),
-    ]  # fmt: skip
-    hashes = [content_hash(*part) for part in parts]
-    assert len(set(hashes)) == len(parts) and all(len(h) == 64 for h in hashes)
-    assert content_hash({"a": 1, "b": 2}) == content_hash({"b": 2, "a": 1})
-    assert content_hash(np.float32(0.5)) == content_hash(0.5)
-    assert content_hash("x") == content_hash("x") != content_hash("y")
-    with pytest.raises(TypeError, match="PosixPath"):
-        content_hash(Path("/x"))
-
-
 def test_clip_hash_is_of_the_content_only():
     clip = frame_clip()
     assert frame_clip(name="other", speaker="s9", split="val").content_hash() == clip.content_hash()
     assert frame_clip(waveform=np.zeros(T * 640, np.float32)).content_hash() != clip.content_hash()
-
-
-def entries():
-    return (
-        ClipEntry("a", "s1/a.safetensors", "s1", "a", "train", 75),
-        ClipEntry("b", "s1/b.safetensors", "s1", "b", "seen", 74),
-        ClipEntry("c", "", "s2", "c", "unseen", 0, "rejected", "c.mp4 shows no face; é"),
-    )
-
-
-def test_manifest_comes_back(tmp_path):
-    manifest = Manifest(entries(), {"config": {"size": 256}})
-    path = write_manifest(tmp_path, manifest)
-    assert path == tmp_path / "manifest.json"
-    assert read_manifest(tmp_path) == read_manifest(path) == manifest
-    assert [clip.name for clip in manifest.ok()] == ["a", "b"]
-    assert [clip.name for clip in manifest.ok("seen", "unseen")] == ["b"]
-    assert [clip.reason for clip in manifest.rejected()] == ["c.mp4 shows no face; é"]
-    assert set(json.loads(path.read_text("utf-8"))) == {"clips", "config"}
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        "", "[]", "3", "{", '{"clips": 5}', '{"clips": [{"name": "a"}]}', '{"notes": 1}', "[" * 50_000,
-        '{"clips": [{"name":"a","file":"../x","speaker":"s","sentence":"t","split":"train","n_frames":1}]}',
-        '{"clips": [{"name":"a","file":"/etc/x","speaker":"s","sentence":"t","split":"train","n_frames":1}]}',
-        '{"clips": [{"name":"a","file":"x","speaker":"s","sentence":"t","split":"half","n_frames":1}]}',
-        '{"clips": [{"name":"a","file":"x","speaker":"s","sentence":"t","split":"val","n_frames":1,"status":"?"}]}',
-        '{"clips": [{"name":"a","file":7,"speaker":"s","sentence":"t","split":"val","n_frames":1}]}',
-    ],
-)  # fmt: skip
-def test_broken_manifests_are_named(tmp_path, content):
-    (tmp_path / "manifest.json").write_text(content)
-    with pytest.raises(ClipError, match=r"manifest\.json"):
-        read_manifest(tmp_path)
-
-
-def test_missing_manifest(tmp_path):
-    with pytest.raises(ClipError, match="there is no manifest"):
-        read_manifest(tmp_path)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from configs.schema import MetricsConfig
 from encoders.features.perceptual import load_perceptual
-from encoders.geometry import landmark_distance, mouth_distance
+from encoders.lmd import landmark_distance, mouth_distance
 from metrics.measures.fid import Gaussian, fid_of, frechet_distance
 from metrics.measures.kid import kid
 from metrics.measures.landmark_figures import sequence_figures

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from encoders.geometry import aperture, correlation, mouth_distance
+from encoders.geometry import aperture, correlation
+from encoders.lmd import mouth_distance
 from metrics.measures.landmark_figures import sequence_figures
 from metrics.measures.lip_motion import LAGS, best_lag, closure_recall, closures, lip_gain
 from metrics.scoring.control_baselines import delayed

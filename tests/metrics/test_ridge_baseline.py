@@ -5,39 +5,10 @@ import pytest
 
 from audio.waveform import Waveform
 from encoders.records import FrameClip
-from encoders.ridge_regression import LEAST, PENALTIES, cross_validated, fit_ridge
 from metrics.report.report_files import ROW_KEYS
 from metrics.scoring.ridge_baseline import fit_lips, score_curve
 from metrics.scoring.score_clips import MEANS, summarise
 from scripts.stages.evaluate_clips import gather, markdown, records
-
-
-def test_it_matches_scikit_learn():
-    from sklearn.linear_model import Ridge
-
-    rng = np.random.default_rng(0)
-    x, y = rng.standard_normal((30, 80)), rng.standard_normal((30, 3))
-    ridge = fit_ridge(x, y, 0.3)
-    alpha = 0.3 * np.square(x - x.mean(0)).sum(1).mean()
-    reference = Ridge(alpha=alpha).fit(x, y)
-    np.testing.assert_allclose(ridge(x[:5]), reference.predict(x[:5]), atol=1e-9)
-
-
-def test_the_penalty_is_chosen_on_what_was_left_out():
-    """An exact linear law gets the weakest penalty, noise the strongest; the predictions are of left-out frames."""
-    rng = np.random.default_rng(1)
-    x = rng.standard_normal((200, 5))
-    law = x @ rng.standard_normal((5, 1))
-    fitted, held_out = cross_validated(x, law)
-    assert fitted.penalty == PENALTIES[0] and np.corrcoef(held_out[:, 0], law[:, 0])[0, 1] > 0.99
-    noise = rng.standard_normal((200, 1))
-    fitted, held_out = cross_validated(x, noise)
-    assert fitted.penalty == PENALTIES[-1] and abs(np.corrcoef(held_out[:, 0], noise[:, 0])[0, 1]) < 0.3
-    # columns of weight 0 do not influence the choice
-    both = np.concatenate([law, 50 * noise], axis=1)
-    assert cross_validated(x, both, np.array([1.0, 0.0]))[0].penalty == PENALTIES[0]
-    with pytest.raises(ValueError, match=f"needs {LEAST} frames"):
-        cross_validated(x[: LEAST - 1], law[: LEAST - 1])
 
 
 def talk(frames: int, seed: int = 0) -> tuple[Waveform, np.ndarray]:

@@ -10,7 +10,8 @@ import torch
 
 from audio.features import FeatureConfig
 from audio.waveform import Waveform
-from encoders.records import ClipEntry, FrameClip, LatentClip, Manifest, write_manifest
+from encoders.manifest import ClipEntry, Manifest, write_manifest
+from encoders.records import FrameClip, LatentClip
 from scripts.core import runtime
 from scripts.stages.adapt_stage1 import (
     adapt_stage1,
@@ -136,7 +137,7 @@ def test_only_the_lips_opening_moves_and_the_gain_scales_it_about_the_mean(base)
     mean = data.mean.astype(np.float32)
     np.testing.assert_allclose(two - mean, 2 * (one - mean), atol=1e-3)
     # the regression alone gives the coefficients of its opening
-    whole = data.regression()(data.x.reshape(80, -1))[:, 0]
+    whole = data.regression().predict(data.x.reshape(80, -1))
     with torch.no_grad():
         line = _mixture(base, data, replace(QUICK, shortcut=1.0), 0, 1.5).eval()
         predicted = line.coefficients(torch.from_numpy(data.x)[None], data.w_ref)[0][0].numpy()

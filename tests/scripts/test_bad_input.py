@@ -13,7 +13,7 @@ import soundfile
 from PIL import Image
 
 from audio.waveform import Waveform, write_wav
-from encoders.footage.video import write_video
+from encoders.footage.video_writer import write_video
 from scripts.core import runtime
 from scripts.stages.prepare_data import prepare_data
 from scripts.stages.standalone import generate_alone

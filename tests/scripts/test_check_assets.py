@@ -1,4 +1,4 @@
-"""The figures of the embedded weights: each measure on a case whose answer is known, and the script on few samples."""
+"""check_assets.py: each measure on a case with a known answer, and the script on few samples."""
 
 import json
 from pathlib import Path
@@ -10,10 +10,10 @@ from PIL import Image
 
 from configs.schema import CheckConfig
 from encoders.bases.viseme_basis import AXES, load_viseme_basis
-from encoders.bases.viseme_fit import FITTED
+from encoders.bases.viseme_targets import FITTED
 from encoders.footage.faces import DlibDetector
-from scripts.assets.check_assets import BARS, check_assets, judged
-from scripts.assets.face_checks import UNLIKE, apart, generator_against
+from scripts.assets.check_assets import BARS, against_bars, check_assets
+from scripts.assets.face_checks import UNLIKE, generator_against, identity_or_unlike
 from scripts.assets.mouth_checks import corpus, intended_aperture, sharpness, visemes
 from scripts.core.runtime import compose, resolve, start
 from stylegan2.load import load_generator
@@ -37,24 +37,29 @@ def test_sharpness_falls_under_blur_and_is_zero_without_edges():
 
 def test_a_face_that_is_not_found_counts_as_another_person():
     face = np.ones(128, np.float32)
-    assert apart(face, face) == 0
-    assert apart(None, face) == apart(face, None) == apart(None, None) == UNLIKE
+    assert identity_or_unlike(face, face) == 0
+    assert (
+        identity_or_unlike(None, face)
+        == identity_or_unlike(face, None)
+        == identity_or_unlike(None, None)
+        == UNLIKE
+    )
 
 
-def test_bars_are_met_or_not_in_the_right_direction():
+def test_bars_are_lower_or_upper_limits():
     figures = {
         "generator": {"psi_0.7": {"st_lpips_alex": 0.05, "sharpness": 0.5}},
         "corpus": {"detection_rate": 1.0, "worst_aperture_corr": 0.2},
     }
-    found = judged(figures)
-    assert set(found) == {
+    rows = against_bars(figures)
+    assert set(rows) == {
         "generator.psi_0.7.st_lpips_alex",
         "generator.psi_0.7.sharpness",
         "corpus.detection_rate",
         "corpus.worst_aperture_corr",
     }
-    assert [found[name]["met"] for name in sorted(found)] == [True, False, False, True]
-    assert set(found) < set(BARS)
+    assert [rows[name]["met"] for name in sorted(rows)] == [True, False, False, True]
+    assert set(rows) < set(BARS)
 
 
 @pytest.mark.parametrize("wrong", [{"what": ()}, {"what": ("faces",)}, {"samples": 4}, {"people": 0}])
@@ -84,11 +89,13 @@ def test_the_script_writes_the_figures_and_keeps_those_of_the_other_parts(tmp_pa
 
 def test_visemes_are_measured_against_their_targets_and_shown(tmp_path: Path):
     basis, config = load_viseme_basis(), resolve(compose(["check.people=1"]))
-    found = visemes(config, load_generator("embedded"), basis, DlibDetector(), tmp_path / "sheet.png")
-    assert set(found) == {"people", "detected", *VISEMES, *AXES} - {"sil"} and found["detected"] == 1
-    assert found["aa"]["aperture"] > 0.1 > found["PP"]["aperture"] and found["aa"]["aperture_reach"] > 0.4
-    assert found["blink"]["blink"] < -0.05 and found["yaw"]["yaw"] > 0.02 and "outside_px" not in found["yaw"]
-    assert json.loads(json.dumps(found)) == found
+    figures = visemes(config, load_generator("embedded"), basis, DlibDetector(), tmp_path / "sheet.png")
+    assert set(figures) == {"people", "detected", *VISEMES, *AXES} - {"sil"} and figures["detected"] == 1
+    assert figures["aa"]["aperture"] > 0.1 > figures["PP"]["aperture"]
+    assert figures["aa"]["aperture_reach"] > 0.4
+    assert figures["blink"]["blink"] < -0.05 and figures["yaw"]["yaw"] > 0.02
+    assert "outside_px" not in figures["yaw"]
+    assert json.loads(json.dumps(figures)) == figures
     assert Image.open(tmp_path / "sheet.png").size == (256 * (len(VISEMES) + len(AXES)), 256)
 
 

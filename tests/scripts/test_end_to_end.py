@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from audio.timing import RATE, frames_of_samples
 from audio.waveform import Waveform, write_wav
 from encoders.footage.prepare import align_photo
-from encoders.footage.video import iter_frames, probe, read_audio
+from encoders.footage.video_reader import iter_frames, probe, read_audio
 from encoders.geometry import aperture
 from metrics.report.report_files import ROW_KEYS
 from scripts.core import runtime

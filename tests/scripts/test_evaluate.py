@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from audio.timing import SAMPLES_PER_FRAME
-from encoders.records import ClipEntry, FrameClip, LatentClip, Manifest, write_manifest
+from encoders.manifest import ClipEntry, Manifest, write_manifest
+from encoders.records import FrameClip, LatentClip
 from scripts.core.runtime import Run, RunError, compose, resolve
 from scripts.stages.evaluate import _controls
 from scripts.stages.records import Face, Latents

@@ -5,7 +5,7 @@ import json
 import pytest
 from conftest import SEEDS, noise_bursts, talking_frames
 
-from encoders.footage.video import write_video
+from encoders.footage.video_writer import write_video
 from scripts.core import runtime
 from scripts.stages.standalone import evaluate_clips_alone, generate_alone, train_stage2_alone
 

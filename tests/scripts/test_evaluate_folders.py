@@ -14,7 +14,7 @@ import pytest
 
 from audio.waveform import Waveform
 from encoders.footage.faces import Face
-from encoders.footage.video import write_video
+from encoders.footage.video_writer import write_video
 from metrics.report import html_page, report_files
 from metrics.report.report_schema import check_report
 from metrics.scoring import clip_score, score_videos
@@ -192,7 +192,7 @@ def test_a_prediction_that_may_not_be_read_is_black_and_listed(two, monkeypatch)
         if path.parent.parent == two[0] and path.name == "a.mp4":
             raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("encoders.footage.video._check_boxes", refuse)
+    monkeypatch.setattr("encoders.footage.video_reader._check_boxes", refuse)
     assert run(*two) == 1
     record = {f["name"]: f for f in report_of(two[2])["files"]}["s1/a"]
     assert record["status"] == "unreadable" and "cannot be read (Permission denied)" in record["reason"]

@@ -15,7 +15,8 @@ import torch
 from PIL import Image
 
 from audio.waveform import write_wav
-from encoders.footage.video import iter_frames, probe, write_video
+from encoders.footage.video_reader import iter_frames, probe
+from encoders.footage.video_writer import write_video
 from encoders.networks.e4e import FullEncoder, FullEncoderConfig
 from encoders.networks.e4e_compact import save_encoder
 from scripts.core import runtime

@@ -11,7 +11,8 @@ import pytest
 import torch
 from toy_stage1 import parts, parts_of_processes
 
-from encoders.records import LatentClip, read_manifest
+from encoders.manifest import read_manifest
+from encoders.records import LatentClip
 from scripts.core import runtime
 from scripts.stages.standalone import invert_frames_alone
 from trajectory.training.stage1_loop import train

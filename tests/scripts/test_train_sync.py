@@ -9,7 +9,8 @@ import torch
 from conftest import noise_bursts
 
 from encoders.features.mouth_crop import load_sync
-from encoders.records import ClipEntry, FrameClip, Manifest, write_manifest
+from encoders.manifest import ClipEntry, Manifest, write_manifest
+from encoders.records import FrameClip
 from metrics.measures.sync_distance import OURS, OwnSync, clip_figures, load_judge
 from scripts.core import runtime
 from scripts.stages.train_sync import train_sync

@@ -137,7 +137,7 @@ def test_the_seed_changes_everything():
 
 
 def test_a_corpus_on_disk(tmp_path):
-    video = pytest.importorskip("encoders.footage.video")
+    video = pytest.importorskip("encoders.footage.video_reader")
     listing = build(tmp_path, small(), workers=2)
     assert listing["synthetic"] and len(listing["clips"]) == 9
     for clip in listing["clips"]:

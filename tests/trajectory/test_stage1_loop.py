@@ -19,7 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from toy_stage1 import DIM, FEATURES, ROWS, parts
 
 from audio.features import AudioFeatures
-from encoders.records import keyed_fields
+from encoders.content_hash import keyed_fields
 from trajectory.data.augmentation import AugmentConfig
 from trajectory.data.windows import read_clip
 from trajectory.losses.rendered_losses import RenderedLoss

@@ -9,13 +9,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from sklearn.linear_model import Ridge
 
 from audio.features import extract_features
 from audio.timing import FPS, samples_of_frames
 from audio.waveform import Waveform
 from encoders.geometry import aperture
 from encoders.records import FrameClip
-from encoders.ridge_regression import Ridge, cross_validated
+from encoders.ridge_regression import cross_validated
 from trajectory.data.windows import rows_of
 from trajectory.losses.lip_loss import fit_lip_axis
 from trajectory.model.displacement import TrajectoryError
@@ -91,7 +92,7 @@ class AdaptationData:
     def regression(self) -> Ridge:
         """Ridge regression s, b from windows to o, on the frames with landmarks."""
         x_TX, o_T = flat_windows(self.x)[self.known], (self.c @ self.axis)[self.known]
-        return cross_validated(x_TX, o_T[:, None])[0]
+        return cross_validated(x_TX, o_T)
 
 
 def flat_windows(x_TKM: np.ndarray) -> np.ndarray:

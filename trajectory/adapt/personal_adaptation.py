@@ -167,7 +167,7 @@ def _choose_steps(
     """Trains without the held-out frames. Returns the number of steps whose o correlates best with the true opening on
     them, and that o (V,)."""
     a, best, known_V = config.shortcut, (-math.inf, 0, np.zeros(0)), whole.known[cut:]
-    linear_V = part.regression()(flat_windows(whole.x[cut:]))[:, 0] if a else 0.0
+    linear_V = part.regression().predict(flat_windows(whole.x[cut:])) if a else 0.0
     for step, net in _steps(base, part, config, config.steps if a < 1 else 0):
         if a < 1 and (step == 0 or (step % config.every and step != config.steps)):
             continue
@@ -194,9 +194,9 @@ def _mixture(
     last.bias.copy_(torch.from_numpy(data.mean).to(v_C) + v_C * constant)
     if model.shortcut is not None:
         ridge = data.regression()
-        s_X = torch.from_numpy(ridge.weights[:, 0]).to(v_C)
+        s_X = torch.from_numpy(ridge.coef_).to(v_C)
         model.shortcut.weight.copy_(a * torch.outer(v_C, s_X))
-        model.shortcut.bias.copy_(a * float((ridge.bias - ridge.mean @ ridge.weights)[0]) * v_C)
+        model.shortcut.bias.copy_(a * float(ridge.intercept_) * v_C)
     return model.to(base.gain.device)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from encoders.bases.viseme_basis import fit_pca
+from encoders.bases.offset_pca import fit_pca
 
 
 class TrajectoryError(ValueError):

@@ -21,8 +21,8 @@ from torch import nn
 from audio.timing import frames_of_samples, samples_of_frames
 from audio.waveform import Waveform
 from encoders.bases.viseme_basis import VisemeBasis
-from encoders.footage.video import write_video
-from encoders.records import content_hash
+from encoders.content_hash import content_hash
+from encoders.footage.video_writer import write_video
 from stylegan2.protocol import Generator
 from stylegan2.render import render
 from stylegan2.weights import atomic_path

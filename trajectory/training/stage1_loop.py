@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 
-from encoders.records import keyed_fields
+from encoders.content_hash import keyed_fields
 from trajectory.data.windows import TrajectoryClip, WindowSampler
 from trajectory.losses.rendered_losses import RenderedLoss
 from trajectory.losses.stage1_losses import LossConfig, stage1_losses, weighted_sum

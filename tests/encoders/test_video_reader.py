@@ -1,4 +1,4 @@
-"""Video in and out: time, pictures, sound, and every kind of file that is no video."""
+"""Reading a video: frames in time, rotation, sound, and files that are not a video or are damaged."""
 
 import struct
 import tracemalloc
@@ -9,47 +9,11 @@ import av
 import numpy as np
 import pytest
 import soundfile
+from drawn_videos import HEIGHT, WIDTH, brightness, clicks, grey, levels, onset
 from PIL import Image
 
-from audio.waveform import Waveform
-from encoders.footage.video import (
-    SYNTHETIC,
-    VideoError,
-    iter_frames,
-    nearest_in_time,
-    probe,
-    read_audio,
-    write_video,
-)
-
-HEIGHT, WIDTH = 64, 96
-
-
-def grey(value, height=HEIGHT, width=WIDTH):
-    return np.full((height, width, 3), value, np.uint8)
-
-
-def levels(count, step=4):
-    """Frames whose brightness is their index times step."""
-    return (grey(index * step) for index in range(count))
-
-
-def clicks(samples, *places):
-    wave = np.zeros(samples, np.float32)
-    for place in places:
-        wave[place : place + 200] = 0.6 * np.sin(np.arange(200) * 0.5)
-    return Waveform(wave)
-
-
-def onset(samples):
-    return int(np.flatnonzero(np.abs(samples) > 0.1)[0])
-
-
-def brightness(path, step=4):
-    return [round(float(frame.mean()) / step) for frame in iter_frames(path)]
-
-
-# ------------------------------------------------------------------------------------------------ resampling
+from encoders.footage.video_reader import VideoError, iter_frames, nearest_in_time, probe, read_audio
+from encoders.footage.video_writer import write_video
 
 
 def timed(times, last):
@@ -65,7 +29,7 @@ def timed(times, last):
         (25, 4, [0, 1, 2, 3]),
         (30, 6, [0, 1, 2, 4, 5]),
         (50, 6, [0, 2, 4]),
-        (12.5, 3, [0, 0, 1, 1, 2, 2]),  # halfway between two pictures the earlier is kept
+        (12.5, 3, [0, 0, 1, 1, 2, 2]),  # halfway between two frames the earlier is kept
         (24, 24, [*range(0, 13), *range(12, 24)]),
         (100, 1, [0]),
     ],
@@ -82,13 +46,13 @@ def test_variable_rate_and_a_late_start():
     assert list(nearest_in_time([])) == []
 
 
-def test_thirty_pictures_a_second_become_25(tmp_path):
+def test_thirty_frames_a_second_become_25(tmp_path):
     path = tmp_path / "x.mp4"
     write_video(path, levels(60), fps=30)
     assert probe(path).fps == 30 and probe(path).frames == 60
-    seen = brightness(path)
-    assert len(seen) == 50
-    assert max(abs(level - k * 30 / 25) for k, level in enumerate(seen)) <= 0.5
+    shown = brightness(path)
+    assert len(shown) == 50
+    assert max(abs(level - k * 30 / 25) for k, level in enumerate(shown)) <= 0.5
 
 
 def at_times(path, *times_ms):
@@ -110,99 +74,13 @@ def test_variable_time_stamps_in_a_file(tmp_path):
     assert brightness(path, 40) == [0, 1, 2, 2, 2, 2, 2, 3, 3, 3, 3, 4, 5]
 
 
-def test_a_broken_time_stamp_does_not_become_millions_of_pictures(tmp_path):
+def test_a_broken_time_stamp_is_refused(tmp_path):
     path = at_times(tmp_path / "x.mkv", 0, 40, 1_000_000_000)
     with pytest.raises(VideoError, match=r"x\.mkv shows no picture for 1000000 s after the first 0 s"):
         list(iter_frames(path))
 
 
-# ---------------------------------------------------------------------------------------------- write, read
-
-
-@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
-def test_pictures_and_sound_come_back_in_step(tmp_path, suffix):
-    path = tmp_path / f"a clip [x=1]{suffix}"
-    assert write_video(path, levels(50), clicks(50 * 640, 8000, 20_000)) == 50
-    assert brightness(path) == list(range(50))
-    samples = read_audio(path).samples
-    assert onset(samples) == pytest.approx(8000, abs=16)
-    assert onset(samples[12_000:]) + 12_000 == pytest.approx(20_000, abs=16)
-    if suffix != ".mkv":  # which does not say how long its last block of sound is
-        assert len(samples) == 50 * 640
-    assert [p.name for p in tmp_path.iterdir()] == [path.name]
-
-
-def test_colours_survive(tmp_path):
-    colours = [(200, 30, 40), (20, 160, 60), (30, 60, 220), (240, 200, 170), (128, 128, 128)]
-    image = np.concatenate([np.full((64, 64, 3), c, np.uint8) for c in colours], axis=1)
-    write_video(tmp_path / "x.mp4", [image] * 3)
-    frame = next(iter_frames(tmp_path / "x.mp4"))
-    for index, colour in enumerate(colours):
-        np.testing.assert_allclose(frame[32, 64 * index + 32], colour, atol=4)
-    assert frame.dtype == np.uint8 and frame.flags.c_contiguous
-
-
-@pytest.mark.parametrize("samples", [1000, 20 * 640, 30 * 640])
-def test_the_pictures_decide_how_long_the_sound_is(tmp_path, samples):
-    path = tmp_path / "x.mp4"
-    write_video(path, levels(20), Waveform(np.full(samples, 0.1, np.float32)))
-    info = probe(path)
-    assert info.frames == 20 and info.duration == pytest.approx(0.8) and info.has_audio
-    assert len(read_audio(path).samples) == 20 * 640
-    with av.open(str(path)) as container:
-        assert [stream.codec_context.name for stream in container.streams] == ["h264", "aac"]
-        assert container.streams.video[0].format.name == "yuv420p"
-
-
-def test_odd_sizes_grow_by_one(tmp_path):
-    write_video(tmp_path / "x.mp4", [grey(90, 65, 97)] * 2)
-    frame = next(iter_frames(tmp_path / "x.mp4"))
-    assert frame.shape == (66, 98, 3) and np.abs(frame.astype(int) - 90).max() <= 2
-
-
-@pytest.mark.parametrize(
-    ("options", "expected"),
-    [
-        ({}, SYNTHETIC),
-        ({"comment": "generator 1234"}, SYNTHETIC + "; generator 1234"),
-        ({"synthetic": False, "comment": "x"}, "x"),
-        ({"synthetic": False}, None),
-    ],
-)
-def test_a_generated_video_says_so(tmp_path, options, expected):
-    write_video(tmp_path / "x.mp4", levels(2), **options)
-    with av.open(str(tmp_path / "x.mp4")) as container:
-        assert container.metadata.get("comment") == expected
-
-
-@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
-def test_a_failure_leaves_what_was_there(tmp_path, error):
-    path = tmp_path / "x.mp4"
-    path.write_bytes(b"before")
-
-    def frames():
-        yield from levels(30)
-        raise error
-
-    with pytest.raises(error):
-        write_video(path, frames(), clicks(30 * 640, 100))
-    assert path.read_bytes() == b"before" and len(list(tmp_path.iterdir())) == 1
-
-
-def test_what_cannot_be_written(tmp_path):
-    with pytest.raises(VideoError, match="no frame"):
-        write_video(tmp_path / "x.mp4", [])
-    with pytest.raises(VideoError, match=r"must end in one of \.mp4"):
-        write_video(tmp_path / "x.gif", levels(1))
-    with pytest.raises(ValueError, match="frame 1 is uint8"):
-        write_video(tmp_path / "x.mp4", [grey(1), grey(1, 32)])
-    (tmp_path / "folder.mp4").mkdir()
-    with pytest.raises(VideoError, match="is a folder"):
-        write_video(tmp_path / "folder.mp4", levels(1))
-    assert [p.name for p in tmp_path.iterdir()] == ["folder.mp4"]
-
-
-def test_reading_holds_only_a_few_pictures(tmp_path):
+def test_reading_holds_only_a_few_frames(tmp_path):
     path = tmp_path / "x.mp4"
     write_video(path, (grey(k, 240, 320) for k in range(120)))
     one = 240 * 320 * 3
@@ -211,9 +89,6 @@ def test_reading_holds_only_a_few_pictures(tmp_path):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 8 * one
-
-
-# ------------------------------------------------------------------------------------- rotation, pixels, start
 
 
 def turned_by_a_phone(path, a, b, c, d):
@@ -290,9 +165,6 @@ def test_sound_that_starts_before_or_after_the_pictures(tmp_path, rate, shift_ms
     assert len(samples) / 16000 == pytest.approx(2 + shift_ms / 1000, abs=0.01)
 
 
-# --------------------------------------------------------------------------------------------------- refusals
-
-
 def good_file(path, **options):
     write_video(
         path, (np.random.default_rng(k).integers(0, 256, (64, 96, 3), np.uint8) for k in range(40)), **options
@@ -301,7 +173,7 @@ def good_file(path, **options):
 
 
 def moov_last(content):
-    """The same boxes with the index at the end, as recorders write it (offsets are not needed to be right here)."""
+    """The same boxes with the index at the end, as recorders write it; offsets are not adapted."""
     boxes: list[bytes] = []
     place = 0
     while place < len(content):
@@ -315,7 +187,7 @@ def read_all(path):
     return sum(1 for _ in iter_frames(path))
 
 
-def test_files_that_are_no_video(tmp_path):
+def test_files_that_are_not_a_video(tmp_path):
     content = good_file(tmp_path / "good.mp4")
     Image.new("RGB", (64, 64)).save(tmp_path / "photo.png")
     soundfile.write(tmp_path / "sound.wav", np.zeros(16000), 16000)
@@ -346,7 +218,7 @@ def test_files_that_are_no_video(tmp_path):
 
 
 def test_missing_frames_are_noticed(tmp_path):
-    """Another container has no boxes to check: there the count and the promised end tell."""
+    """Damage inside the data leaves the boxes whole; the number of frames and the declared end reveal it."""
     content = bytearray(good_file(tmp_path / "good.mp4"))
     start = content.index(b"mdat") + 4
     middle = start + (len(content) - start) // 2
@@ -363,6 +235,6 @@ def test_no_audio_track(tmp_path):
         read_audio(tmp_path / "silent.mp4")
 
 
-def test_sound_without_pictures_can_still_be_read(tmp_path):
+def test_a_sound_file_can_be_read(tmp_path):
     soundfile.write(tmp_path / "x.flac", clicks(16000, 4000).samples, 16000)
     assert onset(read_audio(tmp_path / "x.flac").samples) == pytest.approx(4000, abs=8)

@@ -1,4 +1,4 @@
-"""ArcFace as a measure of identity: the crop, the batches, and a weight file that is there, missing or another."""
+"""ArcFace as a measure of identity: its crop, its batches, and weight files that are there, missing or wrong."""
 
 import numpy as np
 import pytest
@@ -25,16 +25,16 @@ def frames(n: int, side: int = 256, seed: int = 0) -> np.ndarray:
 
 def test_embeds_frames_in_chunks_as_unit_vectors() -> None:
     net, x = small(), frames(5)
-    found = ArcFaceIdentity(net, chunk=2).embed(x)
-    assert found.shape == (5, 6) and found.dtype == np.float32
-    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, rtol=1e-5)
+    embeddings = ArcFaceIdentity(net, chunk=2).embed(x)
+    assert embeddings.shape == (5, 6) and embeddings.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1, rtol=1e-5)
     with torch.no_grad():
-        np.testing.assert_allclose(found, net(to_tensor(x)).numpy(), atol=1e-5)
-    assert identity_cosine(found[0], found[0]) == pytest.approx(1)
+        np.testing.assert_allclose(embeddings, net(to_tensor(x)).numpy(), atol=1e-5)
+    assert identity_cosine(embeddings[0], embeddings[0]) == pytest.approx(1)
     assert ArcFaceIdentity(net).embed(x[:0]).shape == (0, 6)
 
 
-def test_sees_the_face_only_and_any_resolution() -> None:
+def test_only_the_face_counts_at_any_resolution() -> None:
     judge, x = ArcFaceIdentity(small()), frames(1)
     outside = x.copy()
     outside[:, :35], outside[:, 223:], outside[:, :, :32], outside[:, :, 220:] = 0, 0, 0, 0
@@ -45,7 +45,7 @@ def test_sees_the_face_only_and_any_resolution() -> None:
         judge.embed(x.astype(np.float32))
 
 
-def test_missing_weights_are_said(tmp_path, monkeypatch) -> None:
+def test_missing_weights_are_reported(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv(FOLDER, str(tmp_path))
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     judge, reason = arcface_or_none()
@@ -56,21 +56,21 @@ def test_missing_weights_are_said(tmp_path, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>", b"PK\x03\x04", b"no weights"])
-def test_a_damaged_file_is_said(content, tmp_path) -> None:
+def test_a_damaged_file_is_reported(content, tmp_path) -> None:
     (tmp_path / "model.pth").write_bytes(content)
     judge, reason = arcface_or_none(tmp_path / "model.pth")
     assert judge is None and str(tmp_path / "model.pth") in str(reason) and "\n" not in str(reason)
 
 
-def test_another_network_is_said(tmp_path) -> None:
+def test_another_network_is_reported(tmp_path) -> None:
     for state in ({"mapping.fc0.weight": torch.zeros(4, 4)}, small().state_dict()):
         torch.save(state, tmp_path / "model.pth")
         judge, reason = arcface_or_none(tmp_path / "model.pth")
         assert judge is None and "model.pth" in str(reason) and "IR-SE50" in str(reason)
 
 
-def test_the_public_file_is_found_and_read(tmp_path, monkeypatch) -> None:
-    """All 43.8 M numbers, by the public names."""
+def test_the_public_file_is_read(tmp_path, monkeypatch) -> None:
+    """A file with the public names and all 43.8 M parameters."""
     with torch.device("meta"):
         net = IdentityNet()
     net.to_empty(device="cpu")
@@ -87,7 +87,7 @@ def test_the_public_file_is_found_and_read(tmp_path, monkeypatch) -> None:
     assert identity.arcface_path() == tmp_path / CATALOGUE["ir_se50"].file
     judge, reason = arcface_or_none()
     assert judge is not None and reason is None
-    found = judge.embed(frames(1, 112))
-    assert found.shape == (1, 512) and np.linalg.norm(found) == pytest.approx(1, abs=1e-5)
+    embedding = judge.embed(frames(1, 112))
+    assert embedding.shape == (1, 512) and np.linalg.norm(embedding) == pytest.approx(1, abs=1e-5)
     with torch.no_grad():
-        np.testing.assert_allclose(found, net.eval()(to_tensor(frames(1, 112))).numpy(), atol=1e-5)
+        np.testing.assert_allclose(embedding, net.eval()(to_tensor(frames(1, 112))).numpy(), atol=1e-5)

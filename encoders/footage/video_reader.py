@@ -1,0 +1,316 @@
+"""Reads the frames and the sound of a video (PyAV): frames at 25 fps by their time stamps, sound as 16 kHz mono.
+
+Time 0 is the first frame, for frames and sound alike. Only one or two frames are in memory at any moment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, TypeVar
+
+import av
+import av.error
+import numpy as np
+from av.video.reformatter import Colorspace
+
+from audio.timing import FPS
+from audio.waveform import Waveform, to_mono16k
+
+# Formats that FFmpeg opens but that are no videos: text drawn as frames, and photos.
+_NOT_VIDEO = {"tty", "image2", "jpeg_pipe", "png_pipe", "webp_pipe", "bmp_pipe"}
+LONGEST_GAP = 600  # seconds without a frame or sound; a longer gap means a broken time stamp
+X = TypeVar("X")
+
+
+class VideoError(ValueError):
+    """A video that cannot be read or written; the message names the file and what to do."""
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What a file declares."""
+
+    width: int  # px, as displayed
+    height: int
+    fps: float  # average rate
+    frames: int  # declared, or estimated from duration and rate
+    duration: float  # seconds
+    rotation: int  # clockwise turn that width and height already include: 0, 90, 180 or 270
+    has_audio: bool
+    start: Fraction  # time stamp of the first frame, seconds
+
+
+def _check_boxes(path: Path) -> None:
+    """Walks the top-level boxes of an MP4 or MOV file; VideoError if its index is missing or its end is cut off."""
+    size, offset, kinds = path.stat().st_size, 0, set()
+    with path.open("rb") as file:
+        while offset + 8 <= size and len(kinds) < 64:
+            file.seek(offset)
+            head = file.read(16)
+            length, kind = int.from_bytes(head[:4], "big"), head[4:8]
+            if not kinds and kind not in (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide"):
+                return  # another container
+            kinds.add(kind)
+            if length == 1:
+                length = int.from_bytes(head[8:16], "big")
+            elif length == 0:
+                length = size - offset
+            if length < 8 or offset + length > size:
+                raise VideoError(
+                    f"{path} is cut off ({size} bytes, it should have more); copy or download it again"
+                )
+            offset += length
+    if b"moov" not in kinds and b"moof" not in kinds:
+        raise VideoError(f"{path} is cut off (its index, the moov box, is missing); copy or record it again")
+
+
+@contextlib.contextmanager
+def _opened(path: str | Path) -> Iterator[Any]:
+    """The opened container; VideoError if the file is not a readable video."""
+    path = Path(path)
+    if not path.exists():
+        raise VideoError(f"video file {path} does not exist; check the path")
+    if path.is_dir():
+        raise VideoError(f"{path} is a folder; give one video file")
+    try:
+        if path.stat().st_size == 0:
+            raise VideoError(f"video file {path} is empty (0 bytes); copy or record it again")
+        _check_boxes(path)
+    except OSError as error:
+        raise VideoError(
+            f"{path} cannot be read ({error.strerror}); check its permissions and its disk"
+        ) from error
+    advice = "give an mp4, mov, mkv, avi or mpg file that a player can open"
+    try:
+        # An absolute path is never taken for a URL; the whitelist keeps playlists from opening network addresses.
+        container: Any = av.open(
+            str(path.resolve()), metadata_errors="ignore", options={"protocol_whitelist": "file,crypto,data"}
+        )
+    except (av.error.FFmpegError, ValueError) as error:
+        raise VideoError(f"{path} is not a video file, or is damaged ({reason(error)}); {advice}") from error
+    with container:
+        if set(container.format.name.split(",")) & _NOT_VIDEO:
+            raise VideoError(
+                f"{path} is not a video file (it looks like {container.format.long_name}); {advice}"
+            )
+        yield container
+
+
+def reason(error: Exception) -> str:
+    """FFmpeg's message without its number and final stop."""
+    return str(getattr(error, "strerror", None) or error).rstrip(".")
+
+
+def _is_cover(stream: Any) -> bool:
+    """Whether a video stream is an album cover."""
+    return bool(stream.disposition & stream.disposition.__class__.attached_pic)
+
+
+def _video_stream(container: Any, path: str | Path) -> Any:
+    for stream in container.streams.video:
+        if not _is_cover(stream):
+            stream.thread_type = "AUTO"
+            return stream
+    raise VideoError(f"{path} has no video stream; give a video file (a sound file goes to wav=)")
+
+
+def _decoded(container: Any, stream: Any) -> Iterator[Any]:
+    """The stream's frames, and None for each packet that cannot be decoded, so that the caller can count them."""
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets, None)
+            if packet is None:
+                return
+        except av.error.FFmpegError:
+            yield None
+            return
+        try:
+            yield from packet.decode()
+        except av.error.FFmpegError:
+            yield None
+
+
+def _timed_frames(container: Any, path: str | Path) -> Iterator[tuple[Fraction, Fraction, Any]]:
+    """(time stamp, duration, frame), times in seconds and rising; VideoError if the file ends too early."""
+    stream = _video_stream(container, path)
+    usual = 1 / Fraction(stream.average_rate or stream.guessed_rate or FPS)
+    base = Fraction(stream.time_base or 0)
+    count, bad, time, end = 0, 0, None, Fraction(0)
+    for frame in _decoded(container, stream):
+        if frame is None:
+            bad += 1
+            continue
+        count += 1
+        if frame.pts is not None:
+            stamp = frame.pts * base
+        else:
+            stamp = time + usual if time is not None else Fraction(0)
+        if time is not None and stamp <= time:
+            continue  # a repeated or broken time stamp: this moment has already been shown
+        if time is not None and stamp - time > LONGEST_GAP:
+            raise VideoError(
+                f"{path} shows no picture for {float(stamp - time):.0f} s after the first {float(time):.0f} s; cut or "
+                "convert it first"
+            )
+        time = stamp
+        duration = (frame.duration or 0) * base or usual
+        end = time + duration
+        yield time, duration, frame
+    if count == 0:
+        raise VideoError(
+            f"{path} has a video stream, but no frame of it can be decoded; convert it to H.264 first"
+        )
+    declared = stream.frames
+    declared_end = ((stream.start_time or 0) + stream.duration) * base if stream.duration else end
+    # Edit lists hide frames that the header still counts, so a low count alone does not mean damage.
+    if declared and count < declared and (bad or end + 2 * usual < declared_end):
+        raise VideoError(
+            f"{path} is damaged or cut short: {count} of its {declared} frames can be read; copy or convert it again"
+        )
+
+
+def nearest_in_time(timed: Iterable[tuple[Fraction, Fraction, X]], fps: int = FPS) -> Iterator[X]:
+    """(time, duration, item), times in seconds and rising -> for each k / fps the item nearest in time.
+
+    Of two equally near items the earlier one is taken. The first item's time counts as 0. Yields
+    round(total duration * fps) items, at least one.
+    """
+    previous: tuple[Fraction, Fraction, X] | None = None
+    start, k = Fraction(0), 0
+    for time, duration, item in timed:
+        if previous is None:
+            start = time
+        else:
+            while Fraction(2 * k, fps) <= previous[0] + time - 2 * start:
+                yield previous[2]
+                k += 1
+        previous = time, duration, item
+    if previous is None:
+        return
+    total = max(1, int((previous[0] + previous[1] - start) * fps + Fraction(1, 2)))
+    for _ in range(k, total):
+        yield previous[2]
+
+
+class _Converter:
+    """Decoded frames -> uint8 (H, W, 3) RGB with square pixels, rotated upright, all of the first frame's size."""
+
+    def __init__(self, first: Any, aspect: Fraction | None) -> None:
+        self.turns = round((first.rotation or 0) / 90) % 4  # counterclockwise quarter turns, as for np.rot90
+        self.height = first.height
+        self.width = max(1, round(first.width * (aspect or 1)))
+        # Players decode unlabelled HD as BT.709 and unlabelled SD as BT.601.
+        unlabelled_hd = int(first.colorspace) in (0, 2) and first.height >= 720 and "yuv" in first.format.name
+        self.matrix = Colorspace.ITU709 if unlabelled_hd else None
+
+    def __call__(self, frame: Any) -> np.ndarray:
+        image = frame.to_ndarray(
+            format="rgb24", width=self.width, height=self.height, src_colorspace=self.matrix, threads=1
+        )
+        return np.ascontiguousarray(np.rot90(image, self.turns) if self.turns else image)
+
+
+def probe(path: str | Path) -> VideoInfo:
+    """What the header and the first frame say. Raises VideoError."""
+    with _opened(path) as container:
+        stream = _video_stream(container, path)
+        time, _, first = next(_timed_frames(container, path))
+        convert = _Converter(first, stream.sample_aspect_ratio)
+        rate = Fraction(stream.average_rate or stream.guessed_rate or FPS)
+        if stream.duration:
+            duration = float(stream.duration * stream.time_base)
+        else:
+            duration = float(container.duration or 0) / av.time_base
+        turned = convert.turns % 2 == 1
+        return VideoInfo(
+            width=convert.height if turned else convert.width,
+            height=convert.width if turned else convert.height,
+            fps=float(rate),
+            frames=stream.frames or round(duration * rate),
+            duration=duration,
+            rotation=(-90 * convert.turns) % 360,
+            has_audio=len(container.streams.audio) > 0,
+            start=time,
+        )
+
+
+def iter_frames(path: str | Path, fps: int = FPS) -> Iterator[np.ndarray]:
+    """uint8 (H, W, 3) RGB, C-contiguous, upright: for each time k / fps the frame nearest in time.
+
+    Raises VideoError, also at the end if fewer frames came than the file declares. A repeated frame is a new array.
+    """
+    with _opened(path) as container:
+        aspect = _video_stream(container, path).sample_aspect_ratio
+        convert = None
+        for frame in nearest_in_time(_timed_frames(container, path), fps):
+            convert = convert or _Converter(frame, aspect)
+            yield convert(frame)
+
+
+def read_audio(path: str | Path) -> Waveform:
+    """The sound of a video as 16 kHz mono, sample 0 at the first frame; its length is the sound's own.
+
+    Encoder priming, a late or early start and gaps follow the time stamps. Raises VideoError (no audio track,
+    unreadable) and AudioError (too short, not finite).
+    """
+    with _opened(path) as container:
+        if not container.streams.audio:
+            raise VideoError(
+                f"{path} has no audio track; use a recording with sound, or give the sound as a wav file"
+            )
+        has_frames = any(not _is_cover(stream) for stream in container.streams.video)
+    start = probe(path).start if has_frames else None
+
+    with _opened(path) as container:
+        stream = container.streams.audio[0]
+        base, rate, length, blocks = Fraction(stream.time_base), 0, 0, []
+        for frame in _decoded(container, stream):
+            if frame is None:
+                continue
+            rate = rate or frame.sample_rate
+            if frame.sample_rate != rate:
+                raise VideoError(
+                    f"the audio track of {path} changes its sampling rate; convert it to one rate first"
+                )
+            stamp = frame.pts * base if frame.pts is not None else None
+            if start is None:
+                start = stamp or Fraction(0)
+            block = _mono(frame)
+            # Place the block by its time stamp: pad a gap with silence, cut an overlap. Coarse time bases round to a
+            # millisecond, so after the first block differences below 40 ms are ignored.
+            gap = round((stamp - start) * rate) - length if stamp is not None else 0
+            if not blocks or abs(gap) > 0.04 * rate:
+                if gap > LONGEST_GAP * rate:
+                    raise VideoError(
+                        f"the audio track of {path} has a gap of {gap // rate} s; convert it first"
+                    )
+                block = np.concatenate([np.zeros(gap, np.float32), block]) if gap > 0 else block[-gap:]
+            if len(block):
+                blocks.append(block)
+                length += len(block)
+        if not blocks:
+            raise VideoError(
+                f"the audio track of {path} holds no sound that can be decoded; export the video again"
+            )
+        if stream.duration and start is not None:
+            # The last block is padded to full size; the header knows where the sound ends.
+            end = round((((stream.start_time or 0) + stream.duration) * base - start) * rate)
+            length = end if 0 < length - end <= 4096 else length
+    return to_mono16k(np.concatenate(blocks)[:length], rate, name=f"the sound of {path}")
+
+
+def _mono(frame: Any) -> np.ndarray:
+    """Decoded sound of any sample format -> float32 (S,) in [-1, 1], the mean of the channels."""
+    samples = frame.to_ndarray()
+    if not frame.format.is_planar:
+        samples = samples.reshape(-1, len(frame.layout.channels)).T
+    if samples.dtype == np.uint8:
+        samples = (samples.astype(np.float32) - 128.0) / 128.0
+    elif np.issubdtype(samples.dtype, np.signedinteger):
+        samples = samples / -float(np.iinfo(samples.dtype).min)
+    return samples.astype(np.float32).mean(axis=0)

@@ -1,0 +1,24 @@
+"""LMD (landmark distance): the mean distance between corresponding landmarks of two faces, in px."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from encoders.geometry import MOUTH, checked, norm
+
+
+def landmark_distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """LMD over all 68 points, mean_i |a_i - b_i|, (..., 68, 2) twice -> (...) px."""
+    return norm(checked(a) - checked(b)).mean(axis=-1)
+
+
+def mouth_distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """LMD of the mouth, points 48-67 after subtracting each mouth's own centroid, (..., 68, 2) twice -> (...) px.
+
+    Subtracting the centroid compares the mouths' shapes and not where the heads are (as in ATVGnet, Chen et al. 2019,
+    which sums over points where this takes the mean).
+    """
+    mouth_a, mouth_b = checked(a)[..., MOUTH, :], checked(b)[..., MOUTH, :]
+    mouth_a = mouth_a - mouth_a.mean(axis=-2, keepdims=True)
+    mouth_b = mouth_b - mouth_b.mean(axis=-2, keepdims=True)
+    return norm(mouth_a - mouth_b).mean(axis=-1)
