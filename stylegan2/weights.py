@@ -4,6 +4,7 @@ metadata: kind (which network), config (JSON, the keyword arguments of its const
 """
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -53,7 +54,13 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 def file_hash(path: str | Path) -> str:
-    """sha256 of the file's bytes, as hex."""
+    """sha256 of the file's bytes, as hex; a file that has not changed is read once per process."""
+    status = os.stat(path)
+    return _file_hash(os.path.realpath(path), status.st_size, status.st_mtime_ns, status.st_ino)
+
+
+@functools.cache
+def _file_hash(path: str, size: int, modified: int, inode: int) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
