@@ -18,7 +18,7 @@ from encoders.manifest import ClipEntry, Manifest, read_manifest, write_manifest
 from encoders.records import FrameClip
 from scripts.core.networks import generator_path, keyed, the_detector
 from scripts.core.runtime import Run, RunError, shown
-from scripts.stages.records import Prepared
+from scripts.stages.stage_results import Prepared
 from stylegan2.load import load_generator
 from stylegan2.weights import file_hash
 from trajectory.synthetic_corpus.build_corpus import build_corpus

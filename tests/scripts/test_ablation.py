@@ -14,7 +14,7 @@ from encoders.footage.corpora import CorpusError, assign_splits
 from metrics.report.published_numbers import TEST_SPEAKERS
 from metrics.report.report_files import write_report
 from metrics.report.report_schema import read_report
-from metrics.scoring.clip_score import MEANS, ClipScore
+from metrics.scoring.row_accumulator import MEANS, ClipScore
 from metrics.scoring.score_clips import summarise
 from scripts.core import runtime
 from scripts.core.provenance import plain

@@ -40,9 +40,9 @@ class CorpusConfig:
     """The size of the synthetic corpus and how its speakers look and move (all ours)."""
 
     seed: int = 0  # draws faces, voices, sentences, blinks and head sway; another seed changes all of them
-    speakers: int = 8  # all of them; small enough for the demo
-    unseen_speakers: int = 2  # the last ones, never trained on
-    sentences: int = 6  # of each speaker; 6: 4 train, 1 validation, 1 test
+    speakers: int = 12  # all of them
+    unseen_speakers: int = 3  # the last ones, never trained on
+    sentences: int = 20  # of each speaker
     grid_share: float = 0.5  # share of sentences with GRID's grammar; the others are free
     psi: float = 0.7  # truncation of the faces, the usual value
     sway: float = 0.5  # of the head; 1: about 6 degrees of yaw and 3 of pitch, beyond which faces distort
