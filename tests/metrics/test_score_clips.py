@@ -13,6 +13,7 @@ from encoders.footage.faces import Face
 from encoders.records import FrameClip
 from metrics.measures.sync_distance import OURS
 from metrics.report.report_files import ROW_KEYS, report_table
+from metrics.scoring import row_accumulator
 from metrics.scoring.control_baselines import delayed, static_frames
 from metrics.scoring.row_accumulator import ClipScore, Judges
 from metrics.scoring.score_clips import Evaluation, Truth, score_clip, stride_for

@@ -15,7 +15,7 @@ from encoders.footage.faces import Face
 from metrics.measures.kid import Features
 from metrics.measures.sync_distance import OURS
 from metrics.report.sync_sanity import sync_check
-from metrics.scoring import score_videos
+from metrics.scoring import row_accumulator, score_videos
 from metrics.scoring.control_baselines import delayed
 from metrics.scoring.row_accumulator import Judges
 from metrics.scoring.score_videos import CONTROLS, PairOptions, PairResult, score_pair, whole_frame

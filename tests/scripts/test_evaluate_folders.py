@@ -17,7 +17,7 @@ from encoders.footage.faces import Face
 from encoders.footage.video_writer import write_video
 from metrics.report import html_page, report_files
 from metrics.report.report_schema import check_report
-from metrics.scoring import score_videos
+from metrics.scoring import row_accumulator, score_videos
 from metrics.scoring.row_accumulator import Judges
 from metrics.scoring.video_files import Prediction
 from scripts.core import runtime
