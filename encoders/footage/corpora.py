@@ -1,4 +1,4 @@
-"""Which videos a data set consists of, who speaks in each, and how they are split into training, validation and test clips."""
+"""The videos of a data set, the speaker of each, and the split into training, validation and test clips."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ class CorpusError(ValueError):
 
 @dataclass(frozen=True)
 class SourceVideo:
-    """One video of the data and the names that it gets here."""
+    """One video of the data, with its clip name, speaker, sentence and split."""
 
     path: Path
     name: str
@@ -26,7 +26,7 @@ class SourceVideo:
 
 @dataclass
 class DataConfig:
-    """Which clips are used and how they are split into training, validation and test clips."""
+    """The data set, and its split into training, validation and test clips."""
 
     # "embedded": synthetic speakers, built when absent. "folder": every video under `root`; its first sub-folder names
     # the speaker, and a video directly in `root` is a speaker of its own.
@@ -52,7 +52,7 @@ class DataConfig:
         if self.kind == "folder" and not self.root:
             raise ValueError("data=folder needs data.root=FOLDER, the folder that holds the videos.")
         if self.kind == "embedded" and self.root:
-            raise ValueError(f"data.root={self.root} is not looked at with data=embedded: add data=folder.")
+            raise ValueError(f"data.root={self.root} is ignored with data=embedded: add data=folder.")
         if (
             min(self.validation, self.seen, self.unseen) < 0
             or max(self.validation + self.seen, self.unseen) >= 1
@@ -87,10 +87,11 @@ def folder_videos(data: DataConfig) -> list[SourceVideo]:
 
 
 def assign_splits(speakers: list[str], data: DataConfig) -> list[str]:
-    """A split for each clip, given its speaker: whole speakers are unseen, clips of the others seen or val.
+    """A split for each clip, given its speaker: all clips of some speakers are "unseen"; clips of the others are
+    "train", "val" or "seen".
 
-    Shares are rounded, but a test split that is asked for gets at least one member where there are enough, and
-    every training speaker keeps a clip to train on. Raises CorpusError for a named speaker who is not there.
+    Shares are rounded, but a test split with a positive share gets at least one member if there are enough, and every
+    training speaker keeps at least one training clip. Raises CorpusError for a named speaker who is not in the data.
     """
     rng = np.random.default_rng(data.seed)
     names = sorted(set(speakers))

@@ -2,8 +2,9 @@
 files of evaluate.py; and the same measures on the embedded corpus, with our numbers only. A data set without a result
 file says `not reproduced: data or weights missing`. By default results/tcd_timit/report.json and
 results/grid/report.json are looked for (experiment=paper_tcd_timit and experiment=paper_grid write them). The ablation on
-the embedded corpus (results/ablation_*/report.json, else docs/results/ablation.json) becomes a table of its own, with
-intervals, and one report, ablation.json; given to tables.ablation later, it adds its runs to those made since.
+the embedded corpus (results/ablation_*/report.json, else docs/results/ablation.json) becomes a separate table with
+intervals and one report, ablation.json. If tables.ablation names such a report, its runs are combined with those under
+results/.
 """
 
 import sys

@@ -70,9 +70,9 @@ def test_a_file_is_fetched_and_verified(entry, tmp_path, digest):
 @pytest.mark.parametrize(
     ("path", "digest", "words"),
     [
-        ("/net.pt", "0" * 64, "another file than the catalogue knows"),
-        ("/net.pt", "abcd", "another file than the catalogue knows"),
-        ("/short", DIGEST, "another file than the catalogue knows"),
+        ("/net.pt", "0" * 64, "another file than the one in the catalogue"),
+        ("/net.pt", "abcd", "another file than the one in the catalogue"),
+        ("/short", DIGEST, "another file than the one in the catalogue"),
         ("/absent", DIGEST, "cannot be fetched .*404"),
         ("/page", None, "web page instead of net.pt"),
     ],

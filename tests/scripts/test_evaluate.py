@@ -72,7 +72,7 @@ def _splits(*args: Any) -> dict[str, str]:
 
 
 def test_what_stage_1_has_learnt_is_never_tested(tmp_path):
-    with pytest.raises(RunError, match="has learnt the whole of ann/a"):
+    with pytest.raises(RunError, match="was trained on all of ann/a"):
         _splits(tmp_path, {"ann/a": "train", "bob/b": "train"}, "ann/a")
     with pytest.raises(RunError, match="No clip is left"):
         _splits(tmp_path, {"ann/a": "train", "ann/c": "train"}, "ann/a")

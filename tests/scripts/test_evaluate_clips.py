@@ -66,7 +66,7 @@ def test_each_clip_is_adapted_to_and_scored(arguments, capsys, tmp_path):
     # stage 1 must not have learnt what is scored
     capsys.readouterr()
     assert runtime.attempt(evaluate_clips_alone, runtime.compose([*arguments, "stage1.source=data"])) == 1
-    assert "Stage 1 would learn the clips" in capsys.readouterr().err
+    assert "Stage 1 would be trained on the clips" in capsys.readouterr().err
 
     # another base, and speech that is too short: exit 1, one sentence, no file
     capsys.readouterr()
