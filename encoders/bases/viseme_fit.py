@@ -34,10 +34,8 @@ LONGEST = {"open": 2.0, "wide": 5.2, "round": 2.0}
 class BasisConfig:
     """How the viseme basis is fitted. The defaults are those of the embedded basis (docs/models/visemes.md)."""
 
-    rows: tuple[int, int] = (
-        3,
-        7,
-    )  # first and last W+ row that move; earlier rows turn the head, later ones change colours
+    # First and last W+ row that move; earlier rows turn the head, later ones change colours.
+    rows: tuple[int, int] = (3, 7)
     axes: tuple[str, ...] = AXES  # axes to fit; the others are copied from the embedded basis
     steps: int = 300  # gradient steps
     batch: int = 3  # people per step

@@ -77,4 +77,4 @@ def test_each_clip_is_adapted_to_and_scored(arguments, capsys, tmp_path):
     assert "was adapted from the stage-1 model" in error and "Traceback" not in error
     assert not (tmp_path / "c.mp4").exists()
     assert runtime.attempt(train_stage2_alone, runtime.compose([*arguments, "target.speaker=short"])) == 1
-    assert "too few to adapt stage 1 to" in capsys.readouterr().err
+    assert "too few for adapting stage 1" in capsys.readouterr().err

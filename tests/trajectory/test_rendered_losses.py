@@ -143,5 +143,5 @@ def test_no_distance_to_itself(generator, space, place):
 
 def test_a_clip_without_frames_is_named(generator, space, place):
     nameless = (replace(place[0], frames=None), 0)
-    with pytest.raises(TrajectoryError, match="a/one names no file"):
+    with pytest.raises(TrajectoryError, match="a/one has no file"):
         image_loss(LossConfig(real_target=True), generator, space, nameless, torch.randn(1, LENGTH, 6))
