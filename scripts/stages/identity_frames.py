@@ -29,9 +29,9 @@ def portrait_frames(clip: FrameClip, config: Config) -> np.ndarray:
     """A few frames of the first target.share of a clip, from the lips' narrowest to their widest opening."""
     before = fitted_frames(len(clip), config)
     opening = np.where(clip.detected[:before], aperture(clip.landmarks[:before]), np.inf)
-    seen = np.argsort(opening, kind="stable")[: max(1, int(np.isfinite(opening).sum()))]
-    count = min(config.encoder.inversion.person_frames, len(seen))
-    chosen = seen[np.linspace(0, len(seen) - 1, count).round().astype(int)]
+    by_opening = np.argsort(opening, kind="stable")[: max(1, int(np.isfinite(opening).sum()))]
+    count = min(config.encoder.inversion.person_frames, len(by_opening))
+    chosen = by_opening[np.linspace(0, len(by_opening) - 1, count).round().astype(int)]
     return np.asarray(clip.frames[sorted(chosen.tolist())])
 
 
@@ -39,11 +39,11 @@ def reference_frame(clip: FrameClip, config: DisplacementConfig, before: int | N
     """The identity frame by displacement.reference, among the first `before` frames."""
     if config.reference == "neutral":
         return neutral_frame(clip, before)
-    seen = np.flatnonzero(clip.detected[:before])
-    if config.reference == "first" or not len(seen):
-        return int(seen[0]) if len(seen) else 0
+    candidates = np.flatnonzero(clip.detected[:before])
+    if config.reference == "first" or not len(candidates):
+        return int(candidates[0]) if len(candidates) else 0
     rng = np.random.default_rng([config.reference_seed, zlib.crc32(clip.name.encode())])
-    return int(rng.choice(seen))
+    return int(rng.choice(candidates))
 
 
 def neutral_frame(clip: FrameClip, before: int | None = None) -> int:

@@ -1,4 +1,6 @@
-"""The catalogue of public weights, and downloads from a local server: verified, never half, one sentence on failure."""
+"""The catalogue of public weights, and downloads from a local server: verified, never incomplete, one sentence on
+failure.
+"""
 
 import hashlib
 import http.server
@@ -83,8 +85,8 @@ def test_a_failed_download_leaves_nothing_and_says_what_to_do(entry, tmp_path, p
     assert "\n" not in str(caught.value) and not list(tmp_path.iterdir())
 
 
-def test_offline_is_said_in_one_sentence(entry, tmp_path):
-    gone = replace(entry, url="http://127.0.0.1:9/net.pt")  # nothing listens there
+def test_being_offline_is_reported_in_one_sentence(entry, tmp_path):
+    gone = replace(entry, url="http://127.0.0.1:9/net.pt")  # no server runs at this port
     with pytest.raises(
         WeightsError, match=r"cannot be fetched.*offline.*net\.pt.*TALKING_HEADS_WEIGHTS=FOLDER"
     ) as caught:
