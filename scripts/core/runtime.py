@@ -174,7 +174,7 @@ def attempt(stage: Stage, raw: DictConfig) -> int:
         print(f"Error: {sentence(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("Stopped. What was finished is kept: the same command goes on from there.", file=sys.stderr)
+        print("Stopped. Finished results are kept; the same command resumes from them.", file=sys.stderr)
         return 130
     return 0
 

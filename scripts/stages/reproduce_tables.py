@@ -125,7 +125,7 @@ def table_1(reports: Mapping[str, Report | None]) -> Table:
 
 
 def split_note(dataset: str, report: Report) -> str:
-    """Whether the scored speakers are the published test speakers; reports of version 1 do not say."""
+    """Whether the scored speakers are the published test speakers; reports of version 1 do not contain the speakers."""
     name, test = DATASETS[dataset], TEST_SPEAKERS[dataset]
     row = our_row(report) or {}
     place = (row.get("name"), row.get("split"))
@@ -161,7 +161,7 @@ def embedded(reports: Mapping[str, Report]) -> Table:
         for name, report in reports.items()
         for row in report["rows"]
     ]
-    note = "Synthetic speakers whose frames the generator itself made: these numbers flatter the method."
+    note = "Synthetic speakers, rendered by the generator itself: these figures overestimate the quality on real footage."
     notes = [note if lines else "no result on the embedded corpus yet: run evaluate.py"]
     columns = ["result", "split", "row", *(measure.upper() for measure in EMBEDDED_MEASURES), "clips"]
     return Table(columns, lines, notes, words=3)

@@ -61,8 +61,8 @@ def chosen_clips(latents: Latents, config: Config) -> list[tuple[ClipEntry, str]
         )
     if not chosen:
         raise RunError(
-            f"No clip is left to test: stage 1 was trained on all clips except the one that {speaker}'s generator was "
-            "tuned on. Give data.seen or data.unseen a share, or stage1.source=embedded."
+            f"No clip is left to test: every clip was used to train stage 1 or to tune {speaker}'s generator. Give "
+            "data.seen or data.unseen a share, or stage1.source=embedded."
         )
     return chosen
 

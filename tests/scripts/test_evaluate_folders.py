@@ -287,8 +287,8 @@ def test_a_video_is_decoded_once_and_its_last_picture_held(tmp_path):
 
 
 def test_nothing_of_stage_1_is_imported():
-    """Follows the import statements of evaluate_folders; configs is excluded, because it imports the dataclasses of all
-    stages.
+    """Follows the import statements of evaluate_folders. Only stage modules are checked, because configs imports
+    settings of all stages.
     """
     reached, waiting = set(), ["scripts.stages.evaluate_folders"]
     while waiting:
