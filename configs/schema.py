@@ -143,7 +143,7 @@ class MetricsConfig:
     """The rows and measures of evaluate.py, and the networks that compute them."""
 
     # Test clips scored per split at most, taken from the speakers in turn; a full corpus takes hours
-    clips: int = 4
+    clips: int = 9
     # Score only the person whom the generator is tuned on, which suffices to compare ways of tuning
     target_only: bool = False
     # Family of the perceptual distance; LPIPS needs trunk weights that are not embedded

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from metrics.report.report_files import write_report
-from metrics.scoring.clip_score import MEANS, ClipScore
+from metrics.scoring.row_accumulator import MEANS, ClipScore
 from metrics.scoring.score_clips import summarise
 
 

@@ -1,38 +1,56 @@
 """The videos of a data set, the speaker of each, and the split into training, validation and test clips."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
+from encoders.footage.picture_folder import PICTURES
+
 VIDEOS = {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".wmv", ".flv"}
 
 
 class CorpusError(ValueError):
-    """A data set that cannot be used: no folder, no video, or a named speaker who is not in it."""
+    """A data set that cannot be used: no folder, or no video where its layout has them."""
 
 
 @dataclass(frozen=True)
 class SourceVideo:
     """One video of the data, with its clip name, speaker, sentence and split."""
 
-    path: Path
+    path: Path  # a video file, or a folder of pictures
     name: str
     speaker: str
     sentence: str
     split: str
+    sound: Path | None = None  # a file with its sound, where the video has none
 
 
 @dataclass
 class DataConfig:
-    """The data set, and its split into training, validation and test clips."""
+    """The data set, its speakers, and its split into training, validation and test clips.
 
-    # "embedded": synthetic speakers, built when absent. "folder": every video under `root`; its first sub-folder names
-    # the speaker, and a video directly in `root` is a speaker of its own.
+    Each supported research data set is one file in configs/data that sets these fields.
+    """
+
+    # "embedded": synthetic speakers, built when absent. "folder": the videos under `root`.
     kind: Literal["embedded", "folder"] = "embedded"
     # Folder of videos, for kind="folder" only.
     root: str | None = None
+    # Regular expression for the whole path of a video relative to `root`, with / between folders; other files are left
+    # out. Its group `speaker` names the speaker, its group `sentence` the sentence (None: the path without the speaker).
+    # None: every video; the first sub-folder names the speaker, and a video directly in `root` is a speaker of its own.
+    pattern: str | None = None
+    # An example of such a path, for messages.
+    layout: str = ""
+    # Where the sound is for videos without any, relative to `root`; {speaker} and the other groups of `pattern` are
+    # filled in, and the first file that exists is taken.
+    sound: tuple[str, ...] = ()
+    # "unseen_speakers": whole speakers are held out (unseen_speakers, or the share `unseen`). "sentences": only clips of
+    # every speaker, so that each speaker is trained on.
+    split: Literal["unseen_speakers", "sentences"] = "unseen_speakers"
     # Finds faces and their 68 landmarks. dlib's weights come with a package; face-alignment downloads its own.
     detector: Literal["dlib", "face-alignment"] = "dlib"
     # Share of a training speaker's clips held out for validation (convention).
@@ -51,6 +69,13 @@ class DataConfig:
     def __post_init__(self) -> None:
         if self.kind == "folder" and not self.root:
             raise ValueError("data=folder needs data.root=FOLDER, the folder that holds the videos.")
+        if self.pattern is not None:
+            try:
+                groups = re.compile(self.pattern).groupindex
+            except re.error as error:
+                raise ValueError(f"data.pattern is not a regular expression ({error}).") from error
+            if "speaker" not in groups:
+                raise ValueError("data.pattern needs a group (?P<speaker>...) that names the speaker.")
         if self.kind == "embedded" and self.root:
             raise ValueError(f"data.root={self.root} is ignored with data=embedded: add data=folder.")
         if (
@@ -65,25 +90,48 @@ class DataConfig:
 
 
 def folder_videos(data: DataConfig) -> list[SourceVideo]:
-    """Every video under data.root, with its speaker (the first sub-folder) and split."""
+    """The videos under data.root that data.pattern describes, with speaker, split and sound. Raises CorpusError."""
     root = Path(str(data.root))
     if not root.is_dir():
         raise CorpusError(f"data.root={root} is not a folder; give the folder that holds the videos.")
-    files = sorted(path for path in root.rglob("*") if path.suffix.lower() in VIDEOS and path.is_file())
-    files = [path for path in files if not path.name.startswith(".")]
-    if not files:
+    paths = sorted(path for path in root.rglob("*") if _is_clip(path, data.pattern is not None))
+    if not paths:
         raise CorpusError(f"{root} holds no video ({', '.join(sorted(VIDEOS))}); check data.root.")
-    stems = [path.relative_to(root).with_suffix("").as_posix() for path in files]
+    stems = [path.relative_to(root).with_suffix("").as_posix() for path in paths]
     names = [
         path.relative_to(root).as_posix() if stems.count(stem) > 1 else stem
-        for path, stem in zip(files, stems, strict=True)
+        for path, stem in zip(paths, stems, strict=True)
     ]
-    speakers = [name.split("/")[0] for name in names]
-    splits = assign_splits(speakers, data)
+    if data.pattern is None:
+        groups = [{"speaker": name.split("/")[0]} for name in names]
+    else:
+        matches = [re.fullmatch(data.pattern, path.relative_to(root).as_posix()) for path in paths]
+        kept = [i for i, match in enumerate(matches) if match is not None]
+        if not kept:
+            example = f", such as {data.layout}" if data.layout else ""
+            raise CorpusError(
+                f"None of the {len(paths)} videos under {root} has a path that data.pattern describes{example}; check "
+                "data.root, or give data=folder."
+            )
+        paths, names = [paths[i] for i in kept], [names[i] for i in kept]
+        groups = [match.groupdict() for match in matches if match is not None]
+    splits = assign_splits([group["speaker"] for group in groups], data)
     return [
-        SourceVideo(path, name, speaker, name.removeprefix(f"{speaker}/"), split)
-        for path, name, speaker, split in zip(files, names, speakers, splits, strict=True)
+        SourceVideo(
+            path,
+            name,
+            group["speaker"],
+            group.get("sentence") or name.removeprefix(f"{group['speaker']}/"),
+            split,
+            _sound_file(root, data.sound, group),
+        )
+        for path, name, group, split in zip(paths, names, groups, splits, strict=True)
     ]
+
+
+def missing_speakers(data: DataConfig, speakers: set[str]) -> list[str]:
+    """Speakers that are named in the split settings but are not in the data, sorted."""
+    return sorted({*data.unseen_speakers, *data.validation_speakers} - speakers)
 
 
 def assign_splits(speakers: list[str], data: DataConfig) -> list[str]:
@@ -91,18 +139,18 @@ def assign_splits(speakers: list[str], data: DataConfig) -> list[str]:
     "train", "val" or "seen".
 
     Shares are rounded, but a test split with a positive share gets at least one member if there are enough, and every
-    training speaker keeps at least one training clip. Raises CorpusError for a named speaker who is not in the data.
+    training speaker keeps at least one training clip. Named speakers who are not in the data are left out
+    (missing_speakers).
     """
     rng = np.random.default_rng(data.seed)
     names = sorted(set(speakers))
+    by_sentence = data.split == "sentences"
     unseen = min(max(round(data.unseen * len(names)), int(data.unseen > 0)), len(names) - 1)
     held_out = {names[i] for i in rng.permutation(len(names))[:unseen]}
     if data.unseen_speakers:
         held_out = set(data.unseen_speakers)
     fixed = dict.fromkeys(held_out, "unseen") | dict.fromkeys(data.validation_speakers, "val")
-    if strangers := sorted(fixed.keys() - set(names)):
-        raise CorpusError(f"{', '.join(strangers)} of the split are no speakers under data.root={data.root}.")
-    splits = [fixed.get(speaker, "train") for speaker in speakers]
+    splits = ["train" if by_sentence else fixed.get(speaker, "train") for speaker in speakers]
     for speaker in names:
         clips = [i for i, name in enumerate(speakers) if name == speaker and splits[i] == "train"]
         clips = [clips[i] for i in rng.permutation(len(clips))]
@@ -112,3 +160,18 @@ def assign_splits(speakers: list[str], data: DataConfig) -> list[str]:
                 splits[i] = split
             clips = [i for i in clips if splits[i] == "train"]
     return splits
+
+
+def _is_clip(path: Path, pictures: bool) -> bool:
+    """Whether a path is a video, or, with `pictures`, a folder that holds pictures."""
+    if path.name.startswith("."):
+        return False
+    if path.is_dir():
+        return pictures and any(file.suffix.lower() in PICTURES for file in path.iterdir())
+    return path.suffix.lower() in VIDEOS
+
+
+def _sound_file(root: Path, templates: tuple[str, ...], groups: dict[str, str | None]) -> Path | None:
+    known = {name: text or "" for name, text in groups.items()}
+    files = (root / template.format_map(known) for template in templates)
+    return next((file for file in files if file.is_file()), None)

@@ -6,6 +6,7 @@ it out along the smoothed track. Shapes: T frames at 25 fps.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,11 +23,11 @@ from encoders.footage.align import (
     transform_points,
 )
 from encoders.footage.faces import Face, FaceDetector, FaceError, face_in_crop, has_rival, single_face
+from encoders.footage.picture_folder import picture_frames, probe_pictures, source_hash
 from encoders.footage.video_reader import VideoError, iter_frames, probe, read_audio
 from encoders.jpeg_frames import JpegFrames
 from encoders.records import FrameClip
 from stylegan2.images import upright_rgb
-from stylegan2.weights import file_hash
 
 
 @dataclass
@@ -102,14 +103,14 @@ def track_face(
 
     Raises FaceError (no face or two faces too often, a jump) and VideoError (unreadable, too short).
     """
-    info = probe(path)
+    info = probe_pictures(Path(path)) if Path(path).is_dir() else probe(path)
     expected = max(1, round(info.duration * FPS))
     tracker = FaceTracker(detector, config.check_every)
     points: list[np.ndarray] = []
     missing = 0
     last: tuple[int, Face] | None = None
     # Find the face in every frame; stop as soon as too many frames of the whole video show none.
-    for index, frame in enumerate(iter_frames(path)):
+    for index, frame in enumerate(_frames(Path(path))):
         face = tracker(frame)
         if face is None:
             points.append(np.full((68, 2), np.nan, np.float32))
@@ -142,6 +143,10 @@ def track_face(
     return interpolate_missing(landmarks, detected), detected
 
 
+def _frames(path: Path) -> Iterator[np.ndarray]:
+    return picture_frames(path) if path.is_dir() else iter_frames(path)
+
+
 def _check_jump(path: str | Path, before: tuple[int, Face], now: tuple[int, Face], limit: float) -> None:
     """Raises FaceError if the face moved more than `limit` face sizes a frame between two (frame index, face)."""
     steps = now[0] - before[0]
@@ -160,25 +165,33 @@ def prepare_clip(
     sentence: str,
     split: str,
     config: PrepareConfig | None = None,
+    sound: str | Path | None = None,
 ) -> FrameClip:
-    """Aligns one video. Raises VideoError, AudioError or FaceError, whose message is the reason for the rejection.
+    """Aligns one video, or a folder of pictures. sound: a file with the sound, where the video has none. Raises VideoError, AudioError or FaceError, whose message is the reason for the rejection.
 
     The clip's landmarks are those found in each finished crop (as decoded from its JPEG), because the metrics find
     the landmarks of generated frames in the same way. Where that fails, `detected` is False and the landmarks of the
     source frame are kept.
     """
     path, config = Path(path), config or PrepareConfig()
-    waveform = read_audio(path)  # read first, because it is fast and a clip without sound is rejected
+    if path.is_dir() and sound is None:
+        raise VideoError(
+            f"{path} is a folder of pictures without sound; say where the sound is with data.sound"
+        )
+    own_sound = path.is_file() and (sound is None or probe(path).has_audio)
+    sound = None if own_sound or sound is None else Path(sound)
+    # The sound is read first, because that is fast and a clip without sound is rejected.
+    waveform = read_audio(sound or path)
     landmarks, found_in_frame = track_face(path, detector, config)
     frames = len(landmarks)
     if len(waveform.samples) < config.min_sound * samples_of_frames(frames):
         raise VideoError(
-            f"the sound of {path} lasts {waveform.seconds:.2f} s and its pictures {frames / FPS:.2f} s; "
+            f"the sound of {sound or path} lasts {waveform.seconds:.2f} s and its pictures {frames / FPS:.2f} s; "
             "give a recording with sound to its end"
         )
     quads = smooth_quads(ffhq_quad(landmarks), config.sigma_centre, config.sigma_axes)
     jpegs = JpegFrames.encode(
-        crop(frame, quad, config.size) for frame, quad in zip(iter_frames(path), quads, strict=True)
+        crop(frame, quad, config.size) for frame, quad in zip(_frames(path), quads, strict=True)
     )
     in_crop = np.stack([transform_points(p, q, config.size) for p, q in zip(landmarks, quads, strict=True)])
     detected = np.zeros(frames, dtype=bool)
@@ -192,7 +205,7 @@ def prepare_clip(
         sentence=sentence,
         split=split,
         source=path.name,
-        source_hash=file_hash(path),
+        source_hash=source_hash(path, sound),
         frames=jpegs,
         landmarks=interpolate_missing(in_crop, detected | found_in_frame),
         quads=quads,

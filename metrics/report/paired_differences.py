@@ -5,7 +5,7 @@ from typing import Any
 
 from metrics.measures.intervals import paired_difference
 from metrics.report.report_schema import ReportError
-from metrics.scoring.clip_score import MEANS, ClipScore
+from metrics.scoring.row_accumulator import MEANS, ClipScore
 
 ClipRecord = Mapping[str, Any]  # one entry of report.json's "clips"
 

@@ -23,7 +23,7 @@ from metrics.report.paired_differences import clip_records, compare_rows
 from metrics.report.report_schema import SCHEMA_VERSION, check_report
 from metrics.report.sync_sanity import sync_check, unsynced, unsynced_lines, warnings_of
 from metrics.report.tables import DASH, Table
-from metrics.scoring.clip_score import ClipScore
+from metrics.scoring.row_accumulator import ClipScore
 from stylegan2.weights import atomic_path
 
 Row = Mapping[str, Any]

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from metrics.scoring.clip_score import MEANS
+from metrics.scoring.row_accumulator import MEANS
 
 SCHEMA_VERSION = 2
 FIGURES = (*MEANS, "lip_gain", "fid", "kid")

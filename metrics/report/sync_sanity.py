@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from metrics.measures.intervals import mean_over, paired_difference
-from metrics.scoring.clip_score import ClipScore
 from metrics.scoring.control_baselines import SHIFT
+from metrics.scoring.row_accumulator import ClipScore
 
 # Below this confidence, sound and lips do not match (measured in docs/models/sync.md). No limit is known for lse_c with
 # the face crops used here.

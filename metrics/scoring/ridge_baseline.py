@@ -16,7 +16,7 @@ from audio.waveform import Waveform
 from encoders.geometry import aperture, correlation
 from encoders.records import FrameClip
 from encoders.ridge_regression import cross_validated
-from metrics.scoring.clip_score import MEANS, ClipScore
+from metrics.scoring.row_accumulator import MEANS, ClipScore
 
 WINDOW = FeatureConfig(n_mels=40, context_ms=280)  # three frames on either side, as in stage 1
 

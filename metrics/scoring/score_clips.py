@@ -21,7 +21,7 @@ from metrics.measures.fid import fid_of
 from metrics.measures.intervals import bootstrap_interval, mean_over, speaker_interval
 from metrics.measures.kid import Features, kid_of
 from metrics.measures.lip_motion import lip_gain
-from metrics.scoring.clip_score import (
+from metrics.scoring.row_accumulator import (
     MEANS,
     ClipScore,
     FaceEmbeddings,

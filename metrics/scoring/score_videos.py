@@ -20,14 +20,14 @@ from encoders.footage.aligned_pairs import AlignedPair, aligned_pairs, same_shap
 from encoders.footage.faces import Face, face_in_crop
 from encoders.lmd import mouth_distance
 from metrics.measures.kid import Features
-from metrics.scoring.clip_score import (
+from metrics.scoring.control_baselines import delayed
+from metrics.scoring.row_accumulator import (
     ClipScore,
     FaceEmbeddings,
     Judges,
     RowAccumulator,
     sound_embeddings,
 )
-from metrics.scoring.control_baselines import delayed
 from stylegan2.images import resize, to_tensor, to_uint8
 
 Crop = Literal["face", "mouth", "full"]

@@ -14,7 +14,7 @@ from av.error import FFmpegError
 from audio.timing import FPS
 from audio.waveform import AudioError
 from encoders.footage.video_reader import VideoError, VideoInfo, iter_frames, probe, read_audio
-from metrics.scoring.clip_score import Judges
+from metrics.scoring.row_accumulator import Judges
 from metrics.scoring.score_videos import PairOptions, PairResult, score_pair
 
 FileRecord = dict[str, Any]  # one entry of report.json's "files"

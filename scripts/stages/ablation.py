@@ -17,8 +17,8 @@ from metrics.measures.intervals import mean_over
 from metrics.report.report_files import format_figure, write_report
 from metrics.report.report_schema import ReportError, read_report
 from metrics.report.tables import Table
-from metrics.scoring.clip_score import MEANS, ClipScore
 from metrics.scoring.control_baselines import CONTROLS, SPLITS
+from metrics.scoring.row_accumulator import MEANS, ClipScore
 from metrics.scoring.score_clips import summarise
 from scripts.core.provenance import ROOT
 

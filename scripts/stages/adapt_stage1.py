@@ -10,7 +10,7 @@ from configs.schema import Config
 from encoders.content_hash import content_hash
 from scripts.core.networks import the_trajectory, with_encoder_of
 from scripts.core.runtime import Run, RunError, shown
-from scripts.stages.records import Face
+from scripts.stages.stage_results import Face
 from stylegan2.weights import file_hash
 from trajectory.adapt.adaptation_data import PersonalSpeech, require_enough_speech
 from trajectory.adapt.personal_adaptation import adapt, load_adapted, save_adapted

@@ -23,9 +23,9 @@ from encoders.records import LatentClip
 from encoders.ridge_regression import LEAST
 from metrics.report.plots import plot_apertures, save_image, side_by_side, strip
 from metrics.report.report_files import print_table, write_report, write_tables
-from metrics.scoring.clip_score import ClipScore, Judges
 from metrics.scoring.control_baselines import ROWS, SPLITS, fit_energy, log_energy, mean_displacement
 from metrics.scoring.ridge_baseline import MelRidge, fit_lips
+from metrics.scoring.row_accumulator import ClipScore, Judges
 from metrics.scoring.score_clips import Evaluation, stride_for
 from scripts.core.networks import renderer_path, the_renderer, the_trajectory, weight_hashes
 from scripts.core.provenance import plain, provenance, stage_seconds
@@ -33,8 +33,8 @@ from scripts.core.runtime import Run, shown, start
 from scripts.stages.adapt_stage1 import load_stage1_for
 from scripts.stages.evaluate_case import Case, Controls, Preview, ScoringContext, score_case
 from scripts.stages.evaluators import judge_hashes, the_judges
-from scripts.stages.records import Face, Latents, Person
-from scripts.stages.test_clips import test_cases
+from scripts.stages.scored_clips import test_cases
+from scripts.stages.stage_results import Face, Latents, Person
 from scripts.stages.train_stage2 import load_person_generator
 
 PLOTTED = ("inversion", "energy", "ridge", "stage1_only", "full")

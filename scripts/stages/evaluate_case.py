@@ -15,9 +15,9 @@ from audio.features import extract_features
 from audio.timing import SAMPLES_PER_FRAME
 from audio.waveform import Waveform
 from encoders.records import FrameClip, LatentClip
-from metrics.scoring.clip_score import ClipScore
 from metrics.scoring.control_baselines import EnergyRidge, delayed, log_energy, mean_trajectory, static_frames
 from metrics.scoring.ridge_baseline import MelRidge, score_curve
+from metrics.scoring.row_accumulator import ClipScore
 from metrics.scoring.score_clips import Evaluation
 from scripts.core.runtime import RunError
 from stylegan2.render import render

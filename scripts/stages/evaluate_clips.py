@@ -25,8 +25,8 @@ from scripts.stages.adapt_stage1 import demand_speech
 from scripts.stages.evaluate import evaluate
 from scripts.stages.evaluators import judge_hashes, the_judges
 from scripts.stages.face import face_of_data
-from scripts.stages.records import Latents
-from scripts.stages.test_clips import chosen_clips, trained_elsewhere
+from scripts.stages.scored_clips import chosen_clips, trained_elsewhere
+from scripts.stages.stage_results import Latents
 from scripts.stages.train_stage2 import train_stage2
 from stylegan2.weights import atomic_path
 

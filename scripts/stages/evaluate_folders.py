@@ -21,7 +21,7 @@ from metrics.report.html_page import MOST_CLIPS, mouth_correlation, write_page
 from metrics.report.paired_differences import clip_records, compare_reports
 from metrics.report.report_files import print_table, write_report, write_tables
 from metrics.report.report_schema import read_report
-from metrics.scoring.clip_score import Judges
+from metrics.scoring.row_accumulator import Judges
 from metrics.scoring.score_clips import stride_for, summarise, with_frechet
 from metrics.scoring.score_videos import CONTROLS, RULES, PairOptions, PairResult
 from metrics.scoring.video_files import FileRecord, VideoPair, expected_frames, remarks, score_files

@@ -10,7 +10,7 @@ from encoders.features.perceptual import load_perceptual, trunk_path
 from encoders.footage.faces import dlib_model_path
 from metrics.measures.fid import load_inception
 from metrics.measures.sync_distance import judge_path, load_judge
-from metrics.scoring.clip_score import Judges
+from metrics.scoring.row_accumulator import Judges
 from scripts.core.networks import the_detector
 from stylegan2.public.catalogue import path_of
 from stylegan2.weights import file_hash

@@ -15,7 +15,7 @@ from scripts.core.networks import the_detector
 from scripts.core.runtime import Run, RunError
 from scripts.stages.identity_frames import fitted_frames, portrait_clip, portrait_frames, reference_frame
 from scripts.stages.invert_frames import Inverter
-from scripts.stages.records import Face, Latents
+from scripts.stages.stage_results import Face, Latents
 from stylegan2.image_sources import SUFFIXES
 from trajectory.adapt.adaptation_data import personal_speech
 from tuning.pivotal import uniform_frames

@@ -13,7 +13,7 @@ from scripts.core.provenance import plain, provenance, write_json
 from scripts.core.runtime import Run, RunError, shown
 from scripts.stages.adapt_stage1 import load_stage1_for
 from scripts.stages.evaluate_case import predict_latents
-from scripts.stages.records import Person
+from scripts.stages.stage_results import Person
 from scripts.stages.train_stage2 import load_person_generator
 from stylegan2.render import render
 from stylegan2.weights import WeightsError

@@ -24,7 +24,7 @@ from scripts.core.networks import (
 )
 from scripts.core.runtime import Run, shown, threads
 from scripts.stages.identity_frames import neutral_frame, portrait_clip, portrait_frames, reference_frame
-from scripts.stages.records import Latents, Prepared
+from scripts.stages.stage_results import Latents, Prepared
 from stylegan2.weights import WeightsError, file_hash
 
 

@@ -12,15 +12,16 @@ from rich.progress import track
 from audio.waveform import AudioError
 from configs.schema import Config
 from encoders.bases.viseme_basis import VISEMES, load_viseme_basis
-from encoders.footage.corpora import DataConfig, SourceVideo, folder_videos
+from encoders.footage.corpora import DataConfig, SourceVideo, folder_videos, missing_speakers
 from encoders.footage.faces import FaceDetector, FaceError
+from encoders.footage.picture_folder import source_hash
 from encoders.footage.prepare import PrepareConfig, prepare_clip
 from encoders.footage.video_reader import VideoError
 from encoders.manifest import ClipEntry, Manifest, read_manifest, write_manifest
 from encoders.records import FrameClip
 from scripts.core.networks import generator_path, keyed, the_detector
 from scripts.core.runtime import Run, RunError, shown
-from scripts.stages.records import Prepared
+from scripts.stages.stage_results import Prepared
 from stylegan2.load import load_generator
 from stylegan2.weights import file_hash
 from trajectory.synthetic_corpus.build_corpus import build_corpus
@@ -33,7 +34,9 @@ def prepare_data(config: Config, run: Run) -> Prepared:
     usable.
     """
     videos = embedded_videos(config, run) if config.data.kind == "embedded" else folder_videos(config.data)
-    named = [[v.name, v.speaker, v.sentence, v.split, file_hash(v.path)] for v in videos]
+    if missing := missing_speakers(config.data, {video.speaker for video in videos}):
+        run.say(f"not in the data, so left out of the split: {', '.join(missing)}")
+    named = [[v.name, v.speaker, v.sentence, v.split, source_hash(v.path, v.sound)] for v in videos]
     prepared = Prepared(keyed(run, "prepared", config.prepare, config.data.detector, named))
     if not (prepared.folder / "manifest.json").is_file():
         with run.timed("prepare"):
@@ -95,7 +98,8 @@ def _prepare_one(task: tuple[SourceVideo, Path, DataConfig, PrepareConfig]) -> C
         else:
             if data.detector not in _detectors:
                 _detectors[data.detector] = the_detector(data)
-            clip = prepare_clip(video.path, _detectors[data.detector], video.name, *labels, settings)
+            detector = _detectors[data.detector]
+            clip = prepare_clip(video.path, detector, video.name, *labels, settings, video.sound)
             clip.save(folder / file)
     except REJECTED as error:
         return ClipEntry(video.name, "", *labels, 0, "rejected", str(error))

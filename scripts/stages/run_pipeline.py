@@ -13,8 +13,8 @@ from scripts.stages.face import face_of_data, face_of_files
 from scripts.stages.generate import generate, read_inputs
 from scripts.stages.invert_frames import invert_frames
 from scripts.stages.prepare_data import prepare_data
-from scripts.stages.records import Latents
-from scripts.stages.test_clips import chosen_clips
+from scripts.stages.scored_clips import chosen_clips
+from scripts.stages.stage_results import Latents
 from scripts.stages.train_stage1 import check_training_inputs, stage1_config, train_stage1
 from scripts.stages.train_stage2 import train_stage2
 

@@ -10,8 +10,8 @@ from scripts.stages.evaluate_clips import evaluate_clips
 from scripts.stages.evaluate_folders import compare
 from scripts.stages.face import face_of_data, face_of_files
 from scripts.stages.generate import generate, read_inputs
-from scripts.stages.records import Latents, Person
 from scripts.stages.run_pipeline import checkpoint_of, latents_of, run_pipeline, training_latents
+from scripts.stages.stage_results import Latents, Person
 from scripts.stages.train_stage1 import check_training_inputs
 from scripts.stages.train_stage2 import existing_person, train_stage2
 

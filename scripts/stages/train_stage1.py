@@ -21,7 +21,7 @@ from encoders.records import FrameClip
 from scripts.core.networks import in_precision, keyed, the_generator, the_teacher, weight_hashes
 from scripts.core.provenance import save_provenance, write_json
 from scripts.core.runtime import Run, RunError, demand_resume, shown
-from scripts.stages.records import Latents
+from scripts.stages.stage_results import Latents
 from stylegan2.protocol import sample_w
 from trajectory.data.windows import (
     TrajectoryClip,

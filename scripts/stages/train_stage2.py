@@ -25,7 +25,7 @@ from scripts.core.networks import (
 from scripts.core.provenance import save_provenance
 from scripts.core.runtime import Run, RunError, shown
 from scripts.stages.adapt_stage1 import adapt_stage1, existing_adapted
-from scripts.stages.records import Face, Latents, Person
+from scripts.stages.stage_results import Face, Latents, Person
 from stylegan2.render import render
 from stylegan2.weights import file_hash
 from tuning.pivotal import Tuned, tune, uniform_frames

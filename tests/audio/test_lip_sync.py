@@ -26,7 +26,7 @@ from metrics.measures import sync_distance as judging
 from metrics.measures.sync_distance import OwnSync, PublicSync, clip_figures, load_judge, syncnet_picture
 from metrics.report.report_files import report_table
 from metrics.report.sync_sanity import sync_check, unsynced, unsynced_lines
-from metrics.scoring.clip_score import ClipScore
+from metrics.scoring.row_accumulator import ClipScore
 from stylegan2.weights import WeightsError, save_weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")

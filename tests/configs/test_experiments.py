@@ -11,7 +11,9 @@ from scripts.core.runtime import RunError, compose, resolve
 CONFIGS = Path(__file__).parents[2] / "configs"
 NEEDS = {
     "own_clip": ["data.root=somewhere"],
-    "folder": ["data.root=somewhere"],
+    "data": ["data.root=somewhere"],
+    "embedded": [],
+    "grid_s1": ["data.root=somewhere"],
     "paper_tcd_timit": ["data.root=somewhere"],
     "paper_grid": ["data.root=somewhere"],
     "e4e_ffhq": ["encoder_train.images=somewhere", "encoder_train.identity=something"],
@@ -26,7 +28,7 @@ OPTIONS = [
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_option_composes(group, option):
-    config = resolve(compose([f"{group}={option}", *NEEDS.get(option, [])]))
+    config = resolve(compose([f"{group}={option}", *NEEDS.get(option, NEEDS.get(group, []))]))
     assert isinstance(config, Config)
 
 

@@ -16,7 +16,7 @@ from encoders.footage.video_reader import iter_frames
 from encoders.footage.video_writer import write_video
 from metrics.measures.sync_distance import load_judge
 from metrics.report.sync_sanity import unsynced
-from metrics.scoring.clip_score import Judges
+from metrics.scoring.row_accumulator import Judges
 from metrics.scoring.score_videos import PairOptions
 from metrics.scoring.video_files import VideoPair, score_files
 
@@ -40,7 +40,7 @@ import json, sys, time
 from pathlib import Path
 from encoders.footage.faces import DlibDetector
 from encoders.features.identity import DlibIdentity
-from metrics.scoring.clip_score import Judges
+from metrics.scoring.row_accumulator import Judges
 from metrics.scoring.score_videos import PairOptions
 from metrics.measures.sync_distance import load_judge
 from metrics.scoring.video_files import VideoPair, score_files

@@ -17,7 +17,7 @@ from metrics.measures.kid import kid
 from metrics.measures.landmark_figures import sequence_figures
 from metrics.measures.psnr_ssim import psnr, ssim
 from metrics.report.report_files import COLUMNS
-from metrics.scoring.clip_score import MEANS, ClipScore
+from metrics.scoring.row_accumulator import MEANS, ClipScore
 from metrics.scoring.score_clips import summarise
 from scripts.stages.evaluators import distance_columns
 from stylegan2.images import to_tensor

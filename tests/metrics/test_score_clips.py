@@ -13,9 +13,9 @@ from encoders.footage.faces import Face
 from encoders.records import FrameClip
 from metrics.measures.sync_distance import OURS
 from metrics.report.report_files import ROW_KEYS, report_table
-from metrics.scoring import clip_score
-from metrics.scoring.clip_score import ClipScore, Judges
+from metrics.scoring import row_accumulator
 from metrics.scoring.control_baselines import delayed, static_frames
+from metrics.scoring.row_accumulator import ClipScore, Judges
 from metrics.scoring.score_clips import Evaluation, Truth, score_clip, stride_for
 from scripts.stages.evaluate import _table
 
@@ -72,7 +72,7 @@ def clip_of(levels: np.ndarray, name: str = "one", split: str = "seen") -> Frame
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """Replaces scikit-image's SSIM, which takes 40 ms per frame and has its own tests."""
-    monkeypatch.setattr(clip_score, "ssim", lambda a, b: float((a == b).mean()))
+    monkeypatch.setattr(row_accumulator, "ssim", lambda a, b: float((a == b).mean()))
 
 
 @pytest.fixture

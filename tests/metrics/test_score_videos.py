@@ -15,9 +15,9 @@ from encoders.footage.faces import Face
 from metrics.measures.kid import Features
 from metrics.measures.sync_distance import OURS
 from metrics.report.sync_sanity import sync_check
-from metrics.scoring import clip_score, score_videos
-from metrics.scoring.clip_score import Judges
+from metrics.scoring import row_accumulator, score_videos
 from metrics.scoring.control_baselines import delayed
+from metrics.scoring.row_accumulator import Judges
 from metrics.scoring.score_videos import CONTROLS, PairOptions, PairResult, score_pair, whole_frame
 
 NOTHING = 250  # in a frame of this brightness no face is found, nor in a black one
@@ -66,7 +66,7 @@ NETWORKS = Judges(
 def quick(request, monkeypatch):
     """Skips cropping and SSIM (5 and 10 ms per frame), which are not needed for frames of one colour."""
     if "real" not in request.node.name:
-        monkeypatch.setattr(clip_score, "ssim", lambda a, b: float((a == b).mean()))
+        monkeypatch.setattr(row_accumulator, "ssim", lambda a, b: float((a == b).mean()))
         monkeypatch.setattr(
             score_videos, "crop", lambda frame, quad: np.full((256, 256, 3), frame[0, 0, 0], np.uint8)
         )

@@ -21,7 +21,7 @@ from scripts.stages.adapt_stage1 import (
     load_stage1_for,
 )
 from scripts.stages.face import face_of_data
-from scripts.stages.records import Face, Latents
+from scripts.stages.stage_results import Face, Latents
 from stylegan2.weights import file_hash
 from trajectory.adapt.adaptation_data import AdaptationData, PersonalSpeech, personal_speech
 from trajectory.adapt.personal_adaptation import (

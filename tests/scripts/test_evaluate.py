@@ -13,8 +13,8 @@ from encoders.manifest import ClipEntry, Manifest, write_manifest
 from encoders.records import FrameClip, LatentClip
 from scripts.core.runtime import Run, RunError, compose, resolve
 from scripts.stages.evaluate import _controls
-from scripts.stages.records import Face, Latents
-from scripts.stages.test_clips import chosen_clips, spread, test_cases
+from scripts.stages.scored_clips import chosen_clips, spread, test_cases
+from scripts.stages.stage_results import Face, Latents
 from scripts.stages.train_stage2 import _displacements
 
 test_cases.__test__ = False  # type: ignore[attr-defined]  # a function of the script, no test

@@ -17,8 +17,8 @@ from encoders.footage.faces import Face
 from encoders.footage.video_writer import write_video
 from metrics.report import html_page, report_files
 from metrics.report.report_schema import check_report
-from metrics.scoring import clip_score, score_videos
-from metrics.scoring.clip_score import Judges
+from metrics.scoring import row_accumulator, score_videos
+from metrics.scoring.row_accumulator import Judges
 from metrics.scoring.video_files import Prediction
 from scripts.core import runtime
 from scripts.stages import evaluate_folders
@@ -90,7 +90,7 @@ def brightness_judges(monkeypatch):
     monkeypatch.setattr(evaluate_folders, "the_judges", lambda config, device, two_folders: Judges(Reader()))
     for module in (evaluate_folders, html_page):  # drawing the pictures of a clip takes a second
         monkeypatch.setattr(module, "MOST_CLIPS", 1)
-    monkeypatch.setattr(clip_score, "ssim", lambda a, b: float((a == b).mean()))
+    monkeypatch.setattr(row_accumulator, "ssim", lambda a, b: float((a == b).mean()))
     monkeypatch.setattr(
         score_videos, "crop", lambda frame, quad: np.full((256, 256, 3), frame[0, 0, 0], np.uint8)
     )

@@ -25,8 +25,8 @@ class LossConfig:
 
     latent: float = 1.0  # weight of L_latent, the distance in W+ (the paper gives no weights)
     image: float = 1.0  # weight of L_lpips, the perceptual distance of rendered frames
-    # Weight of L_lip, 1 - the correlation of the lips' opening (ours; configs/config.yaml sets 3).
-    lip: float = 0.0
+    # Weight of L_lip, 1 - the correlation of the lips' opening. Ours: the paper has the two losses above only.
+    lip: float = 3.0
     # Target of L_lpips: the inverted frame G(w_t), as in the paper, or with real_target the camera's frame.
     real_target: bool = False
     # Space of L_latent. "w": all of W+, the paper's equation. "basis": the span of the offset basis only, because no

@@ -40,9 +40,9 @@ class CorpusConfig:
     """The size of the synthetic corpus and how its speakers look and move (all ours)."""
 
     seed: int = 0  # seed of faces, voices, sentences, blinks and head sway
-    speakers: int = 8  # number of speakers, unseen ones included; small enough for the demo
-    unseen_speakers: int = 2  # number of unseen speakers (the last ones), which are never trained on
-    sentences: int = 6  # number of sentences of each speaker; 6: 4 train, 1 validation, 1 test
+    speakers: int = 12  # number of speakers, unseen ones included
+    unseen_speakers: int = 3  # number of unseen speakers (the last ones), which are never trained on
+    sentences: int = 20  # number of sentences of each speaker
     grid_share: float = 0.5  # share of sentences with GRID's grammar; the others are free
     psi: float = 0.7  # truncation of the faces, the usual value
     sway: float = 0.5  # amplitude of head motion; 1: about 6 degrees of yaw and 3 of pitch, beyond which faces are distorted

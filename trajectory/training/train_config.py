@@ -15,7 +15,7 @@ class TrainConfig:
     The paper gives no schedule. The defaults suit minutes of speech; for GRID's hours use lr=1e-4 and many more steps.
     """
 
-    steps: int = 1500  # gradient steps; enough for the minute of speech of experiment=demo
+    steps: int = 4000  # gradient steps; enough for the ten minutes of speech of experiment=embedded
     lr: float = 1e-3  # the highest learning rate, after the warm-up
     lr_end: float = 0.05  # the last learning rate, as a share of lr
     warmup: int = 50  # steps over which the rate rises to lr

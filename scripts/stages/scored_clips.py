@@ -11,7 +11,7 @@ from scripts.core.runtime import RunError
 from scripts.stages.evaluate_case import Case
 from scripts.stages.face import target_clip
 from scripts.stages.identity_frames import fitted_frames, portrait_clip
-from scripts.stages.records import Face, Latents
+from scripts.stages.stage_results import Face, Latents
 from scripts.stages.train_stage1 import trained_on
 
 TRAINING_SPLITS = ("train", "val")  # splits used to train stage 1 or to select its best weights

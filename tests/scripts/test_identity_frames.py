@@ -15,7 +15,7 @@ from encoders.records import FrameClip, LatentClip
 from scripts.core.runtime import Run, compose, resolve
 from scripts.stages import invert_frames as stage
 from scripts.stages.identity_frames import portrait_clip, portrait_frames, reference_frame
-from scripts.stages.records import Latents, Prepared
+from scripts.stages.stage_results import Latents, Prepared
 from trajectory.model.displacement import DisplacementConfig
 
 FRAMES = 20

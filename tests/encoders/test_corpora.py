@@ -1,0 +1,132 @@
+"""Each data set's layout, on a tree of empty files: which are read, who speaks, the sentence, the sound, and the splits."""
+
+from pathlib import Path
+
+import pytest
+
+from encoders.footage.corpora import CorpusError, DataConfig, folder_videos, missing_speakers
+from scripts.core.runtime import RunError, compose, resolve
+
+# data set -> files that are read: path -> (speaker, sentence, sound), and files that are not
+LAYOUTS: dict[str, tuple[dict[str, tuple[str, str, str | None]], list[str]]] = {
+    "grid": (
+        {
+            "s1/bbaf2n.mpg": ("s1", "bbaf2n", None),
+            "s2/video/mpg_6000/lgazzs.mpg": ("s2", "lgazzs", "audio_25k/s2/lgazzs.wav"),
+            "s3/swwp2s": ("s3", "swwp2s", "audio_25k/s3/swwp2s.wav"),  # a folder of pictures
+        },
+        ["s1/align/bbaf2n.align", "readme.mpg", "s1/notes.mp4"],
+    ),
+    "tcd_timit": (
+        {
+            "volunteers/01M/Clips/straightcam/sa1.mp4": ("01M", "sa1", None),
+            "lipspeakers/Lipspkr1/Clips/straightcam/sx9.mp4": ("Lipspkr1", "sx9", None),
+        },
+        ["volunteers/01M/Clips/30degcam/sa1.mp4"],
+    ),
+    "hdtf": (
+        {
+            "RD_Radio1_000.mp4": ("RD_Radio1", "000", None),
+            "videos/WDA_KatieHill_012.mp4": ("WDA_KatieHill", "012", None),
+        },
+        ["talk.mp4"],
+    ),
+    "cremad": ({"VideoFlash/1001_DFA_ANG_XX.flv": ("1001", "DFA_ANG_XX", None)}, ["VideoFlash/extra.flv"]),
+    "ravdess": (
+        {"Actor_01/01-01-03-01-01-01-01.mp4": ("Actor_01", "03-01-01-01", None)},
+        ["Actor_01/02-01-03-01-01-01-01.mp4", "Actor_01/01-02-03-01-01-01-01.mp4"],
+    ),
+    "mead": (
+        {
+            "M003/video/front/neutral/level_1/001.mp4": (
+                "M003",
+                "neutral/level_1/001",
+                "M003/audio/neutral/level_1/001.m4a",
+            )
+        },
+        ["M003/video/left_30/neutral/level_1/001.mp4"],
+    ),
+    "voxceleb2": (
+        {
+            "id00012/21Uxsk56VDQ/00001.mp4": (
+                "id00012",
+                "21Uxsk56VDQ/00001",
+                "id00012/21Uxsk56VDQ/00001.m4a",
+            ),
+            "dev/mp4/id00013/2-Uxsk56VDQ/00002.mp4": (
+                "id00013",
+                "2-Uxsk56VDQ/00002",
+                "dev/aac/id00013/2-Uxsk56VDQ/00002.m4a",
+            ),
+        },
+        [],
+    ),
+}
+
+
+def data_of(name: str, root: Path, *words: str) -> DataConfig:
+    return resolve(compose([f"data={name}", f"data.root={root}", *words])).data
+
+
+def touch(root: Path, *names: str) -> None:
+    for name in names:
+        path = root / name if Path(name).suffix else root / name / "0001.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_a_data_set_is_read_as_its_owners_have_it(name, tmp_path):
+    read, ignored = LAYOUTS[name]
+    touch(tmp_path, *read, *ignored, *(sound for _, _, sound in read.values() if sound))
+    videos = folder_videos(data_of(name, tmp_path))
+    found = {
+        v.path.relative_to(tmp_path).as_posix(): (
+            v.speaker,
+            v.sentence,
+            v.sound and v.sound.relative_to(tmp_path).as_posix(),
+        )
+        for v in videos
+    }
+    assert found == read
+    assert len({v.name for v in videos}) == len(videos)
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_another_layout_is_refused_with_an_example(name, tmp_path):
+    touch(tmp_path, "someone/clip.mp4")
+    data = data_of(name, tmp_path)
+    with pytest.raises(CorpusError) as error:
+        folder_videos(data)
+    assert data.layout in str(error.value) and "data=folder" in str(error.value)
+
+
+def test_speakers_of_a_split_who_are_absent_are_named_and_the_others_used(tmp_path):
+    touch(tmp_path, "s1/bbaf2n.mpg", "s1/bbaf3s.mpg", "s2/bbaf2n.mpg", "s9/bbaf2n.mpg")
+    data = data_of("grid", tmp_path)
+    assert {v.speaker: v.split for v in folder_videos(data)} == {
+        "s1": "train",
+        "s2": "unseen",
+        "s9": "val",
+    } | {"s1": folder_videos(data)[1].split}
+    missing = missing_speakers(data, {"s1", "s2", "s9"})
+    assert "s33" in missing and not {"s1", "s2", "s9"} & set(missing)
+
+
+def test_a_split_by_sentences_trains_on_every_speaker(tmp_path):
+    names = [f"s{n}/bbaf{digit}{adverb}.mpg" for n in (1, 2) for digit in range(10) for adverb in "anps"]
+    touch(tmp_path, *names)
+    data = data_of("grid", tmp_path, "data.split=sentences", "data.seen=0.1", "data.validation=0.1")
+    splits = [(v.speaker, v.split) for v in folder_videos(data)]
+    for speaker in ("s1", "s2"):
+        counts = [splits.count((speaker, split)) for split in ("train", "val", "seen", "unseen")]
+        assert counts == [32, 4, 4, 0]
+    assert splits == [(v.speaker, v.split) for v in folder_videos(data)]
+
+
+@pytest.mark.parametrize(("pattern", "said"), [("(", "regular expression"), ("s1/.*", "group")])
+def test_a_pattern_that_cannot_work_is_refused(pattern, said, tmp_path):
+    with pytest.raises(ValueError, match=said):
+        DataConfig(kind="folder", root=str(tmp_path), pattern=pattern)
+    with pytest.raises(RunError, match=r"data\.root=FOLDER"):
+        resolve(compose(["data=grid"]))
