@@ -13,7 +13,7 @@ VIDEOS = {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".wm
 
 
 class CorpusError(ValueError):
-    """A data set that cannot be used: no folder, or no video where its layout has them."""
+    """A data set that cannot be used: its folder is missing, or no video matches its layout."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class SourceVideo:
     speaker: str
     sentence: str
     split: str
-    sound: Path | None = None  # a file with its sound, where the video has none
+    sound: Path | None = None  # sound file, for videos without sound
 
 
 @dataclass
@@ -45,11 +45,11 @@ class DataConfig:
     pattern: str | None = None
     # An example of such a path, for messages.
     layout: str = ""
-    # Where the sound is for videos without any, relative to `root`; {speaker} and the other groups of `pattern` are
-    # filled in, and the first file that exists is taken.
+    # Paths of sound files for videos without sound, relative to `root`; {speaker} and the other groups of `pattern` are
+    # filled in, and the first existing file is used.
     sound: tuple[str, ...] = ()
-    # "unseen_speakers": whole speakers are held out (unseen_speakers, or the share `unseen`). "sentences": only clips of
-    # every speaker, so that each speaker is trained on.
+    # "unseen_speakers": speakers are held out with all their clips (unseen_speakers, or the share `unseen`).
+    # "sentences": only some clips of each speaker are held out, so that all speakers occur in training.
     split: Literal["unseen_speakers", "sentences"] = "unseen_speakers"
     # Finds faces and their 68 landmarks. dlib's weights come with a package; face-alignment downloads its own.
     detector: Literal["dlib", "face-alignment"] = "dlib"
