@@ -1,4 +1,5 @@
-"""Speech features: one window of log-mel, MFCC or speech-encoder rows per video frame, centred on it to the sample.
+"""Speech features: for each video frame one window of log-mel, MFCC or speech-encoder rows, centred on it to the
+sample.
 
 S samples, R rows (one per hop), T video frames, K rows in a frame's window, M numbers in a row.
 
@@ -19,7 +20,10 @@ from audio.speech_encoder import SpeechEncoder, SpeechEncoderError, load_speech_
 from audio.timing import FPS, RATE, SAMPLES_PER_FRAME, frames_of_samples, samples_of_frames
 from audio.waveform import Waveform
 
-FIXED_STATISTICS = {"logmel": (-4.0, 3.0), "mfcc": (0.0, 12.0)}  # typical mean, std of speech near full scale
+FIXED_STATISTICS = {
+    "logmel": (-4.0, 3.0),
+    "mfcc": (0.0, 12.0),
+}  # typical mean and std of log-mel speech near full scale
 
 
 @dataclass(unsafe_hash=True)
@@ -39,17 +43,17 @@ class FeatureConfig:
     # the speaker's timbre, so that stage 1 generalises to unseen speakers. "fixed": by constants, for streaming, where
     # the clip is not known in advance. "none".
     normalise: Literal["clip", "fixed", "none"] = "clip"
-    # Log-mel: floor in dB below the clip's loudest band, so that digital silence equals a quiet room. With "fixed" the
-    # floor is a constant, because the loudest band is not known in advance.
+    # Log-mel: floor in dB below the clip's loudest band, so that digital silence has the features of a quiet room. With
+    # "fixed" the floor is a constant, because the loudest band is not known in advance.
     dynamic_range_db: float = 60.0
     n_filters: int = 26  # MFCC: bands
-    lifter: int = 22  # MFCC: length of the lifter, 0 is off
+    lifter: int = 22  # MFCC: length of the lifter; 0: no lifter
     n_coefficients: int = 12  # MFCC: c_1 ... c_12, without c_0
     # Encoder: its folder, or its name on the Hugging Face hub.
     encoder: str = field(default="", metadata={"keyed": False})
     layer: int = -1  # encoder: hidden layer, 0 before the first transformer layer, -1 the last
     dims: int = 768  # encoder: its width
-    # Encoder: hash of the network, filled in when stage 1 is trained, so that no other one is used with it; "": any.
+    # Encoder: hash of its weights, set when stage 1 is trained, so that prediction accepts no other encoder; "": any.
     encoder_sha256: str = ""
 
     def __post_init__(self) -> None:
@@ -109,7 +113,7 @@ def extract_features(
     num_frames: int | None = None,
     device: torch.device | str = "cpu",
 ) -> AudioFeatures:
-    """Feature windows of a clip; beyond both its ends there is silence.
+    """Feature windows of a clip; the sound is padded with silence at both ends.
 
     num_frames: T of the video that the sound belongs to (the sound is padded with silence or trimmed to it);
       None: ceil(S * 25 / 16000).
@@ -132,7 +136,7 @@ def extract_features(
     # Normalisation
     inside_RM = rows_RM[beyond : len(rows_RM) - beyond]
     if config.normalise == "clip":
-        # The lower limit of the std keeps a silent clip at zero instead of amplifying rounding noise.
+        # With the lower limit of the std, a silent clip gives zeros instead of amplified rounding noise.
         rows_RM = (rows_RM - inside_RM.mean(0)) / np.maximum(inside_RM.std(0), 0.1)
     elif config.normalise == "fixed":
         mean, std = FIXED_STATISTICS[config.kind]

@@ -11,7 +11,7 @@ import numpy as np
 
 from audio.timing import RATE
 
-BLOCK = 1000  # windows whose spectra are in memory at once: 10 s
+BLOCK = 1000  # number of windows whose spectra are in memory together: 10 s
 QUIET = 1e-5  # lowest floor, -100 dB of full scale
 
 
@@ -29,7 +29,7 @@ def log_mel(
     """ln(max(mel . |STFT|, floor)): float32 (R + 2 beyond, M), row j centred on sample (j - beyond + 1/2) hop.
 
     The Hann window is scaled so that a full-scale sine has a magnitude near 0.5. floor: dynamic_range_db below the
-    clip's loudest band, at least QUIET; None: QUIET. beyond: rows before and after the clip, where there is silence.
+    clip's loudest band, at least QUIET; None: QUIET. beyond: number of rows of silence before and after the clip.
     """
     windows_RN = analysis_windows(samples_S, n_fft, hop, preemphasis, beyond)
     hann_N = librosa.filters.get_window("hann", n_fft).astype(np.float32)

@@ -1,8 +1,8 @@
 """Pre-trained speech encoders as features: wav2vec 2.0, HuBERT, WavLM and Whisper of `transformers` (extra "speech").
 
-All give a row every 20 ms. wav2vec 2.0's convolutions read 400 samples every 320, so with 40 zeros at either end
-S samples give S / 320 rows, row i centred on sample (i + 1/2) 320, as rows of log-mel are. Whisper's row i is centred
-on sample 320 i of its input, so its input is the sound from sample 160 on.
+Each gives one feature row every 20 ms. wav2vec 2.0's convolutions read 400 samples every 320, so with 40 zeros at
+either end S samples give S / 320 rows, row i centred on sample (i + 1/2) 320, as rows of log-mel are. Whisper's row i
+is centred on sample 320 i of its input, so its input is the sound from sample 160 on.
 
 Shapes: S samples at 16 kHz, R rows, M width of the encoder.
 """
@@ -24,16 +24,17 @@ from audio.whisper_wheel import load_whisper_tiny
 
 HOP = 320
 EDGE = 40  # zeros at either end of the input of the wav2vec 2.0 family
-LEAD = 160  # first samples, which are cut from Whisper's input
-# Samples in one block and the context on either side: Whisper takes 30 s, attention's cost is quadratic.
+LEAD = 160  # number of first samples that are cut from Whisper's input
+# Samples in one block and in the context on either side; Whisper's input is 30 s, and the cost of attention is
+# quadratic.
 BLOCK, MARGIN = 20 * RATE, 4 * RATE
-UNUSED = {"masked_spec_embed"}  # used in pre-training only, and random if the file lacks it
 WHISPER_TINY = "whisper_tiny"
+UNUSED = {"masked_spec_embed"}  # used in pre-training only; random if it is missing in the file
 KINDS = ("wav2vec2", "hubert", "wavlm", "whisper")  # `model_type`; Whisper reads log-mel, the others samples
 
 
 class SpeechEncoderError(AudioError):
-    """A speech encoder that is missing, of another kind, or not the one a checkpoint was trained with."""
+    """A speech encoder that is missing, of an unsupported kind, or not the one that a checkpoint was trained with."""
 
 
 class SpeechEncoder:
@@ -116,7 +117,7 @@ def _loaded(load: Callable[[str], Any], name: str) -> Any:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise SpeechEncoderError(
             f"The speech encoder {name} cannot be read ({reason}): give audio.encoder a folder with config.json, "
-            "preprocessor_config.json and model.safetensors, or its name on the hub while there is a network."
+            "preprocessor_config.json and model.safetensors, or, with network access, its name on the hub."
         ) from error
 
 

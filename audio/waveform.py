@@ -13,11 +13,12 @@ import soxr
 
 from audio.timing import RATE
 
-SHORTEST_S = 0.1  # seconds; less than one syllable, and the resampler's edges dominate
+# Seconds; a shorter sound has less than one syllable, and edge effects of the resampler dominate
+SHORTEST_S = 0.1
 
 
 class AudioError(ValueError):
-    """A sound that cannot be used; the message names it and says what to do."""
+    """A sound that cannot be used; the message names it and the remedy."""
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,3 @@
-"""Every setting of a run: `schema` composes the dataclasses that stand beside the classes they build."""
+"""All settings of a run; `schema` composes the dataclasses, most of which are defined beside the classes that they
+configure.
+"""

@@ -1,6 +1,6 @@
 """All settings of a run: `Config` and the dataclasses it is composed of.
 
-The settings of a class stand in a dataclass beside that class; those defined here belong to no single class. `register`
+The settings of a class are in a dataclass beside that class; those defined here belong to no single class. `register`
 lets Hydra check names and types on the command line; `configs.typed.build` turns the composed values into a `Config`.
 """
 
@@ -36,11 +36,12 @@ from tuning.pivotal import PivotalConfig
 class GeneratorConfig:
     """Which generators are used."""
 
-    # "embedded" or a safetensors file (scripts/convert_weights.py makes one from public checkpoints). Latents are found
-    # with this generator.
+    # "embedded" or a safetensors file (scripts/convert_weights.py makes one from public checkpoints). The latents of
+    # all frames belong to this generator.
     weights: str = "embedded"
-    # The generator that renders the videos and is tuned in stage 2. None: the same one. "mobile_1024": the embedded one
-    # before it was cut, 1024 px, read from the random-face wheel. Or a safetensors file with as many rows of W+.
+    # The generator that renders the videos and is tuned in stage 2. None: the same as `weights`. "mobile_1024": the
+    # uncut embedded generator at 1024 px, read from the random-face wheel. Otherwise a safetensors file of a generator
+    # that uses the same latents.
     render: str | None = None
 
 
@@ -48,7 +49,8 @@ class GeneratorConfig:
 class TeacherConfig:
     """The perceptual distance that inversion, stage 1 and stage 2 minimise (encoders.features.perceptual).
 
-    Evaluation uses another one (metrics.perceptual, metrics.net), because a distance that was minimised flatters.
+    Evaluation uses another one (metrics.perceptual, metrics.net), because the distance that was minimised would
+    overrate the results.
     """
 
     # "st-lpips": its weights come with its package. "lpips": the paper's; scripts/download_weights.py fetches its trunks.
@@ -75,13 +77,13 @@ class PairsConfig:
     folder: str | None = None
     # Number of images of different people.
     count: int = 2000
-    # Number of people shown with 6 expressions each, from which the encoder learns what talking changes.
+    # Number of people with 6 expressions each, from which the encoder learns how speech changes the code.
     groups: int = 300
 
 
 @dataclass
 class Stage1Config:
-    """Which stage-1 model drives the face. By default the one trained on this run's data."""
+    """The stage-1 model that drives the face; by default the one trained on this run's data."""
 
     # A trajectory.safetensors file. None: the model is trained when it is absent.
     weights: str | None = None
@@ -93,7 +95,7 @@ class Stage1Config:
 
 @dataclass
 class Stage2Config:
-    """Where tuned generators are looked for and stored.
+    """The run in whose results tuned generators are stored and searched for.
 
     A tuned generator depends on the face, the encoder, the generator and `tuning`, never on stage 1, so runs that
     differ in stage 1 alone can share it.
@@ -117,9 +119,10 @@ class WindowConfig:
 
 @dataclass
 class TargetConfig:
-    """On whom stage 2 tunes the generator when neither photo= nor clip= is given: a speaker of the data.
+    """The speaker of the data on whom stage 2 tunes the generator if neither photo= nor clip= is given.
 
-    One clip of the speaker is used whole and the others are scored. A speaker's only clip is cut in time.
+    All of one clip is used for tuning, and the speaker's other clips are scored. If the speaker has one clip only, its
+    first part is used and the rest is scored.
     """
 
     # Name of the speaker. None: the first unseen one.
@@ -127,7 +130,7 @@ class TargetConfig:
     # Share of a speaker's only clip, from its start, that is used for tuning; the rest is scored (ours).
     share: float = 0.6
     # Speakers that evaluate_clips.py scores but leaves out of the averages, such as clips whose sound is known not to
-    # belong to the lips.
+    # match the lips.
     controls: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -137,7 +140,7 @@ class TargetConfig:
 
 @dataclass
 class MetricsConfig:
-    """What evaluate.py scores, and by which networks."""
+    """The rows and measures of evaluate.py, and the networks that compute them."""
 
     # Test clips scored per split at most, taken from the speakers in turn; a full corpus takes hours
     clips: int = 9
@@ -155,16 +158,16 @@ class MetricsConfig:
     fid: bool = True
     # Also fill the columns of metrics/measures/legacy_definitions.py
     legacy: bool = False
-    # Sync network: the public SyncNet (LSE-C, LSE-D), this project's own (in columns of its own), none, or auto: the public
-    # one where its weights are, else the own one
+    # Sync network: the public SyncNet (LSE-C, LSE-D), this project's own (in columns of its own), none, or auto: the
+    # public one if its weights are present, otherwise this project's
     sync: Choice = "auto"
     # Weights of the own sync network: "embedded", or a file of train_sync.py
     sync_weights: str = "embedded"
-    # Score all control baselines (metrics/scoring/control_baselines.py), or only those that other figures are relative to
+    # Score all control baselines (metrics/scoring/control_baselines.py), or only those needed to compute other figures
     controls: bool = True
 
-    # The rest is used with predictions= and references= only. There `controls` are ground_truth, static and shift_5.
-    # Part of the frame that the image measures compare (metrics/scoring/score_videos.py)
+    # The settings below apply only to predictions= and references=, where `controls` means ground_truth, static and
+    # shift_5. Part of the frame that the image measures compare (metrics/scoring/score_videos.py)
     crop: Literal["face", "mouth", "full"] = "face"
     # Trunks of LPIPS, or of ST-LPIPS (in columns of its own) where LPIPS's weights are absent
     nets: tuple[str, ...] = ("alex", "vgg")
@@ -180,7 +183,7 @@ class MetricsConfig:
 
 @dataclass
 class CheckConfig:
-    """Which embedded weights check_assets.py measures, and on how many samples."""
+    """The embedded weights that check_assets.py measures, and the numbers of samples."""
 
     # The parts that are measured; the others keep their earlier figures.
     what: tuple[Literal["generator", "encoder", "visemes", "corpus"], ...] = (
@@ -222,7 +225,7 @@ class TablesConfig:
 
 @dataclass
 class BenchmarkConfig:
-    """What benchmark.py measures."""
+    """Settings of benchmark.py."""
 
     # Resolutions in px of the StyleGAN2s (config F) whose synthesis is measured.
     sizes: tuple[int, ...] = (256, 1024)
@@ -249,8 +252,8 @@ class Config:
 
     # Results go to results_dir/name.
     name: str = "demo"
-    # Whether a sweep appends the job's number to the name, so that no run overwrites another. Off where the name itself
-    # tells the runs apart.
+    # Whether a sweep appends the job's number to the name, so that no run overwrites another. Switch it off if the
+    # names of the runs already differ.
     numbered: bool = True
     # Seed of everything random that has no seed of its own.
     seed: int = 0
@@ -259,14 +262,14 @@ class Config:
     # Processes on each machine, and machines (docs/SETTINGS.md).
     devices: int = 1
     nodes: int = 1
-    # As Lightning Fabric names it. With bf16-mixed stage 1 is trained, and frames are rendered, tuned and scored, in
-    # bfloat16; corpus and inversion stay in float32, because what they make is cached.
+    # A precision of Lightning Fabric. With bf16-mixed, stage 1, rendering, tuning and scoring compute in bfloat16;
+    # corpus and inversion stay in float32, because their results are cached.
     precision: str = "32-true"
     # Threads of torch; 0: torch's default.
     threads: int = 0
     # Processes of prepare_data and evaluate, and speakers inverted at once.
     workers: int = 2
-    # "auto": a stopped training goes on from its last state. A state file: from that one. "none": train anew.
+    # "auto": a stopped training is resumed from its last state. A state file: resume from it. "none": train anew.
     resume: str = "auto"
     # Prints the traceback of an error that is otherwise reported in one sentence.
     debug: bool = False
@@ -291,11 +294,11 @@ class Config:
     against: str | None = None
     # Tuned generator. "auto": the one that stage 2 tuned on this face, if there is one. Or a file, or "none".
     tuned: str = "auto"
-    # Stage 1 adapted to this person, likewise. "auto" looks for it only if adapt=personal.
+    # Stage 1 adapted to this person, with the same options. "auto" applies only if adapt=personal.
     adapted: str = "auto"
     # Which of a weight file's networks convert_weights.py takes.
     network: Literal["g_ema", "g", "d", "encoder"] = "g_ema"
-    # Whose tensor names convert_weights.py gives to exported weights.
+    # Tensor names of the weights that convert_weights.py exports: those of rosinality's or NVIDIA's code.
     layout: Literal["rosinality", "nvidia"] = "rosinality"
     # Entry of the catalogue of public weights that download_weights.py fetches.
     entry: str | None = None
@@ -336,7 +339,7 @@ class Config:
     def __post_init__(self) -> None:
         if not self.name or self.name.startswith(".") or "/" in self.name or "\\" in self.name:
             raise ValueError(
-                f"name={self.name} cannot name a folder of results: use letters, digits, - and _."
+                f"name={self.name} is no valid name for a results folder: use letters, digits, - and _."
             )
         if min(self.devices, self.nodes) < 1:
             raise ValueError("devices and nodes must be at least 1.")

@@ -1,8 +1,8 @@
-"""Converts between plain dataclasses and OmegaConf, so that no library ever sees a DictConfig.
+"""Converts between plain dataclasses and OmegaConf, so that the rest of the code needs no DictConfig.
 
-OmegaConf knows neither `Literal` nor `__post_init__`, and turns tuples into lists. Hydra therefore composes a twin of
-each dataclass: the same fields and defaults, with types that OmegaConf can check. `build` then makes the real dataclass
-from the composed values, which checks `Literal` types here and ranges in the dataclass's own `__post_init__`.
+OmegaConf supports neither `Literal` nor `__post_init__`, and converts tuples to lists. Hydra therefore composes a twin
+of each dataclass: the same fields and defaults, with types that OmegaConf can check. `build` then makes the real
+dataclass from the composed values, which checks `Literal` types here and ranges in the dataclass's own `__post_init__`.
 """
 
 import copy
@@ -33,7 +33,7 @@ def twin(cls: type) -> type:
 
 
 def build(cls: type[Record], values: Any, path: str = "") -> Record:
-    """The real dataclass from composed plain values; ValueError names the field that does not fit."""
+    """The real dataclass from composed plain values; ValueError names the first invalid field."""
     hints = typing.get_type_hints(cls)
     if unknown := sorted(set(values) - set(hints)):
         raise ValueError(f"{path}{unknown[0]} is no setting.")

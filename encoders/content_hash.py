@@ -1,4 +1,4 @@
-"""The hash of values that names cache folders: equal contents have equal names, on every machine."""
+"""The hash that is part of cache folders' names: equal contents give equal hashes on every machine."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def keyed_fields(record: Any) -> dict[str, Any]:
 def content_hash(*parts: Any) -> str:
     """sha256 (hex) of bytes, text, numbers, None, arrays, dataclasses, and lists and dicts of these.
 
-    Types and lengths are hashed too, so that ("ab", "c") and ("a", "bc") differ. Of a dataclass the class name and
-    its `keyed_fields` count. Raises TypeError for other types, paths among them: pass the file's content instead.
+    Types and lengths are hashed too, so that ("ab", "c") and ("a", "bc") differ. For a dataclass, its class name and
+    its `keyed_fields` are hashed. Raises TypeError for other types, paths among them: pass the file's content instead.
     """
     digest = hashlib.sha256()
 

@@ -1,4 +1,5 @@
-"""Openings and widths of a face, measured on its landmarks. Training, corpus and metrics share these definitions.
+"""Openings and widths of a face, measured on its landmarks. Training, the synthetic corpus and metrics share these
+definitions.
 
 Landmarks are the 68 iBUG points counted from 0 (36-41 and 42-47 eyes, 48-59 outer lips, 60-67 inner lips), given as
 (..., 68, 2) in px; all functions of landmarks broadcast over the leading dimensions. LMD: encoders/lmd.py.

@@ -40,18 +40,18 @@ class InversionLosses:
 class InversionConfig:
     """How frames are inverted. The defaults are the paper's choice: the encoder's code without refinement."""
 
-    # "encoder": its code; "mean": w_avg, to invert by optimisation alone.
+    # Initial code. "encoder": that of the encoder; "mean": w_avg, to invert by optimisation alone.
     start: Literal["encoder", "mean"] = "encoder"
     steps: int = 0  # refinement steps on each frame separately
-    person_steps: int = 0  # steps on the one offset of a person, before `steps`
-    person_frames: int = 3  # frames of one clip that the offset is fitted to
-    lr: float = 0.02  # of Adam, falling to zero as a cosine
-    pixel_weight: float = 1.0  # of the mean squared error, images in [-1, 1]
-    perceptual_weight: float = 1.0  # of d
-    landmark_weight: float = 0.0  # mu, per px of the 256 px crop
-    stay: float = 0.02  # lambda
-    size: int = 128  # px at which d compares; small, because d takes most of a step's time
-    chunk: int = 8  # frames in one batch: bounds memory
+    person_steps: int = 0  # steps on the offset that all codes of a person share, before `steps`
+    person_frames: int = 3  # frames of one clip to which this offset is fitted
+    lr: float = 0.02  # initial learning rate of Adam; it falls to zero along a cosine
+    pixel_weight: float = 1.0  # weight of the mean squared error, images in [-1, 1]
+    perceptual_weight: float = 1.0  # weight of d
+    landmark_weight: float = 0.0  # mu, weight per px of the 256 px crop
+    stay: float = 0.02  # lambda, weight of |s|^2
+    size: int = 128  # px at which d compares images; small, because d takes most of a step's time
+    chunk: int = 8  # frames in one batch; limits memory
 
     def __post_init__(self) -> None:
         if min(self.steps, self.person_steps) < 0 or min(self.chunk, self.person_frames) < 1:
@@ -97,7 +97,7 @@ def start_codes(
 ) -> Tensor:
     """The codes that inversion starts from, [N, L, D]: the encoder's, or w_avg in every row.
 
-    Raises ValueError if the encoder is missing, or writes another number of rows than the generator reads.
+    Raises ValueError if the encoder is missing or its number of rows differs from the generator's.
     """
     if config.start == "mean":
         return repeat_rows(generator.w_avg[None], generator.num_rows).expand(len(images_N3HW), -1, -1)

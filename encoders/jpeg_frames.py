@@ -17,7 +17,9 @@ class ClipError(ValueError):
 
 
 class JpegFrames:
-    """T square RGB frames, uint8 (T, size, size, 3); indexing, iterating and np.asarray decode what is asked for."""
+    """T square RGB frames, uint8 (T, size, size, 3); indexing, iterating and np.asarray decode only the requested
+    frames.
+    """
 
     def __init__(self, data: np.ndarray, offsets: np.ndarray) -> None:
         """data: uint8 (bytes,), all JPEGs one after another; offsets: int64 (T + 1,), where each begins and ends.

@@ -15,8 +15,8 @@ def landmark_distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def mouth_distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """LMD of the mouth, points 48-67 after subtracting each mouth's own centroid, (..., 68, 2) twice -> (...) px.
 
-    Subtracting the centroid compares the mouths' shapes and not where the heads are (as in ATVGnet, Chen et al. 2019,
-    which sums over points where this takes the mean).
+    With the centroids subtracted, only the mouths' shapes are compared, not the heads' positions (as in ATVGnet, Chen
+    et al. 2019, which takes the sum over points instead of the mean).
     """
     mouth_a, mouth_b = checked(a)[..., MOUTH, :], checked(b)[..., MOUTH, :]
     mouth_a = mouth_a - mouth_a.mean(axis=-2, keepdims=True)

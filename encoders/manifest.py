@@ -1,4 +1,4 @@
-"""manifest.json: which clips a folder holds, which were rejected, and why."""
+"""manifest.json: the clips of a folder, and the rejected ones with the reasons."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ClipEntry:
     split: str
     n_frames: int  # at 25 fps; 0 for a rejected clip
     status: str = "ok"  # or "rejected"
-    reason: str = ""  # why it was rejected
+    reason: str = ""  # reason for the rejection
 
     def __post_init__(self) -> None:
         if self.status not in ("ok", "rejected"):

@@ -1,4 +1,4 @@
-"""What the stages hand on: FrameClip (aligned frames with their sound) and LatentClip (the same clip in W+).
+"""The records that stages pass on: FrameClip (aligned frames with their sound) and LatentClip (the same clip in W+).
 
 Each record is one safetensors file. Shapes: T frames, L rows of W+, D = 512, S audio samples.
 """
@@ -61,7 +61,7 @@ class FrameClip:
         return self.frames if isinstance(self.frames, JpegFrames) else JpegFrames.encode(self.frames)
 
     def content_hash(self) -> str:
-        """Hash of the frames as stored, the landmarks and the sound; names and quads do not count."""
+        """Hash of the frames as stored, the landmarks and the sound; names and quads are not included."""
         jpegs = self._jpegs()
         return content_hash(jpegs.data, jpegs.offsets, self.landmarks, self.detected, self.waveform)
 
@@ -128,9 +128,9 @@ def check_split(name: str, split: str) -> None:
 
 def _check_array(name: str, what: str, array: Any, dtype: Any, shape: tuple[int, ...]) -> None:
     if array.dtype != dtype or array.shape != shape or 0 in shape:
-        wanted = f"{np.dtype(dtype)} {shape}"
+        expected = f"{np.dtype(dtype)} {shape}"
         raise ClipError(
-            f"clip {name}: {what} must be {wanted} and not empty, got {array.dtype} {array.shape}"
+            f"clip {name}: {what} must be {expected} and not empty, got {array.dtype} {array.shape}"
         )
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise ClipError(f"clip {name}: {what} holds values that are not finite")

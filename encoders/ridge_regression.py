@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import KFold
 
-# The penalty over the mean squared length of a centred input, so that the same values suit loud and quiet clips.
+# Penalties relative to the mean squared length of a centred input, so that the same values suit loud and quiet clips.
 PENALTIES = tuple(10.0**p for p in (-2, -1.5, -1, -0.5, 0, 0.5, 1, 1.5, 2))
 FOLDS = 5
 LEAST = 4 * FOLDS  # frames
@@ -24,7 +24,7 @@ def fit_ridge(x_TX: np.ndarray, y_T: np.ndarray, penalty: float) -> Ridge:
 def cross_validated(x_TX: np.ndarray, y_T: np.ndarray) -> Ridge:
     """The regression whose penalty predicts left-out frames best. ValueError for fewer than LEAST frames.
 
-    Each fold leaves out one consecutive stretch: a single left-out frame could be read off its neighbours.
+    Each fold leaves out consecutive frames, because a single frame could be predicted from its neighbours.
     """
     if len(x_TX) != len(y_T) or len(x_TX) < LEAST:
         raise ValueError(

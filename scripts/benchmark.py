@@ -1,8 +1,8 @@
 """python scripts/benchmark.py [what=synthesis] [output=speed.json] [benchmark.sizes=[256]] [benchmark.min_seconds=10]
 
-Measures how fast this machine is: synthesis, encoders, one step of tuning and of stage 1, and photo + speech -> video
-from end to end. Prints a table for each part and writes results/<name>/benchmark.json, or output=.
-Needs an idle machine.
+Measures the speed of this machine: synthesis, encoders, one step of tuning and of stage 1, and photo + speech -> video
+from end to end. Prints a table for each part and writes results/<name>/benchmark.json, or output=. Needs an idle
+machine.
 """
 
 import sys

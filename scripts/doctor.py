@@ -1,6 +1,6 @@
 """python scripts/doctor.py
 
-Lists what is installed, which weights are available (with hash and terms of use), and how to get what is missing.
+Lists the installed packages, the available weights (with hash and terms of use), and how to get missing ones.
 Changes nothing. Exit code 1 if the default run would not work.
 """
 

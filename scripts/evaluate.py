@@ -1,7 +1,7 @@
 """python scripts/evaluate.py [metrics.clips=6] [metrics=lpips] [name=NAME | predictions=DIR references=DIR output=DIR]
 
-Scores stage 1 and the tuned generator on test clips, beside control baselines, and writes results/<name>/report.json
-with tables and pictures. What is missing is made first, from the corpus on.
+Scores stage 1, the tuned generator and control baselines on test clips, and writes results/<name>/report.json
+with tables and pictures. Earlier stages whose results are missing are run first.
 With predictions= and references=, two folders of videos with the same relative names, it scores any method's videos
 against the truth and writes report.json, tables and pictures to output=.
 """

@@ -3,7 +3,7 @@
 Scores the method on every speaker of a folder in turn: generator and stage 1 are fitted to the first target.share of
 the speaker's clip and tested on the rest. Writes results/<name>/clips.json and clips.md: all rows of each clip, means
 weighted by duration with bootstrap intervals, and clips that could not be used with the reason. Speakers in
-target.controls are left out of the means. Reports made earlier with the same settings are used again.
+target.controls are left out of the means. Existing reports with the same settings are reused.
 """
 
 import sys

@@ -1,7 +1,8 @@
 """python scripts/prepare_data.py [data=folder data.root=FOLDER] [corpus.seed=1] [workers=2]
 
-Aligns the faces of videos: data/prepared-<hash>/ with one FrameClip for each video, and manifest.json, which names
-every rejected video and why. Without arguments the embedded corpus of synthetic speakers is built first when absent.
+Aligns the faces of videos: data/prepared-<hash>/ with one FrameClip for each video, and manifest.json, which lists
+every rejected video with the reason. Without arguments the embedded corpus of synthetic speakers is built first when
+absent.
 """
 
 import sys

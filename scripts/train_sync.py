@@ -1,8 +1,8 @@
 """python scripts/train_sync.py [sync_train.folders=[DIR,DIR]] [sync_train.held=DIR] [name=NAME] [resume=auto|PATH|none]
 
-Trains the network that measures lip sync where the public SyncNet is absent -> results/<name>/sync/sync.safetensors
+Trains the network that measures lip sync if the public SyncNet is absent -> results/<name>/sync/sync.safetensors
 (metrics.sync_weights= takes it) and accuracy.json, the share of held-out clips whose offset it finds within one frame.
-By default it learns from this run's clips, which are prepared first when absent.
+By default it is trained on this run's clips, which are prepared first when absent.
 """
 
 import sys

@@ -29,7 +29,7 @@ class Source(Protocol):
 class ImageFolder:
     """The pictures below a folder, in a new random order each epoch, cropped to a square, half of them mirrored.
 
-    While the network trains, threads decode the images of the next step. Raises TrainingImagesError if there are no
+    Threads decode the images of the next step while the network is trained. Raises TrainingImagesError if there are no
     pictures or one cannot be read.
     """
 

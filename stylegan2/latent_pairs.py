@@ -1,4 +1,5 @@
-"""Images with the W+ codes that made them: training data of the image head, of encoders and of the viseme basis.
+"""Images with the W+ codes from which they were rendered: training data of the image head, of encoders and of the
+viseme basis.
 
 Shapes: N images, L rows of W+, D = 512, R px.
 """
@@ -23,7 +24,7 @@ SHARD = 480  # pairs in one tar file, a multiple of the usual group sizes
 
 
 class TrainingImagesError(ValueError):
-    """A folder of training images that cannot be used; the message names it and says what to do."""
+    """A folder of training images that cannot be used; the message names the folder and the remedy."""
 
 
 class FolderPairs:
@@ -128,7 +129,7 @@ def make_pairs(
 ) -> Iterator[int]:
     """Fills a folder with `count` pairs, codes by draw(n), images by the generator; yields the number of each shard.
 
-    Existing shards are kept. Their codes are drawn nevertheless, so that the random numbers of later shards stay the same.
+    Existing shards are kept. Their codes are drawn all the same, so that later shards get the same random numbers.
     """
     for number, start in enumerate(range(0, count, shard)):
         codes = draw(min(shard, count - start))

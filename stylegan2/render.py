@@ -29,7 +29,7 @@ def render(
     in float32.
     chunk: frames computed at once (None: 1 on a CPU, else 8); memory grows with it.
     device: where the generator is (None: the device of its w_avg).
-    Blocks that read only rows which all frames so far share are computed once.
+    Blocks whose rows are the same in all frames so far are computed once.
     """
     target = torch.device(device) if device is not None else generator.w_avg.device
     if chunk is None:
@@ -40,12 +40,14 @@ def render(
         raise ValueError(f"chunk must be at least 1, got {chunk}")
     latents, shared = iter(w), _SharedRows(generator)
     while batch := list(islice(latents, chunk)):
-        # inference mode ends before each yield; otherwise it would also hold in the caller
+        # inference mode ends before each yield; otherwise it would also be active in the caller
         yield from _frames(generator, batch, target, shared)
 
 
 class _SharedRows:
-    """The leading rows that all frames so far have in common, and the result of the blocks that read only them."""
+    """The leading rows that are the same in all frames so far, and the result of the blocks that read only these
+    rows.
+    """
 
     def __init__(self, generator: Any) -> None:
         self.generator = generator

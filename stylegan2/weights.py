@@ -23,7 +23,7 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 class WeightsError(ValueError):
-    """A weight file that cannot be used; the message names the file and what to do."""
+    """A weight file that cannot be used; the message names the file and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem[:80]}-{uuid.uuid4().hex[:8]}{path.suffix}")
     temporary.touch()
-    mode = temporary.stat().st_mode & 0o777  # as the umask says; safetensors makes files private
+    mode = temporary.stat().st_mode & 0o777  # of the umask, because safetensors makes files private
     temporary.unlink()
     try:
         yield temporary
@@ -175,12 +175,12 @@ def assemble(build: Callable[[], Network], state: Mapping[str, Tensor], what: st
 
 
 def first_difference(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str | None:
-    """ "KEY is (2, 2), expected (512, 512)" for the first key whose shapes differ or that only one side has."""
+    """ "KEY is (2, 2), expected (512, 512)" for the first key whose shapes differ or that only one of the two has."""
     for key in sorted(wanted.keys() | state.keys()):
-        got = tuple(state[key].shape) if key in state else "nothing"
+        actual = tuple(state[key].shape) if key in state else "nothing"
         expected = tuple(wanted[key].shape) if key in wanted else "nothing"
-        if got != expected:
-            return f"{key} is {got}, expected {expected}"
+        if actual != expected:
+            return f"{key} is {actual}, expected {expected}"
     return None
 
 

@@ -1,4 +1,4 @@
-"""Shared fixtures: tiny talking clips of the embedded generator, cheap enough for every test run."""
+"""Shared fixtures: tiny talking clips of the embedded generator, fast enough for every test run."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -28,7 +28,9 @@ def _like_a_script() -> None:
 
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
-    """Networks this small only wait for a second thread; on a busy machine for minutes."""
+    """Limits torch to one thread: with two, such small networks spend their time waiting, on a busy machine for
+    minutes.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -36,7 +38,7 @@ def one_thread() -> Iterator[None]:
 
 
 def noise_bursts(frames: int, seed: int = 0) -> Waveform:
-    """Noise in bursts of a tenth of a second: enough rhythm for features, cheap to make."""
+    """Noise in bursts of a tenth of a second, as a fast substitute for speech."""
     rng = np.random.default_rng(seed)
     samples = rng.standard_normal(frames * SAMPLES_PER_FRAME) * 0.1
     time = np.arange(len(samples)) / RATE
@@ -44,7 +46,7 @@ def noise_bursts(frames: int, seed: int = 0) -> Waveform:
 
 
 def talking_frames(seed: int, frames: int = FRAMES) -> list[np.ndarray]:
-    """A synthetic face whose code sways a little, as 256 px frames."""
+    """256 px frames of a synthetic face whose code oscillates slightly."""
     generator = load_generator()
     w = sample_w(generator, 1, seed, 0.5)[0].numpy()
     sway = sample_w(generator, 1, seed + 1000, 0.5)[0].numpy() - w

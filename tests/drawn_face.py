@@ -1,4 +1,4 @@
-"""A face of 68 points whose lips are as far open as a number says, for judges that read the truth out of pixels."""
+"""68 landmarks with a given lip opening, for test detectors that derive landmarks from the brightness of a frame."""
 
 import numpy as np
 

@@ -13,7 +13,7 @@ TREE = {"synthesis": "SynthesisNetwork", "mapping": "MappingNetwork", "affine": 
 
 
 def reconstruct(meta):
-    raise AssertionError("this stands for code that must never run")
+    raise AssertionError("code that must never run")
 
 
 class Persistent(nn.Module):
@@ -35,7 +35,7 @@ class Persistent(nn.Module):
 
 @contextmanager
 def nvidia_modules():
-    """Modules torch_utils and dnnlib that exist only while a file is written."""
+    """Makes modules torch_utils and dnnlib importable while a file is written."""
     names = ("torch_utils", "torch_utils.persistence", "dnnlib", "dnnlib.util")
     sys.modules.update({name: types.ModuleType(name) for name in names})
     easy = type("EasyDict", (dict,), {"__module__": "dnnlib.util"})
@@ -63,16 +63,16 @@ def recorded(network, kind, change=None, **kwargs):
     def module(name):
         if name not in modules:
             parent, _, last = name.rpartition(".")
-            made = Persistent(TREE.get(last, "Layer"))
+            persistent = Persistent(TREE.get(last, "Layer"))
             if last.startswith("b") and last[1:].isdigit():
-                vars(made)["architecture"] = "skip" if kind == "Generator" else "resnet"
+                vars(persistent)["architecture"] = "skip" if kind == "Generator" else "resnet"
             if last.startswith("conv") or last in ("torgb", "fromrgb"):
                 activation = "linear" if last == "torgb" else "lrelu"
-                vars(made).update(conv_clamp=network.conv_clamp, activation=activation)
+                vars(persistent).update(conv_clamp=network.conv_clamp, activation=activation)
             if name.startswith("mapping.fc"):
-                vars(made).update(bias_gain=0.01, activation="lrelu")
-            module(parent).add_module(last, made)
-            modules[name] = made
+                vars(persistent).update(bias_gain=0.01, activation="lrelu")
+            module(parent).add_module(last, persistent)
+            modules[name] = persistent
         return modules[name]
 
     buffers = ("resample_filter", "noise_const", "w_avg")

@@ -1,4 +1,6 @@
-"""The layout of the repository: top-level entries, launchers, and packages that installed namesakes must not replace."""
+"""The layout of the repository: top-level entries, launchers, and imports of our packages despite installed packages of
+the same name.
+"""
 
 import ast
 import os
@@ -17,7 +19,7 @@ LAUNCHERS = sorted(path for path in (ROOT / "scripts").glob("*.py") if path.stem
 
 
 def tracked() -> list[str]:
-    """Paths of the files that git knows, relative to the root."""
+    """Paths of the files tracked by git, relative to the root."""
     done = subprocess.run(["git", "-C", str(ROOT), "ls-files"], capture_output=True, text=True)
     if done.returncode:
         pytest.skip("not a git checkout")
@@ -72,7 +74,7 @@ def test_no_module_imports_a_launcher():
 
 @pytest.fixture(scope="module")
 def python_with_fake_metrics(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An environment with everything that is installed here, and another package named `metrics`."""
+    """An environment with all packages installed here, and another package named `metrics`."""
     folder = tmp_path_factory.mktemp("venv")
     venv.create(folder, with_pip=False, symlinks=True)
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"

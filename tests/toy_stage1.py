@@ -1,4 +1,4 @@
-"""A stage 1 so small that it trains in a second: clips, and everything that `trajectory.training.stage1_loop.train` takes."""
+"""A stage 1 that trains in a second: clips, and all arguments of `trajectory.training.stage1_loop.train`."""
 
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,9 @@ def parts(
 
 
 def parts_of_processes(folder: Path, batch: int) -> dict[str, Any]:
-    """`parts` with `batch` windows in each process, without dropout, whose random numbers differ between processes."""
+    """`parts` with `batch` windows in each process, and without dropout, because its random numbers differ between
+    processes.
+    """
     folder.mkdir(exist_ok=True)
     pieces = parts(folder, 0.0, 0.0, steps=12, val_every=4, save_every=4)
     pieces["sampler"].batch = batch

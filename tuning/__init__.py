@@ -1,1 +1,1 @@
-"""Pivotal tuning: fit a copy of the generator to one identity, and store only what changed."""
+"""Pivotal tuning: fits a copy of the generator to one identity and stores only the changed tensors."""

@@ -1,4 +1,5 @@
-"""Pivotal tuning (PTI, Roich et al. 2021): keep the latents of one identity fixed, fit the generator to its frames.
+"""Pivotal tuning (PTI, Roich et al. 2021): the latents of one identity are kept fixed while the generator is fitted to
+its frames.
 
 Shapes: N frames, L rows of W+, D latent width; images (N, 3, H, W) in [-1, 1].
 """
@@ -19,34 +20,34 @@ from tuning.pivotal_losses import displacement_response, l2, locality, perceptua
 
 
 class TuningError(ValueError):
-    """Tuning that cannot start or go on; the message says what to change."""
+    """Tuning that cannot start or continue; the message says what to change."""
 
 
 @dataclass
 class PivotalConfig:
     """How the generator is tuned (tuning.*); the defaults are PTI's."""
 
-    lr: float = 3e-4  # of Adam, relative to each tensor's size (`relative_size`)
+    lr: float = 3e-4  # learning rate of Adam, relative to each tensor's size (`relative_size`)
     steps: int = 350  # optimiser steps over all frames together
-    batch: int = 1  # frames in a step
-    max_frames: int = 32  # frames used, evenly spaced; bounds time and memory
+    batch: int = 1  # frames per step
+    max_frames: int = 32  # largest number of frames used, evenly spaced; limits time and memory
     l2_weight: float = 1.0
-    lpips_weight: float = 1.0  # of the perceptual distance
-    perceptual_size: int | None = 256  # px at which the perceptual distance compares; None: full size
+    lpips_weight: float = 1.0  # weight of the perceptual distance
+    perceptual_size: int | None = 256  # px at which the perceptual distance compares images; None: full size
     # Stop when the perceptual distance, averaged over one pass of the frames, is at most this. One value per metric
     # name, because networks differ in scale; None or absent: never.
     threshold: dict[str, float | None] = field(default_factory=lambda: {"lpips-alex": 0.06})
     # Patterns (fnmatch) of the names of parameters that are tuned. The mapping network never changes: synthesis does
     # not use it.
     train: list[str] = field(default_factory=lambda: ["*"])
-    locality_weight: float = 0.0  # of PTI's locality regulariser; 0 is off
+    locality_weight: float = 0.0  # weight of PTI's locality regulariser; 0 is off
     locality_alpha: float = 30.0  # distance in W+ of its random latents from the pivot
-    # Keeps what displacements do to the lips (pivotal_losses.displacement_response); 0 is off, 2 hardly reduces the
-    # likeness (docs/RESULTS.md).
+    # Weight of the term that preserves the effect of displacements on the lips (pivotal_losses.displacement_response);
+    # 0 is off, 2 hardly reduces the likeness (docs/RESULTS.md).
     response_weight: float = 0.0
-    # Recomputes activations in the backward pass: a third more computation for a fraction of the memory.
+    # Recomputes activations in the backward pass, which takes a third more computation and a fraction of the memory.
     activation_checkpointing: bool = field(default=False, metadata={"keyed": False})
-    seed: int = 0  # of the order of frames, the random latents and displacements
+    seed: int = 0  # seed of the order of frames, the random latents and displacements
 
     def __post_init__(self) -> None:
         for name in ("lr", "steps", "batch", "max_frames"):
@@ -63,7 +64,7 @@ class PivotalConfig:
 
 @dataclass(frozen=True)
 class Tuned:
-    """A tuned generator and how it came about."""
+    """A tuned generator, its pivots, and the losses before, during and after tuning."""
 
     generator: Any  # the tuned copy, frozen, in eval mode
     pivots: Tensor  # (N, L, D), of the frames that were used
@@ -104,7 +105,7 @@ def tune(
     offsets = None if displacements_MLD is None else torch.as_tensor(displacements_MLD).to(w_NLD)
     if config.response_weight and offsets is None:
         raise TuningError(
-            "tuning.response_weight needs displacements and got none: set it to 0 or give some."
+            "tuning.response_weight needs displacements, but none were given: set it to 0 or pass displacements."
         )
     before = _mean_losses(tuned, w_NLD, targets, perceptual, config)
     threshold = config.threshold.get(str(getattr(perceptual, "name", "")))
@@ -180,7 +181,7 @@ def relative_size(parameter: Tensor) -> Tensor:
 
     PTI's learning rate is meant for StyleGAN2, which stores weights of unit variance and scales them at run time
     (equalised learning rate). Networks that store the weights as they are used need steps relative to the weights'
-    size; with absolute steps the first hundred destroy what the network has learned.
+    size; with absolute steps the images are degraded after a hundred steps.
     """
     return parameter.square().mean().sqrt().clamp(0.01, 1.0)
 

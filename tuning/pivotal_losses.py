@@ -65,8 +65,8 @@ def displacement_response(
 ) -> Tensor:
     """|[G'(w + d) - G'(w)] - [G(w + d) - G(w)]|^2 around the mouth, per image (N,).
 
-    The tuned generator G' may look different, but a displacement must move its lips as it moves those of the base
-    generator G; this preserves lip sync. image: G'(w), if it has been computed already.
+    A displacement must change the mouth in images of the tuned generator G' as it does in those of the base generator
+    G, whatever the face looks like; this preserves lip sync. image: G'(w), if it has been computed already.
     """
     image = tuned.synthesis(pivot_NLD, noise="const") if image is None else image
     response = tuned.synthesis(pivot_NLD + displacement_NLD, noise="const") - image

@@ -64,7 +64,7 @@ def load_tuned(path: str | Path, base: nn.Module, base_hash: str) -> Any:
         name = key.removeprefix(DELTA)
         if name not in state or state[name].shape != delta.shape:
             raise WeightsError(
-                f"{path} does not fit its base: {name} is not there or has another shape; tune again."
+                f"{path} does not fit its base: {name} is missing or has another shape; tune again."
             )
         state[name] = (state[name].float() + delta.to(state[name].device)).to(state[name].dtype)
     generator.load_state_dict(state)

@@ -27,9 +27,9 @@ CONSTANT = 1e-4  # standard deviation of embeddings below which they count as co
 class SyncConfig:
     """Sizes of the sync network (sync_net.*); the defaults give a weight file below 1 MB."""
 
-    channels: tuple[int, ...] = (24, 48, 64, 96)  # of the four convolutions of either half
+    channels: tuple[int, ...] = (24, 48, 64, 96)  # channels of the four convolutions of either half
     dim: int = 128  # D
-    n_mels: int = 40  # M, as stage 1's default features
+    n_mels: int = 40  # M, as in stage 1's default features
 
     def __post_init__(self) -> None:
         self.channels = tuple(self.channels)
@@ -62,7 +62,7 @@ class LipSyncNet(nn.Module):
 
     @property
     def config(self) -> dict[str, Any]:
-        """What the weight file stores to rebuild the network."""
+        """The config stored in the weight file to rebuild the network."""
         return asdict(self.sizes)
 
     def lips(self, mouths_N5SS: Tensor) -> Tensor:
@@ -86,7 +86,7 @@ def _body(
 def mouth_windows(mouths_TSS: np.ndarray) -> np.ndarray:
     """Grey mouths uint8 (T, S, S) of one clip -> float32 (W, 5, S, S), W = T - 4.
 
-    x = (m - mean over the clip of m) / std: removes the mouth's usual look and the light, and leaves the motion.
+    x = (m - mean over the clip of m) / std: removes the mouth's mean appearance and the lighting, and keeps the motion.
     """
     if mouths_TSS.dtype != np.uint8 or mouths_TSS.ndim != 3 or len(mouths_TSS) < WINDOW:
         raise ValueError(
@@ -95,7 +95,7 @@ def mouth_windows(mouths_TSS: np.ndarray) -> np.ndarray:
         )
     x = mouths_TSS.astype(np.float32)
     x -= x.mean(axis=0)
-    x /= max(float(x.std()), 1.0)  # below one grey level it is noise, not motion
+    x /= max(float(x.std()), 1.0)  # below one grey level there is only noise, no motion
     return np.lib.stride_tricks.sliding_window_view(x, WINDOW, axis=0).transpose(0, 3, 1, 2)
 
 
@@ -170,8 +170,8 @@ def sync_figures(
 ) -> SyncFigures:
     """distance = min_k d(k), confidence = median_k d(k) - min_k d(k), offset = argmin_k d(k)   (LSE-D, LSE-C).
 
-    Distance and confidence do not change under a constant delay, so they mean nothing without the offset. A frozen
-    video and silence have offset None and confidence 0.
+    Distance and confidence do not change under a constant delay, so they must be read together with the offset. A
+    frozen video and silence have offset None and confidence 0.
     """
     distances = offset_distances(video_WD, sound_WD, most, padded)
     offset = min(distances, key=lambda k: (round(distances[k], 9), abs(k)))
@@ -186,7 +186,8 @@ def contrastive_loss(lips_CWD: Tensor, sounds_CWD: Tensor, scale: Tensor) -> Ten
 
     L = -1/2 mean_t [log softmax_s(scale v_t . a_s)_t + log softmax_s(scale a_t . v_s)_t]
 
-    Windows of other clips are not negatives: they would reward telling voices and faces apart instead of synchrony.
+    Windows of other clips are not used as negatives, because the network could then distinguish speakers instead of
+    measuring synchrony.
     """
     logits_CWW = scale * lips_CWD @ sounds_CWD.transpose(1, 2)
     target_CW = torch.arange(logits_CWW.shape[1], device=logits_CWW.device).expand(len(logits_CWW), -1)

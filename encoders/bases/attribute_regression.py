@@ -1,8 +1,8 @@
 """Directions of W+ that turn the head or close the eyes, by regression on labelled generator samples.
 
 For a measure m of faces, such as the head's yaw, the covariance direction c_m is how W+ codes change with m on average,
-in the chosen rows. What changes other measures is removed (conditional manipulation as in InterFaceGAN, Shen et al.
-2020): their regression coefficients b are projected out.
+in the chosen rows. Components that change other measures are removed (conditional manipulation as in InterFaceGAN, Shen
+et al. 2020): the regression coefficients b of these measures are projected out.
 
     c_m = E[(w - E w)(m - E m)] / std m     b_m = (C + ridge I)^-1 c_m,  C the covariance of w
     d_m = c_m - P c_m,  P the projection onto the span of the other measures' b
@@ -22,21 +22,21 @@ from encoders.geometry import MOUTH, aperture, eye_centres, eye_openness, inter_
 from stylegan2.protocol import Generator
 
 HEAD_ROWS, LID_ROWS = (0, 3), (4, 7)  # coarse rows turn the head, finer ones move the lids
-# By how much weight 1 changes each measure: a turn of about 6 degrees, a nod of about 3, lids shut.
+# Change of each measure at weight 1: a turn of about 6 degrees, a nod of about 3, closed eyelids.
 REACH = {"yaw": 0.06, "pitch": 0.03, "blink": -0.18}
-RIDGE = 0.1  # of the regression, relative to the mean variance of an entry of w
+RIDGE = 0.1  # ridge of the regression, relative to the mean variance of an entry of w
 STEP = 0.5  # multiple of the direction at which its effect is measured
 
 Measure = Callable[[np.ndarray], np.ndarray]
 
 
 def yaw(points: np.ndarray) -> np.ndarray:
-    """How far the nose tip lies right of the middle between the eyes, in inter-ocular distances, (..., 68, 2) -> (...)."""
+    """Distance of the nose tip to the right of the eyes' midpoint, in inter-ocular distances, (..., 68, 2) -> (...)."""
     return (points[..., 30, 0] - eye_centres(points).mean(-2)[..., 0]) / inter_ocular(points)
 
 
 def pitch(points: np.ndarray) -> np.ndarray:
-    """Where the nose tip lies between eyes (0) and mouth (1), (..., 68, 2) -> (...); it grows as the head nods."""
+    """Position of the nose tip between eyes (0) and mouth (1), (..., 68, 2) -> (...); it grows as the head nods."""
     eyes, mouth = eye_centres(points).mean(-2)[..., 1], points[..., MOUTH, 1].mean(-1)
     return (points[..., 30, 1] - eyes) / (mouth - eyes)
 
@@ -54,9 +54,7 @@ def covariance_direction(
     """
     known = np.isfinite(points).all((1, 2))
     if known.sum() < 2 * len(MEASURES):
-        raise ValueError(
-            f"only {known.sum()} samples have landmarks: too few to tell what an axis looks like"
-        )
+        raise ValueError(f"only {known.sum()} samples have landmarks: too few to fit an axis")
     first, last = rows
     flat = w_NLD[known, first : last + 1].reshape(known.sum(), -1).astype(np.float64)
     flat -= flat.mean(0)
@@ -64,8 +62,8 @@ def covariance_direction(
     common = np.stack([(m - m.mean()) @ flat / (m.std() * len(flat)) for m in values.values()], 1)
     covariance = flat.T @ flat / len(flat)
     ridge = RIDGE * np.trace(covariance) / len(covariance) * np.eye(len(covariance))
-    others = np.linalg.solve(covariance + ridge, common)[:, [name != axis for name in values]]
-    basis, _ = np.linalg.qr(others)
+    confounders = np.linalg.solve(covariance + ridge, common)[:, [name != axis for name in values]]
+    basis, _ = np.linalg.qr(confounders)
     direction = common[:, list(values).index(axis)]
     direction = direction - basis @ (basis.T @ direction)
     result = np.zeros(w_NLD.shape[1:], np.float32)

@@ -18,7 +18,7 @@ class OffsetBasis:
     """
 
     mean: np.ndarray  # (L, D) float32
-    components: np.ndarray  # (K, L, D) float32: u_k, orthonormal over (L, D), by falling variance
+    components: np.ndarray  # (K, L, D) float32: u_k, orthonormal over (L, D), in order of decreasing variance
     scale: np.ndarray  # (K,) float32 > 0: s_k, the samples' standard deviation along u_k, in units of W
 
     def project(self, d_TLD: np.ndarray) -> np.ndarray:
@@ -54,9 +54,7 @@ def fit_pca(d_NLD: np.ndarray, k: int) -> OffsetBasis:
     # Variances below the rounding of float32 samples are not directions of the data.
     keep = np.flatnonzero(variance > max(variance[-1] * 1e-9, 1e-12))[::-1][:k]
     if len(keep) == 0:
-        raise ValueError(
-            f"all {num} samples are equal: there is nothing to span (are the clips still images?)"
-        )
+        raise ValueError(f"all {num} samples are equal: they span no direction (are the clips still images?)")
     directions = vectors[:, keep].T
     if small:
         directions = directions @ centred / np.sqrt(num * variance[keep])[:, None]

@@ -1,7 +1,7 @@
 """The viseme basis: articulations of the mouth, a blink and small head turns as W+ displacements.
 
-It is fitted once (encoders/bases/viseme_fit.py), the same for every person, and used by the synthetic corpus, tuning
-and encoder training. Shapes: T frames, A axes, L rows of W+, D = 512.
+It is fitted once (encoders/bases/viseme_fit.py), is the same for every person, and is used by the synthetic corpus,
+tuning and encoder training. Shapes: T frames, A axes, L rows of W+, D = 512.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ VISEMES = Path(__file__).parents[1] / "assets" / "viseme_basis.safetensors"  # t
 
 @dataclass(frozen=True)
 class VisemeBasis:
-    names: tuple[str, ...]  # of the A axes
+    names: tuple[str, ...]  # names of the A axes
     directions: np.ndarray  # float32 (A, L, D), the displacement at full amplitude (weight 1)
 
     def displacement(self, weights_TA: np.ndarray) -> np.ndarray:
-        """Weights (T, A), naturally in [0, 1], of the head's axes in [-1, 1] -> displacements (T, L, D) that are added
-        to a person's neutral code."""
+        """Weights (T, A), usually in [0, 1] (head axes: [-1, 1]) -> displacements (T, L, D) to add to a person's
+        neutral code.
+        """
         return np.tensordot(np.asarray(weights_TA, np.float32), self.directions, axes=1)
 
 

@@ -25,8 +25,8 @@ from stylegan2.images import resize
 from stylegan2.latent_pairs import draw_codes
 from stylegan2.protocol import Generator, sample_w
 
-# How many times longer than fitted an axis may become (see `calibrated`). Beyond, dlib no longer recognises the person;
-# "wide" tolerates five times.
+# Largest factor by which `calibrated` lengthens an axis. Beyond it dlib no longer recognises the person; "wide"
+# tolerates a factor of five.
 LONGEST = {"open": 2.0, "wide": 5.2, "round": 2.0}
 
 
@@ -34,22 +34,19 @@ LONGEST = {"open": 2.0, "wide": 5.2, "round": 2.0}
 class BasisConfig:
     """How the viseme basis is fitted. The defaults are those of the embedded basis (docs/models/visemes.md)."""
 
-    rows: tuple[int, int] = (
-        3,
-        7,
-    )  # first and last W+ row that move; earlier ones turn the head, later ones colour
-    axes: tuple[str, ...] = AXES  # fitted anew; the others stay those of the embedded basis
+    # First and last W+ row that move; earlier rows turn the head, later ones change colours.
+    rows: tuple[int, int] = (3, 7)
+    axes: tuple[str, ...] = AXES  # axes to fit; the others are copied from the embedded basis
     steps: int = 300  # gradient steps
-    batch: int = 3  # people in a step
-    lr: float = 0.01  # Adam's learning rate; it falls to a tenth along a cosine
-    psi: float = 0.7  # truncation with which people are sampled
-    people: int = 96  # sampled; the turned and the open-mouthed ones are left out
-    landmark_steps: int = 1500  # of training the landmark network first; 0 takes the embedded one
-    rest_weight: float = 6.0  # of the change outside the mouth
-    size_weight: float = (
-        0.02  # of the squared length of the mouth's axes; the blink needs a long one and has none
-    )
-    seed: int = 0  # of people and amplitudes
+    batch: int = 3  # people per step
+    lr: float = 0.01  # Adam's initial learning rate; it falls to a tenth along a cosine
+    psi: float = 0.7  # truncation psi of the sampled people
+    people: int = 96  # sampled people; those with turned heads or open mouths are left out
+    landmark_steps: int = 1500  # training steps of the landmark network; 0: the embedded one is used
+    rest_weight: float = 6.0  # weight of the change outside the mouth
+    # Weight of the squared length of the mouth's axes; the blink has no such penalty
+    size_weight: float = 0.02
+    seed: int = 0  # seed of people and amplitudes
 
     def __post_init__(self) -> None:
         if not self.axes or not set(self.axes) <= set(AXES):
@@ -58,7 +55,7 @@ class BasisConfig:
 
 @torch.no_grad()
 def choose_people(generator: Generator, landmarks: nn.Module, config: BasisConfig) -> Tensor:
-    """Codes [n, L, D] of frontal people with nearly closed mouths, which stand for the neutral face of a speaker."""
+    """Codes [n, L, D] of frontal people with nearly closed mouths, used as neutral faces."""
     w = sample_w(generator, config.people, config.seed, config.psi)
     points = torch.cat([landmarks(generator.synthesis(chunk)) for chunk in w.split(8)])
     iod = iod_of(points)
@@ -75,8 +72,8 @@ def random_amplitudes(n: int, axes: tuple[str, ...], random: torch.Generator) ->
         order = [mouth[k] for k in torch.randperm(len(mouth), generator=random).tolist()]
         if order:
             a[i, order[0]] = 0.3 + 0.7 * torch.rand((), generator=random)
-        both = len(order) > 1 and FITTED.index("press") not in order[:2]
-        if both and torch.rand((), generator=random) < 0.4:
+        may_combine = len(order) > 1 and FITTED.index("press") not in order[:2]
+        if may_combine and torch.rand((), generator=random) < 0.4:
             a[i, order[1]] = 0.7 * torch.rand((), generator=random)
         if "blink" in axes and (not mouth or torch.rand((), generator=random) < 0.25):
             a[i, FITTED.index("blink")] = 0.5 + 0.5 * torch.rand((), generator=random)
@@ -86,7 +83,7 @@ def random_amplitudes(n: int, axes: tuple[str, ...], random: torch.Generator) ->
 def start_directions(basis_ALD: Tensor, config: BasisConfig) -> Tensor:
     """The moving rows of the FITTED axes, [A, rows, D]: zero for the mouth's axes in config.axes, else as in basis_ALD.
 
-    The blink starts from the given basis, because the landmarks of open eyes give no gradient towards shut ones.
+    The blink starts from the given basis, because at open eyes the landmarks have no gradient towards closed ones.
     """
     first, last = config.rows
     moving = basis_ALD[: len(FITTED), first : last + 1].clone()
@@ -153,9 +150,9 @@ def calibrated(
 ) -> Tensor:
     """Directions scaled so that weight 1 reaches the target on average, at most by the factor LONGEST.
 
-    The penalties keep every axis short of its target. The reach of an axis is <moved, T> / <T, T> over the mouth's
-    points, measured by the landmark network on people who were not used in the fit. Press and blink, which have no
-    fixed target, keep their length.
+    Because of the penalties every axis stays below its target. The reach of an axis is <moved, T> / <T, T> over the
+    mouth's points, measured by the landmark network on people who were not used in the fit. Press and blink, which have
+    no fixed target, keep their length.
     """
     people = choose_people(generator, landmarks, replace(config, people=48, seed=config.seed + 1))[:16]
     neutral = landmarks(generator.synthesis(people))
@@ -172,7 +169,8 @@ def calibrated(
 def draw_expressions(
     generator: Generator, directions_ALD: Tensor, people: int, group: int, rng: np.random.Generator
 ) -> Iterator[Tensor]:
-    """Codes [group, L, D] of one person at a time: neutral, then random articulations, blinks and turns of the head.
+    """Yields codes [group, L, D] of one person at a time: neutral, then random articulations, blinks and turns of the
+    head.
 
     They are the training data of the encoder's displacement term. Amplitudes go up to 1.15, beyond the 1 of the corpus.
     """

@@ -1,4 +1,4 @@
-"""Where the 68 landmarks should move at full amplitude of each fitted axis, and what must stay where it is.
+"""Target displacements of the 68 landmarks at full amplitude of each fitted axis, and the regions that must not change.
 
 Target displacements are in units of the inter-ocular distance (iod), x to the right and y down. Shapes: N people,
 A = len(FITTED) axes; landmarks [N, 68, 2] px of the 256 px crop.

@@ -2,7 +2,7 @@
 
 dlib's embeddings are compared by Euclidean distance: about 0.3-0.4 for the same person, 0.7-0.85 for different people
 (King 2017). ArcFace's (Deng et al. 2019) are compared by cosine, the identity measure of most papers (CSIM, "ID"); its
-weights are not shipped. Figures of the two are not comparable.
+weights are not shipped. Values of the two measures are not comparable.
 """
 
 from __future__ import annotations
@@ -98,5 +98,5 @@ def identity_distance(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def identity_cosine(a: np.ndarray, b: np.ndarray) -> float:
-    """CSIM: the cosine of two embeddings, in [-1, 1]. With dlib's network different people reach 0.8 too."""
+    """CSIM: the cosine of two embeddings, in [-1, 1]. With dlib's network it can reach 0.8 for different people."""
     return float(a @ b / max(float(np.linalg.norm(a) * np.linalg.norm(b)), 1e-12))

@@ -1,6 +1,6 @@
 """A small differentiable network from an aligned face to its 68 landmarks, trained on dlib's landmarks.
 
-It provides gradients for fits and losses; figures are measured with dlib itself.
+It provides gradients for fits and losses; reported figures are measured with dlib itself.
 Shapes: N images, 68 points in px of the 256 px crop.
 """
 

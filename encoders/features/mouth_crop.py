@@ -1,4 +1,4 @@
-"""The mouth crop that the sync network sees, and the network's weight file.
+"""The mouth crop that is the input of the sync network, and the network's weight file.
 
 The crop is a fixed part of the aligned face, so frames without a detected face need no special treatment.
 Shapes: S = 48 px.
@@ -31,7 +31,7 @@ def mouth_picture(face_crop: np.ndarray) -> np.ndarray:
 
 
 def save_sync(net: LipSyncNet, path: str | Path, notes: dict[str, object]) -> None:
-    """Writes float16 weights with the config that rebuilds the network; notes: how it was trained."""
+    """Writes float16 weights with the config that rebuilds the network. notes: description of the training."""
     save_weights(net, path, net.kind, net.config, notes, half=True)
 
 

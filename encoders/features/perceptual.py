@@ -1,8 +1,8 @@
-"""Perceptual distances with frozen networks: ST-LPIPS, whose wheel brings its weights, and LPIPS, whose trunk weights
-must be downloaded.
+"""Perceptual distances with frozen networks: ST-LPIPS, whose weights are part of its wheel, and LPIPS, whose trunk
+weights must be downloaded.
 
-ST-LPIPS: Ghildyal and Liu, ECCV 2022; LPIPS: Zhang et al., CVPR 2018. Their figures are not comparable, so every result
-names the one that was used. By default training minimises the alex variant and metrics use vgg, so that no method is
+ST-LPIPS: Ghildyal and Liu, ECCV 2022; LPIPS: Zhang et al., CVPR 2018. Their values are not comparable, so every result
+records which one was used. By default training minimises the alex variant and metrics use vgg, so that no method is
 scored with the distance it was trained on.
 """
 
@@ -30,8 +30,8 @@ TRUNKS = {"alex": "lpips_alex", "vgg": "lpips_vgg"}  # LPIPS's entries in styleg
 class Perceptual(nn.Module):
     """forward(x, y): images [N, 3, H, W] in [-1, 1] -> distances [N]; gradients reach the images only.
 
-    forward(x, y) = between(features(x), features(y)): the features of an image that is compared with many others can
-    be computed once.
+    forward(x, y) = between(features(x), features(y)): if an image is compared with many others, its features need to be
+    computed only once.
     """
 
     def __init__(self, name: str, network: Any):
@@ -86,7 +86,9 @@ def load_perceptual(net: Net = "alex", family: Family = "st-lpips") -> Perceptua
 
 
 def _lpips(net: Net, trunk: Path) -> nn.Module:
-    """LPIPS with the trunk weights of this file. It is built with a random trunk, because it would download one else."""
+    """LPIPS with the trunk weights of this file. It is built with a random trunk; otherwise its constructor would
+    download one.
+    """
     import lpips
 
     network = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)

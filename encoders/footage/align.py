@@ -1,9 +1,9 @@
 """The FFHQ crop of a face: its definition, its smoothing over time, and its resampling.
 
 A quad is the crop's corners in the frame, (4, 2) px: top-left, bottom-left, bottom-right, top-right; always a
-parallelogram, so that a crop is one affine map. In quads and landmarks an integer is the centre of a pixel (dlib's
-convention): the whole of a W x H image is the quad from (-0.5, -0.5) to (W - 0.5, H - 0.5).
-Shapes: T frames, H height, W width.
+parallelogram, so that cropping is an affine map. In quads and landmarks an integer is the centre of a pixel (dlib's
+convention): the whole of a W x H image is the quad from (-0.5, -0.5) to (W - 0.5, H - 0.5). Shapes: T frames, H height,
+W width.
 """
 
 from __future__ import annotations
@@ -75,8 +75,8 @@ def interpolate_missing(values_T: np.ndarray, detected_T: np.ndarray) -> np.ndar
 def smooth_quads(quads_T42: np.ndarray, sigma_centre: float = 1.0, sigma_axes: float = 3.0) -> np.ndarray:
     """Gaussian smoothing over time, sigmas in frames, 0 = none: (T, 4, 2) -> float32 (T, 4, 2).
 
-    The centre follows the head closely. Size and rotation are smoothed more, because they change slowly and their
-    jitter would become jitter of the latents.
+    The centre is smoothed little, so that the crop follows the head. Size and rotation are smoothed more, because they
+    change slowly and their jitter would cause jitter in the latents.
     """
     centre, x, y = quad_parts(quads_T42)
     if sigma_centre > 0:
@@ -134,7 +134,7 @@ def _surroundings(image: np.ndarray, quad: np.ndarray, margin: int = 4) -> tuple
     outside_x = np.maximum(np.maximum(-columns, columns - (width - 1)), 0)
     outside_y = np.maximum(np.maximum(-rows, rows - (height - 1)), 0)
     depth = np.maximum(outside_x[None, :], outside_y[:, None]) / (0.1 * side)
-    # The weight of the blurred image: 0 inside the frame, which leaves its pixels unchanged, 1 far outside.
+    # The weight of the blurred image: 0 inside the frame, so that its pixels are unchanged, 1 far outside.
     mask = np.clip(3.0 * depth, 0.0, 1.0)[..., None].astype(np.float32)
     blurred = gaussian_filter(source, (0.02 * side, 0.02 * side, 0.0))
     return np.clip(np.rint(source + (blurred - source) * mask), 0, 255).astype(np.uint8), low

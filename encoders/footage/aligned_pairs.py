@@ -1,7 +1,7 @@
 """Cuts a reference video and a prediction along the same face crops, in one pass and constant memory.
 
 Each frame's FFHQ quad comes from the reference's landmarks, and the same part of the picture is cut from the
-prediction. So a method is judged on what it shows where the true face is.
+prediction. The prediction is therefore evaluated at the position of the true face.
 Shapes: T frames, K quads, H height, W width.
 """
 
@@ -30,9 +30,9 @@ class AlignedPair:
     """One frame of both videos with the reference's face."""
 
     true: np.ndarray  # uint8 (H, W, 3)
-    predicted: np.ndarray | None  # uint8, its own (H, W, 3); None where the prediction has no usable frame
+    predicted: np.ndarray | None  # uint8, its own (H, W, 3); None if the prediction has no usable frame
     quad: np.ndarray | None  # float32 (4, 2) px of the reference, smoothed; None before the first face
-    landmarks: np.ndarray | None  # float32 (68, 2) px of the reference; None where this frame shows no face
+    landmarks: np.ndarray | None  # float32 (68, 2) px of the reference; None if no face was found
 
     @property
     def detected(self) -> bool:
@@ -45,11 +45,11 @@ def smoothed_stream(
     """(item, quad or None) -> (item, smoothed quad or None), ceil(4 sigma) items later: a streaming `smooth_quads`.
 
     q_t = sum_s g(s - t) q_s / sum_s g(s - t) over the frames s with a quad, where g is a Gaussian of sigma_centre for
-    the quad's centre and of sigma_axes for its axes. A frame without any quad in reach repeats the previous smoothed
-    quad (None at first).
+    the quad's centre and of sigma_axes for its axes. A frame with no quad within the window repeats the previous
+    smoothed quad (None at first).
     """
     reach = math.ceil(4 * max(sigma_centre, sigma_axes))
-    past: deque[np.ndarray | None] = deque(maxlen=reach)  # quads only, so that passed frames are freed
+    past: deque[np.ndarray | None] = deque(maxlen=reach)  # quads only, to free earlier frames' memory
     ahead: deque[tuple[X, np.ndarray | None]] = deque()
     smoothed: np.ndarray | None = None
     weights = [_gaussian(np.arange(-reach, reach + 1), sigma) for sigma in (sigma_centre, sigma_axes)]
@@ -74,7 +74,7 @@ def smoothed_stream(
 
 
 def _gaussian(offsets: np.ndarray, sigma: float) -> np.ndarray:
-    # The small constant keeps distant frames usable where a long gap leaves no near ones.
+    # The small constant avoids a weight of zero for distant frames, the only ones in a long gap.
     return np.exp(-0.5 * (offsets / sigma) ** 2) + 1e-9 if sigma > 0 else (offsets == 0) + 1e-9
 
 

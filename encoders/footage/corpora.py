@@ -1,4 +1,4 @@
-"""Which videos a data set consists of, who speaks in each, and how they are split into training, validation and test clips."""
+"""The videos of a data set, the speaker of each, and the split into training, validation and test clips."""
 
 import re
 from dataclasses import dataclass
@@ -13,26 +13,26 @@ VIDEOS = {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".wm
 
 
 class CorpusError(ValueError):
-    """A data set that cannot be used: no folder, or no video where its layout has them."""
+    """A data set that cannot be used: its folder is missing, or no video matches its layout."""
 
 
 @dataclass(frozen=True)
 class SourceVideo:
-    """One video of the data and the names that it gets here."""
+    """One video of the data, with its clip name, speaker, sentence and split."""
 
     path: Path  # a video file, or a folder of pictures
     name: str
     speaker: str
     sentence: str
     split: str
-    sound: Path | None = None  # a file with its sound, where the video has none
+    sound: Path | None = None  # sound file, for videos without sound
 
 
 @dataclass
 class DataConfig:
-    """Which clips are used, who speaks in them, and how they are split into training, validation and test clips.
+    """The data set, its speakers, and its split into training, validation and test clips.
 
-    Each data set that researchers own is one file in configs/data, over the same mechanism.
+    Each supported research data set is one file in configs/data that sets these fields.
     """
 
     # "embedded": synthetic speakers, built when absent. "folder": the videos under `root`.
@@ -45,11 +45,11 @@ class DataConfig:
     pattern: str | None = None
     # An example of such a path, for messages.
     layout: str = ""
-    # Where the sound is for videos without any, relative to `root`; {speaker} and the other groups of `pattern` are
-    # filled in, and the first file that exists is taken.
+    # Paths of sound files for videos without sound, relative to `root`; {speaker} and the other groups of `pattern` are
+    # filled in, and the first existing file is used.
     sound: tuple[str, ...] = ()
-    # "unseen_speakers": whole speakers are held out (unseen_speakers, or the share `unseen`). "sentences": only clips of
-    # every speaker, so that each speaker is trained on.
+    # "unseen_speakers": speakers are held out with all their clips (unseen_speakers, or the share `unseen`).
+    # "sentences": only some clips of each speaker are held out, so that all speakers occur in training.
     split: Literal["unseen_speakers", "sentences"] = "unseen_speakers"
     # Finds faces and their 68 landmarks. dlib's weights come with a package; face-alignment downloads its own.
     detector: Literal["dlib", "face-alignment"] = "dlib"
@@ -77,7 +77,7 @@ class DataConfig:
             if "speaker" not in groups:
                 raise ValueError("data.pattern needs a group (?P<speaker>...) that names the speaker.")
         if self.kind == "embedded" and self.root:
-            raise ValueError(f"data.root={self.root} is not looked at with data=embedded: add data=folder.")
+            raise ValueError(f"data.root={self.root} is ignored with data=embedded: add data=folder.")
         if (
             min(self.validation, self.seen, self.unseen) < 0
             or max(self.validation + self.seen, self.unseen) >= 1
@@ -130,15 +130,17 @@ def folder_videos(data: DataConfig) -> list[SourceVideo]:
 
 
 def missing_speakers(data: DataConfig, speakers: set[str]) -> list[str]:
-    """Speakers that the split names and the data lack."""
+    """Speakers that are named in the split settings but are not in the data, sorted."""
     return sorted({*data.unseen_speakers, *data.validation_speakers} - speakers)
 
 
 def assign_splits(speakers: list[str], data: DataConfig) -> list[str]:
-    """A split for each clip, given its speaker: whole speakers are unseen, clips of the others seen or val.
+    """A split for each clip, given its speaker: all clips of some speakers are "unseen"; clips of the others are
+    "train", "val" or "seen".
 
-    Shares are rounded, but a test split that is asked for gets at least one member where there are enough, and
-    every training speaker keeps a clip to train on. Named speakers who are not there are left out (missing_speakers).
+    Shares are rounded, but a test split with a positive share gets at least one member if there are enough, and every
+    training speaker keeps at least one training clip. Named speakers who are not in the data are left out
+    (missing_speakers).
     """
     rng = np.random.default_rng(data.seed)
     names = sorted(set(speakers))

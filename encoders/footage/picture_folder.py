@@ -34,7 +34,7 @@ def picture_frames(folder: Path) -> Iterator[np.ndarray]:
 
 
 def probe_pictures(folder: Path) -> VideoInfo:
-    """What probe says of a video. Raises VideoError for a folder without pictures."""
+    """The properties that probe returns for a video. Raises VideoError for a folder without pictures."""
     first = next(picture_frames(folder), None)
     if first is None:
         raise VideoError(f"{folder} holds no pictures; check the folder")

@@ -32,22 +32,21 @@ from stylegan2.images import upright_rgb
 
 @dataclass
 class PrepareConfig:
-    """How a clip is tracked, cut and accepted."""
+    """Settings for tracking and cropping the face of a clip, and the conditions for rejecting a clip."""
 
     size: int = CROP_SIZE  # px, side of the crop: the resolution of the embedded generator
     # Smoothing over time, standard deviations in frames: the crop's centre follows the head, its size and rotation
     # change slowly.
     sigma_centre: float = 1.0
     sigma_axes: float = 3.0
-    check_every: int = (
-        10  # frames from one search of the whole frame to the next; else only around the last face
-    )
+    # Every so many frames the whole frame is searched; otherwise the surroundings of the last face
+    check_every: int = 10
     # A clip is rejected if ...
-    max_rival: float = 0.2  # a larger share of its frames shows a second large face
-    max_missing: float = 0.2  # a larger share of its frames shows no face
-    max_jump: float = 0.6  # the face moves further from one frame to the next, in face sizes: a cut
-    min_frames: int = 10  # it has fewer frames
-    min_sound: float = 0.8  # its sound covers a smaller share of it
+    max_rival: float = 0.2  # more than this share of its frames shows a second large face
+    max_missing: float = 0.2  # more than this share of its frames shows no face
+    max_jump: float = 0.6  # the face moves further than this between two frames, in face sizes (a cut)
+    min_frames: int = 10  # it has fewer frames than this
+    min_sound: float = 0.8  # its sound covers less than this share of its duration
 
     def __post_init__(self) -> None:
         for name in ("max_rival", "max_missing", "min_sound"):
@@ -61,7 +60,7 @@ class PrepareConfig:
 
 
 class FaceTracker:
-    """Follows one face: called with every frame in order, it returns the face, or None where there is none."""
+    """Tracks one face: called with every frame in order, returns the face, or None if none is found."""
 
     def __init__(self, detector: FaceDetector, check_every: int = 10) -> None:
         self.detector, self.check_every = detector, check_every
@@ -74,7 +73,8 @@ class FaceTracker:
         faces: list[Face] = []
         if self._last is not None and not check:
             faces = self.detector(frame, near=self._last.box)
-        # Right after a loss the whole frame is searched once; later only at the regular checks, which saves time.
+        # In the first frame without the face the whole frame is searched; after that only at the regular checks, to
+        # save time.
         if check or (not faces and self._last is not None and self.lost == 0):
             faces = self.detector(frame)
             self._rival = has_rival(faces)
@@ -89,7 +89,7 @@ class FaceTracker:
         return face
 
     def _chosen(self, faces: list[Face]) -> Face | None:
-        """The face nearest to the one followed so far, or the largest one."""
+        """The face nearest to the tracked one, or the largest one if none is tracked yet."""
         if self._last is None or len(faces) < 2:
             return faces[0] if faces else None
         place = self._last.box

@@ -20,9 +20,9 @@ from av.video.reformatter import Colorspace
 from audio.timing import FPS
 from audio.waveform import Waveform, to_mono16k
 
-# Formats that FFmpeg opens but that are no videos: text drawn as frames, and photos.
+# Formats that FFmpeg opens although they are no videos: text rendered as frames, and photos.
 _NOT_VIDEO = {"tty", "image2", "jpeg_pipe", "png_pipe", "webp_pipe", "bmp_pipe"}
-LONGEST_GAP = 600  # seconds without a frame or sound; a longer gap means a broken time stamp
+LONGEST_GAP = 600  # seconds without a frame or sound; a longer gap indicates a broken time stamp
 X = TypeVar("X")
 
 
@@ -32,7 +32,7 @@ class VideoError(ValueError):
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a file declares."""
+    """Properties of a video according to its header."""
 
     width: int  # px, as displayed
     height: int
@@ -45,7 +45,7 @@ class VideoInfo:
 
 
 def _check_boxes(path: Path) -> None:
-    """Walks the top-level boxes of an MP4 or MOV file; VideoError if its index is missing or its end is cut off."""
+    """Reads the top-level boxes of an MP4 or MOV file; VideoError if its index is missing or its end is cut off."""
     size, offset, kinds = path.stat().st_size, 0, set()
     with path.open("rb") as file:
         while offset + 8 <= size and len(kinds) < 64:
@@ -151,7 +151,7 @@ def _timed_frames(container: Any, path: str | Path) -> Iterator[tuple[Fraction, 
         else:
             stamp = time + usual if time is not None else Fraction(0)
         if time is not None and stamp <= time:
-            continue  # a repeated or broken time stamp: this moment has already been shown
+            continue  # a repeated or broken time stamp, not later than the previous one
         if time is not None and stamp - time > LONGEST_GAP:
             raise VideoError(
                 f"{path} shows no picture for {float(stamp - time):.0f} s after the first {float(time):.0f} s; cut or "
@@ -216,7 +216,7 @@ class _Converter:
 
 
 def probe(path: str | Path) -> VideoInfo:
-    """What the header and the first frame say. Raises VideoError."""
+    """The properties of a video from its header and first frame. Raises VideoError."""
     with _opened(path) as container:
         stream = _video_stream(container, path)
         time, _, first = next(_timed_frames(container, path))
@@ -281,8 +281,8 @@ def read_audio(path: str | Path) -> Waveform:
             if start is None:
                 start = stamp or Fraction(0)
             block = _mono(frame)
-            # Place the block by its time stamp: pad a gap with silence, cut an overlap. Coarse time bases round to a
-            # millisecond, so after the first block differences below 40 ms are ignored.
+            # Position the block by its time stamp: pad a gap with silence, cut an overlap. Some containers round time
+            # stamps to a millisecond, so after the first block differences below 40 ms are ignored.
             gap = round((stamp - start) * rate) - length if stamp is not None else 0
             if not blocks or abs(gap) > 0.04 * rate:
                 if gap > LONGEST_GAP * rate:
@@ -298,7 +298,7 @@ def read_audio(path: str | Path) -> Waveform:
                 f"the audio track of {path} holds no sound that can be decoded; export the video again"
             )
         if stream.duration and start is not None:
-            # The last block is padded to full size; the header knows where the sound ends.
+            # The last block is padded to full size; the end of the sound is read from the header.
             end = round((((stream.start_time or 0) + stream.duration) * base - start) * rate)
             length = end if 0 < length - end <= 4096 else length
     return to_mono16k(np.concatenate(blocks)[:length], rate, name=f"the sound of {path}")

@@ -20,7 +20,7 @@ from stylegan2.weights import atomic_path
 
 SYNTHETIC = "synthetic: this talking head is generated, it is not a recording"
 _CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
-_CODECS = ("libx264", "libopenh264", "mpeg4")  # PyAV's own wheels have the first; distribution builds may not
+_CODECS = ("libx264", "libopenh264", "mpeg4")  # PyAV's wheels contain the first; other builds may not
 
 
 def write_video(
@@ -35,10 +35,10 @@ def write_video(
 ) -> int:
     """Writes frames uint8 (H, W, 3) and the sound to an mp4, m4v, mov or mkv; returns the number of frames.
 
-    The sound is cut, or padded with silence, to the duration of the frames. An odd height or width grows by one
-    repeated row or column, because 4:2:0 needs even sizes. The `comment` tag says that the video is synthetic unless
-    synthetic is False. crf and preset are x264's: constant rate factor (lower is better) and encoding speed.
-    The file appears only when it is complete. Raises VideoError.
+    The sound is cut, or padded with silence, to the duration of the frames. An odd height or width is extended by
+    repeating the last row or column, because 4:2:0 needs even sizes. The `comment` tag says that the video is synthetic
+    unless synthetic is False. crf and preset are x264's: constant rate factor (lower is better) and encoding speed. The
+    file appears only when it is complete. Raises VideoError.
     """
     path = Path(path)
     if path.suffix.lower() not in _CONTAINERS:
@@ -93,7 +93,7 @@ def _video_stream(container: Any, first: np.ndarray, fps: int, crf: int, preset:
     stream.pix_fmt = "yuv420p"
     context = stream.codec_context
     context.time_base = Fraction(1, fps)
-    # Label the colours as BT.709, limited range; without a label readers guess the matrix from the size.
+    # Label the colours as BT.709, limited range; without a label players guess the colour matrix from the size.
     context.colorspace = context.color_primaries = context.color_trc = 1
     context.color_range = 1
     if codec == "mpeg4":

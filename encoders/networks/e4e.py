@@ -40,7 +40,8 @@ class FullEncoderConfig:
     side: int = 256  # px at which the backbone reads the image
     # The last row that has a delta of its own while an e4e is trained progressively; None: all rows have one.
     stage: int | None = None
-    # Of the backbone (BackboneConfig); the last width equals head_width, because its output is the pyramid's top.
+    # Widths and depths of the backbone (BackboneConfig); the last width equals head_width, because the backbone's
+    # output is the coarsest level of the pyramid.
     widths: tuple[int, ...] = (64, 64, 128, 256, 512)
     depths: tuple[int, ...] = (3, 4, 14, 3)
 
@@ -114,7 +115,7 @@ class FullEncoder(nn.Module):
         return self.w_avg + (base[:, None] + deltas)
 
     def file_config(self) -> dict[str, Any]:
-        """What the weight file stores to rebuild the network, at the stage that training has reached."""
+        """The config stored in the weight file to rebuild the network, with the current training stage."""
         last = self.stage == self.num_rows - 1
         return asdict(replace(self.config, stage=None if last else self.stage))
 
@@ -124,7 +125,7 @@ def from_public(
 ) -> FullEncoder:
     """The encoder in a public checkpoint (`encoder.` removed from its keys), frozen and in eval mode.
 
-    latent_avg: [512] or [L, 512]. kind: e4e and pSp files have the same keys; their `opts` tell them apart.
+    latent_avg: [512] or [L, 512]. kind: e4e and pSp files have the same keys; the kind is given by their `opts`.
     Raises WeightsError, naming the first tensor that does not fit, for any other network.
     """
     rows = {int(match[1]) for key in state if (match := re.match(r"styles\.(\d{1,4})\.", key))}

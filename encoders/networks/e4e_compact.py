@@ -34,8 +34,8 @@ class CompactE4EConfig:
     w_dim: int = 512  # D
     widths: tuple[int, ...] = (32, 64, 128, 256, 320)  # channels at 64, 32, 16, 8 and 4 px
     depths: tuple[int, ...] = (1, 2, 3, 3, 1)  # residual blocks at the same sizes
-    hidden: int = 512  # units between the 4 px features and w
-    rank: int = 128  # channels to which a feature map is reduced before the deltas are read
+    hidden: int = 512  # width of the hidden layer between the 4 px features and w
+    rank: int = 128  # channels to which a feature map is reduced before the heads of the deltas
 
     def __post_init__(self) -> None:
         if len(self.widths) != 5 or len(self.depths) != 5:
@@ -146,7 +146,7 @@ class CompactE4E(nn.Module):
         return self.w_avg + base[:, None] + deltas
 
     def file_config(self) -> dict[str, Any]:
-        """What the weight file stores to rebuild the network."""
+        """The config stored in the weight file to rebuild the network."""
         return asdict(self.config)
 
 

@@ -91,7 +91,7 @@ def stages(config: BackboneConfig) -> nn.Sequential:
 class IdentityNet(nn.Module):
     """The whole recognition network: images [N, 3, H, W] in [-1, 1] -> unit vectors [N, 512].
 
-    `embed` takes a face cropped as recognition does it (averaged to 112 px); `forward` takes an FFHQ-aligned one, of
+    `embed` takes a face crop as used for recognition (averaged to 112 px); `forward` takes an FFHQ-aligned one, of
     which it crops [35:223, 32:220] at 256 px (Richardson et al. 2021). Both are differentiable.
     """
 
@@ -113,7 +113,7 @@ class IdentityNet(nn.Module):
 
     @property
     def config(self) -> dict[str, Any]:
-        """What the weight file stores to rebuild the network."""
+        """The config stored in the weight file to rebuild the network."""
         return asdict(self.backbone_config) | {"width": self.width}
 
     def embed(self, faces_N3HW: Tensor) -> Tensor:

@@ -1,4 +1,5 @@
-"""e4e's latent discriminator, which pulls the rows of a code towards the distribution of W (Tov et al. 2021, section 5.3).
+"""e4e's latent discriminator, whose loss moves the rows of a code towards the distribution of W (Tov et al. 2021,
+section 5.3).
 
     L_D = E[softplus(-D(w))] + E[softplus(D(e))] + R1      w = mapping(z), e a row of an encoded image
     L_E = E[softplus(-D(e))]                               over all rows that have a delta of their own
@@ -38,9 +39,9 @@ def r1_penalty(discriminator: Callable[[Tensor], Tensor], real_ND: Tensor) -> Te
 class AdversaryConfig:
     """The latent discriminator and its training; the values are e4e's, except that it is off."""
 
-    weight: float = 0.0  # of L_E in the encoder's loss; 0 is off, e4e takes 0.1
+    weight: float = 0.0  # weight of L_E in the encoder's loss; 0 is off, e4e uses 0.1
     layers: int = 4  # fully connected layers
-    lr: float = 2e-5  # of Adam
+    lr: float = 2e-5  # learning rate of Adam
     r1_gamma: float = 10.0  # R1 has the weight r1_gamma / 2
     r1_every: int = 16  # steps from one R1 penalty to the next (lazy regularisation)
     pool: int = 50  # rows of earlier steps kept in LatentPool
@@ -67,7 +68,7 @@ class LatentPool:
         self.rows: list[Tensor] = []
 
     def mix(self, w_ND: Tensor, random: torch.Generator) -> Tensor:
-        """The rows [N, D], about half of them exchanged for stored ones once the pool is full."""
+        """The rows [N, D], about half of them replaced by stored ones once the pool is full."""
         mixed = []
         for w in w_ND.detach():
             if len(self.rows) < self.size:

@@ -64,7 +64,7 @@ class LevelHeads(nn.Module):
         return names | {"linear.weight": self.linear, "linear.bias": self.linear_bias}
 
     def _load_from_state_dict(self, *_: Any) -> None:
-        """Loads nothing: RowHeads, which knows the rows' numbers, fills these tensors."""
+        """Loads nothing, because RowHeads, which maps rows to levels, fills these tensors."""
 
 
 class RowHeads(nn.Module):
@@ -117,11 +117,11 @@ class RowHeads(nn.Module):
         missing_keys += [key for key in expected if key not in state_dict]
         unexpected_keys += [key for key in state_dict if key.startswith(prefix) and key not in expected]
         for key, own in expected.items():
-            got = state_dict.get(key, own)
-            if got.shape == own.shape:
-                own.copy_(got)
+            loaded = state_dict.get(key, own)
+            if loaded.shape == own.shape:
+                own.copy_(loaded)
             else:
-                error_msgs.append(f"{key} is {tuple(got.shape)}, expected {tuple(own.shape)}")
+                error_msgs.append(f"{key} is {tuple(loaded.shape)}, expected {tuple(own.shape)}")
 
 
 def _small_layer(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

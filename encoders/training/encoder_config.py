@@ -10,7 +10,7 @@ from encoders.networks.latent_discriminator import AdversaryConfig
 
 @dataclass
 class EncoderTrainConfig:
-    """Which encoder is trained, on what, and with which losses (equation in encoders/training/encoder_trainer.py)."""
+    """The encoder to train, its data and its losses (equation in encoders/training/encoder_trainer.py)."""
 
     network: Literal["compact", "full"] = "compact"
     # "pairs": images with codes from a folder, made when absent; "live": the same, new ones at every step;
@@ -18,18 +18,19 @@ class EncoderTrainConfig:
     source: Literal["pairs", "live", "photos", "samples"] = "pairs"
     images: str | None = None  # folder of photographs, aligned as FFHQ is
     steps: int = 6000
-    warm_start: bool = False  # from the weights that encoder.weights names instead of random ones
-    batch: int = 16  # images a step
-    lr: float = 1e-3  # of Adam
+    warm_start: bool = False  # start from the weights of encoder.weights instead of random ones
+    batch: int = 16  # images per step
+    lr: float = 1e-3  # learning rate of Adam
     # "cosine": warm-up over 100 steps, then down to a twentieth.
     schedule: Literal["cosine", "constant"] = "cosine"
     clip: float | None = 1.0  # largest norm of the gradient; None: not clipped
-    group_share: float = 0.5  # share of a batch with codes that are groups (one person, several expressions)
-    displacement_weight: float = 20.0  # a; large, because expressions change the code little
-    delta_weight: float = 2e-4  # b, as e4e
+    # Share of groups (one person, several expressions) in a batch of images with codes
+    group_share: float = 0.5
+    displacement_weight: float = 20.0  # a; large, because expressions change the code only slightly
+    delta_weight: float = 2e-4  # b, as in e4e
     # Step at which the first delta of a full encoder is added to w_0; None: all deltas from the beginning.
     progressive_start: int | None = None
-    progressive_every: int = 2000  # steps between one delta and the next, as e4e
+    progressive_every: int = 2000  # steps between two added deltas, as in e4e
     pixel: Literal["l1", "l2"] = "l1"  # norm of the pixel term
     pixel_weight: float = 0.0  # p; 0 switches a term off
     perceptual_weight: float = 0.0  # q
@@ -42,8 +43,8 @@ class EncoderTrainConfig:
     image_batch: int = 2  # images of a batch to which the image terms are applied: they need the generator
     image_size: int = 128  # px at which images are compared
     ema: float = 0.998  # decay of the exported running mean of the weights; 0 exports the last step's
-    augment: bool = True  # photograph-like changes of the input that leave the code
-    validation: int = 200  # images at the end of the folder that are never trained on
+    augment: bool = True  # apply encoder_data.augment to the inputs; their codes stay the same
+    validation: int = 200  # images at the end of the folder that are held out for validation
     save_every: int = 200  # steps between checkpoints, each with a validation
     bf16: bool = False  # autocast of the encoder; on a CPU without AVX-512 BF16 it is 25 times slower
 
@@ -56,7 +57,7 @@ class EncoderTrainConfig:
             raise ValueError("encoder_train.source=photos needs encoder_train.images=FOLDER.")
         if self.source in ("photos", "samples") and not (self.pixel_weight or self.perceptual_weight):
             raise ValueError(
-                "Without codes an encoder learns from image terms alone: set encoder_train.pixel_weight or "
+                "Without codes an encoder can only be trained with image terms: set encoder_train.pixel_weight or "
                 "encoder_train.perceptual_weight."
             )
         if self.identity_weight and not self.identity:
@@ -71,6 +72,6 @@ class EncoderTrainConfig:
 
     @property
     def has_image_terms(self) -> bool:
-        """Whether a term of the loss needs the generator, G(E(x)) or samples of its W."""
+        """Whether a term of the loss needs the generator: for G(E(x)), or for samples of W."""
         weights = (self.pixel_weight, self.perceptual_weight, self.landmark_weight, self.identity_weight)
         return any(weights) or self.adversary.weight > 0

@@ -20,7 +20,7 @@ from stylegan2.images import resize
 from stylegan2.latent_pairs import FolderPairs, draw_codes, render_codes
 from stylegan2.protocol import Generator
 
-VALIDATION_BATCH = 20  # images
+VALIDATION_BATCH = 20  # images per validation batch
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def latent_scale(codes_NLD: Tensor) -> Tensor:
 
 
 def whole_groups(batch: int, share: float, group: int) -> int:
-    """How many groups make up about `share` of a batch."""
+    """Number of groups that make up about `share` of a batch."""
     return min(round(batch * share / group), batch // group)
 
 
@@ -111,7 +111,7 @@ class PairBatches:
 
 
 class LivePairs:
-    """Batches like those of `PairBatches`, but rendered anew at every step: on a GPU that is faster than reading files.
+    """Batches like those of `PairBatches`, but rendered anew at every step: on a GPU this is faster than reading files.
 
     Batch `step` depends on seed and step alone. directions_ALD: of the viseme basis, for the groups' expressions.
     """
@@ -139,7 +139,7 @@ class LivePairs:
         return EncoderBatch(self._render(codes), codes, in_groups, self.group, self.scale)
 
     def validate(self, encoder: nn.Module) -> dict[str, float]:
-        """`latent_error` over `held` codes that no batch draws."""
+        """`latent_error` over `held` codes that no batch contains."""
         codes = draw_codes(self.generator, self.held, np.random.default_rng([self.seed, 2]))
         pairs = ((self._render(w), w) for w in codes.split(VALIDATION_BATCH))
         return latent_error(encoder, pairs, self.scale)
@@ -184,10 +184,12 @@ def augmented(batch: EncoderBatch, random: torch.Generator) -> Tensor:
 
 
 def augment(images_N3HW: Tensor, group: int, random: torch.Generator) -> Tensor:
-    """Photograph-like changes that leave the code: shift, scale, colour, blur, noise; one draw per group.
+    """Changes that leave the code unchanged, as between photographs: shift, scale, colour, blur, noise; drawn once per
+    group.
 
-    A video's alignment jitters by a pixel or two, and cameras differ in colour and sharpness. All numbers are drawn on
-    the CPU, so that they are the same on any device, except the noise, which is slow there: only its seed is.
+    In videos the alignment jitters by a pixel or two, and cameras differ in colour and sharpness. All random numbers
+    are drawn on the CPU, so that they are the same on any device. The noise is an exception, because drawing it on the
+    CPU is slow: only its seed is drawn there.
     """
     n, device = len(images_N3HW) // group, images_N3HW.device
 

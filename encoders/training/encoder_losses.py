@@ -48,7 +48,7 @@ class ImageLosses:
 
     @torch.no_grad()
     def sample_w(self, n: int, random: torch.Generator) -> Tensor:
-        """w [n, D] of the mapping network, not truncated: the latent discriminator's real samples."""
+        """Untruncated w [n, D] from the mapping network: the latent discriminator's real samples."""
         z_dim = getattr(self.generator, "z_dim", self.generator.w_dim)
         z = torch.randn(n, z_dim, generator=random, device="cpu")
         return self.generator.mapping(z.to(self.generator.w_avg.device))

@@ -10,9 +10,9 @@ Shapes: N images, L rows, D = 512; a *group* is several images of one person tha
       + r (1 - <R(G(E(x))), R(x)>)                           identity, R a recognition network
       + s softplus(-D(w + delta_l))                          e4e's latent discriminator, mean over rows
 
-Talking needs the displacement term: the error of w is nearly the same in all frames of a person and cancels in
-differences, whereas an opening mouth moves w by far less than that error. A full e4e is trained progressively: its
-deltas are added one after another.
+The displacement term is needed for talking faces: the error of w is much larger than the change of w when the mouth
+opens, but it is nearly the same in all frames of a person and cancels in differences. A full e4e is trained
+progressively: its deltas are added one after another.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from encoders.training.encoder_losses import ImageLosses
 from encoders.training.loop import training_loop, warm_up_cosine
 from encoders.training.resume import Part, load_checkpoint, save_checkpoint, settings_of
 
-# Settings that a resumed run may change: its length, how often it saves, file locations, validation, precision.
+# Settings that may change when a run is resumed: length, saving interval, file locations, validation, precision.
 FREE = {"steps", "save_every", "validation", "bf16", "images", "identity"}
 
 Validate = Callable[[nn.Module], dict[str, float]]  # encoder -> measures
@@ -124,7 +124,7 @@ class EncoderTrainer:
         config, device = self.config, batch.images.device
         rows = self.set_stage() + 1
 
-        # Codes of the augmented images
+        # Encode the augmented images
         inputs = augmented(batch, self.random) if config.augment else batch.images
         with torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
             base, deltas = self.encoder.split(inputs)

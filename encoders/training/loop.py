@@ -31,12 +31,12 @@ def training_loop(
     folder: Path,
     lr_setting: str,
 ) -> Iterator[tuple[int, Figures]]:
-    """Makes steps from trainer.step up to config.steps; yields (step, losses), so that the caller can show progress.
+    """Trains from trainer.step up to config.steps; yields (step, losses), so that the caller can show progress.
 
-    make_step: advances trainer.step and returns the step's losses and the gradient's norm, because a finite loss may
-    have a gradient that is not. validate: measures, added as val/<name> whenever checkpoint.pt is written into
-    `folder`, where TensorBoard's events go too. lr_setting: the learning rate's name on the command line.
-    Raises TrainingError, and saves nothing of that step, if a loss or a measure is not finite.
+    make_step: advances trainer.step and returns the step's losses and the gradient's norm, which is checked too because
+    a finite loss may have a gradient that is not finite. validate: measures, added as val/<name> whenever checkpoint.pt
+    is written into `folder`, into which TensorBoard's events are written too. lr_setting: the learning rate's name on
+    the command line. Raises TrainingError, and saves nothing of that step, if a loss or a measure is not finite.
     """
     config = trainer.config
     with SummaryWriter(str(folder)) as board:

@@ -19,11 +19,11 @@ DAMAGED = (AttributeError, EOFError, KeyError, RuntimeError, TypeError, ValueErr
 
 
 class TrainingError(ValueError):
-    """A training that cannot start, resume or go on; the message says what to change."""
+    """A training that cannot start, resume or continue; the message says what to change."""
 
 
 class Part(Protocol):
-    """A module, an optimiser, or any other object with a state."""
+    """A module, an optimiser, or another object with a state."""
 
     def state_dict(self) -> Any: ...
     def load_state_dict(self, state_dict: Any, /) -> Any: ...
@@ -54,7 +54,7 @@ def save_checkpoint(
     step: int,
     settings: Mapping[str, Any],
 ) -> None:
-    """Writes the file atomically: a run killed while saving leaves the previous checkpoint whole."""
+    """Writes the file atomically: if a run is killed while saving, the previous checkpoint stays intact."""
     state = {name: part.state_dict() for name, part in parts.items()}
     state |= {"random": random.get_state(), "rng": rng.bit_generator.state}
     state |= {"step": step, "settings": json.dumps(settings)}

@@ -1,8 +1,8 @@
-"""Trains the audio-visual sync network on clips whose sound and lips belong together, without other labels.
+"""Trains the audio-visual sync network on clips with sound in sync with the lips; no other labels are needed.
 
     L = InfoNCE among the windows of each clip (audio.sync.lip_sync_net.contrastive_loss)
 
-Other moments of the same clip are the only negatives. Shapes: C clips of a batch, W windows, T frames, S = 48 px,
+The only negatives are other moments of the same clip. Shapes: C clips of a batch, W windows, T frames, S = 48 px,
 K = 20 rows of M mels in a window.
 """
 
@@ -33,24 +33,25 @@ from encoders.records import FrameClip
 from encoders.training.loop import training_loop, warm_up_cosine
 from encoders.training.resume import Part, TrainingError, load_checkpoint, save_checkpoint, settings_of
 
-# Settings that a resumed run may change: its length, how often it saves, where its clips are.
+# Settings that may change when a run is resumed: length, saving interval, folders of the clips.
 FREE = {"steps", "save_every", "folders", "held"}
 
 
 @dataclass
 class SyncTrainConfig:
-    """What the sync network is trained on, and how (sync_train.*)."""
+    """Data and training settings of the sync network (sync_train.*)."""
 
-    # Folders of prepared clips whose `train` split is trained on; none: this run's own clips.
+    # Folders of prepared clips whose `train` split is used for training; empty: this run's clips.
     folders: tuple[str, ...] = ()
-    # Folder of prepared clips whose `seen` and `unseen` splits give the accuracy; None: this run's own clips.
+    # Folder of prepared clips on whose `seen` and `unseen` splits the accuracy is measured; None: this run's clips.
     held: str | None = None
     steps: int = 2000
     clips: int = 4  # clips in a batch
     windows: int = 32  # windows of each clip in a batch: one positive and 31 negatives for each
-    lr: float = 2e-3  # of AdamW
-    weight_decay: float = 1e-2  # of the network, not of the temperature
-    augment: bool = True  # of mouths and sounds, so that the network generalises to other faces and voices
+    lr: float = 2e-3  # learning rate of AdamW
+    weight_decay: float = 1e-2  # weight decay of the network; the temperature has none
+    # Augment mouths and sounds, so that the network generalises to other faces and voices
+    augment: bool = True
     save_every: int = 200  # steps between checkpoints, each with a validation
     seed: int = 0
 
@@ -184,7 +185,9 @@ class SyncTrainer:
 
 
 def augmented_mouths(mouths_CW5SS: Tensor, random: torch.Generator) -> Tensor:
-    """Shift, scale, mirror, blur, contrast and noise, one draw per clip, as other heads, cameras and detectors give."""
+    """Shift, scale, mirror, blur, contrast and noise, drawn once per clip, as between other heads, cameras and
+    detectors.
+    """
     clips = len(mouths_CW5SS)
 
     def draw(low: float, high: float) -> Tensor:
@@ -205,7 +208,7 @@ def augmented_mouths(mouths_CW5SS: Tensor, random: torch.Generator) -> Tensor:
 
 
 def augmented_sounds(sounds_CWKM: Tensor, random: torch.Generator) -> Tensor:
-    """A smooth gain over the mel bands (microphone), a shift by one band (voice) and noise, one draw per clip."""
+    """A smooth gain over the mel bands (microphone), a shift by one band (voice) and noise, drawn once per clip."""
     clips, bands = len(sounds_CWKM), sounds_CWKM.shape[-1]
     curve = torch.randn(clips, 1, 5, generator=random) * 0.3
     gain = F.interpolate(curve, size=bands, mode="linear", align_corners=True)[:, :, None]

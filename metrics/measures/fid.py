@@ -1,7 +1,7 @@
 """FID: the Fréchet distance between Gaussians fitted to the 2048 pool features of pytorch-fid's Inception network.
 
-Where the weights are not on this machine, FID is None and the reason is reported. Nothing is downloaded, and no other
-network replaces Inception, because its distances would not be comparable.
+If the weights are not on this machine, FID is None and the reason is reported. Nothing is downloaded, and no other
+network is used instead of Inception, because its distances would not be comparable.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Gaussian:
         self._outer = self._outer + x.T @ x
 
     def merge(self, other: Gaussian) -> None:
-        """Adds the vectors of another set."""
+        """Adds the feature vectors of another Gaussian."""
         self.n += other.n
         self._sum = self._sum + other._sum
         self._outer = self._outer + other._outer
@@ -76,7 +76,7 @@ def fid_of(
     if predicted.n != true.n:
         return (
             None,
-            f"{predicted.n} frames against {true.n} of ground_truth: the rows do not cover the same frames",
+            f"{predicted.n} frames against {true.n} of ground_truth: the rows do not have the same frames",
         )
     if predicted.n < 2:
         return None, f"{predicted.n} frame: a covariance needs at least two"

@@ -1,4 +1,4 @@
-"""Motion other than the lips': blinks, head pose, and temporal flicker of the image.
+"""Measures of motion other than that of the lips: blinks, head pose, and temporal flicker of the image.
 
 T frames at 25 fps; landmarks (T, 68, 2) px of the aligned crop; quads (T, 4, 2): corners of the crop in px of the frame.
 """
@@ -11,7 +11,7 @@ from audio.timing import FPS
 from encoders.footage.align import points_in_frame
 from encoders.geometry import eye_centres, eye_openness, inter_ocular
 
-BLINK = 0.7  # eyes count as closed below this share of the clip's own median openness
+BLINK = 0.7  # eyes count as closed below this share of the clip's median openness
 BLINK_FRAMES = 2  # shortest blink (80 ms); a single frame is jitter of the landmark detector
 NOSE_TIP = 30
 
@@ -19,7 +19,8 @@ NOSE_TIP = 30
 def blinks(openness: np.ndarray) -> int:
     """Number of blinks in a curve of eye openness (T,): runs of at least 2 frames below 0.7 x the curve's median.
 
-    A run at the very start is not counted. The threshold is relative to the clip, so that narrow eyes are not closed eyes.
+    A run at the very start is not counted. The threshold is relative to the clip's median, so that narrow eyes do not
+    count as closed.
     """
     closed = np.concatenate([[False], openness < BLINK * np.median(openness), [False]]).astype(np.int8)
     edges = np.diff(closed)
@@ -36,8 +37,8 @@ def head_pose(landmarks: np.ndarray, quads: np.ndarray | None = None) -> np.ndar
     """Pose (T, 5): midpoint of the eyes (x, y), roll (radians), turn and nod; lengths in inter-ocular distances.
 
     Turn and nod are the offset of the nose tip from the midpoint of the eyes, along the eye line and across it. With
-    quads the landmarks are first mapped from the crop back to the frame: the crop follows the true head and would hide
-    its motion.
+    quads the landmarks are first mapped from the crop back to the frame: inside the crop, which follows the true head,
+    its motion could not be measured.
     """
     points = np.asarray(landmarks, dtype=np.float64)
     if quads is not None:
@@ -62,8 +63,8 @@ def head_spread(pose: np.ndarray) -> float:
 class Flicker:
     """Temporal flicker of a stream of uint8 frames: mean |x_t - 2 x_{t-1} + x_{t-2}| over pixels, in grey levels.
 
-    Steady change and a frozen image give 0, alternating brightness does not. Noise and compression of the true video
-    contribute as well; the ground_truth row shows how much.
+    Linear change and a frozen image give 0; alternating brightness gives a positive value. Noise and compression of the
+    true video contribute as well; the value of the ground_truth row shows how much.
     """
 
     def __init__(self) -> None:

@@ -1,7 +1,7 @@
 """Means over clips and their bootstrap intervals.
 
-Intervals are the central 95 % of the means of 2000 random draws with replacement, with a fixed seed. None is returned where
-there are fewer than two clips (or speakers) to draw from.
+Intervals are the central 95 % of the means of 2000 random draws with replacement, with a fixed seed. None is returned
+if there are fewer than two clips (or speakers).
 """
 
 from collections.abc import Mapping, Sequence
@@ -41,14 +41,15 @@ def weighted_interval(values: Sequence[float | None], weights: Sequence[float]) 
 
 
 def bootstrap_interval(values: Sequence[float | None]) -> Interval | None:
-    """Interval of the mean over clips. Clips and not frames are drawn: frames of one clip are not independent."""
+    """Interval of the mean over clips. Clips are drawn rather than frames, because frames of one clip are not
+    independent.
+    """
     return weighted_interval(values, [1.0] * len(values))
 
 
 def speaker_interval(values: Sequence[float | None], speakers: Sequence[str]) -> Interval | None:
-    """Interval of the mean over clips if speakers are drawn, each with all of their clips.
-
-    Clips of one speaker resemble one another, so a claim about people needs this interval.
+    """Interval of the mean over clips when speakers are drawn, each with all of their clips. It applies to statements
+    about new speakers, because clips of one speaker are not independent.
     """
     known = [(who, value) for who, value in zip(speakers, values, strict=True) if value is not None]
     names = sorted({who for who, _ in known})

@@ -1,6 +1,6 @@
-"""KID, which unlike FID is unbiased for few frames; on the same Inception features (metrics.measures.fid).
+"""KID, which unlike FID is unbiased for few frames, on the same Inception features (metrics.measures.fid).
 
-Memory is constant: FID needs sums only, and KID takes a random sample that does not depend on the frames' order.
+Memory is constant, because FID needs only sums, and KID a random sample that does not depend on the frames' order.
 """
 
 import zlib
@@ -16,7 +16,7 @@ class Features:
     """Inception features of one row's frames: a Gaussian for FID and a sample of at most `most` vectors for KID.
 
     Each frame gets a random priority whose seed is its clip's name and its index, and the lowest priorities are sampled.
-    So the sample is uniform, the same for any order of clips and any batch size, and two sets can be merged.
+    The sample is therefore uniform and the same for any order of clips and any batch size, and two sets can be merged.
     """
 
     def __init__(self, most: int = SAMPLE) -> None:

@@ -1,4 +1,4 @@
-"""All figures that are computed from the landmarks of a clip.
+"""Computes all figures of a clip that depend on landmarks only.
 
 Landmarks (T, 68, 2) are px of the aligned crop. For a frame without a detected face the caller passes the landmarks of the
 static row.
@@ -27,9 +27,9 @@ def sequence_figures(
 ) -> dict[str, float | None]:
     """One value per name in SEQUENCE, over T frames whose true landmarks are known; None for T = 0.
 
-    detected bool (T,): whether a face was found in the predicted frame; without one its lips are not counted as closed.
-    quads (T, 4, 2): corners of the crops in the frame, to measure head motion in the frame; without them it is measured
-    inside the crop.
+    detected bool (T,): whether a face was found in the predicted frame; in frames without one the lips do not count as
+    closed. quads (T, 4, 2): corners of the crops in the frame, to measure head motion in the frame; without them it is
+    measured inside the crop.
     """
     if len(true) == 0:
         return dict.fromkeys(SEQUENCE)

@@ -1,6 +1,6 @@
-"""Definitions of earlier papers, reported by `metrics=legacy` so that their numbers can be placed; not for new results.
+"""Definitions of earlier papers, reported by `metrics=legacy` for comparison with their numbers; not for new results.
 
-Each reproduces what a public script computes, including its flaw; the docstrings name the source and the flaw. Frames
+Each reproduces the computation of a public script, including its error; the docstrings name source and error. Frames
 are uint8 (H, W, 3), landmarks (T, 68, 2) px of the crop.
 """
 
@@ -49,8 +49,8 @@ def ssim_96(predicted: np.ndarray, true: np.ndarray) -> float:
     """SSIM at 96 px with scikit-image's defaults: a uniform 7 px window and the sample covariance, in colour.
 
     Source: common in papers that follow Wav2Lip (Prajwal et al., ACM Multimedia 2020), whose frames are 96 px, and that
-    call structural_similarity without options. Flaw: size and window raise the value: one pair of videos scores 0.64 at
-    256 px with the Gaussian window and up to 0.94 this way.
+    call structural_similarity without options. Flaw: size and window raise the value: the same pair of videos scores
+    0.64 at 256 px with the Gaussian window and up to 0.94 with this definition.
     """
     size = (96, 96)
     a, b = (np.asarray(Image.fromarray(x).resize(size, Image.Resampling.BOX)) for x in (predicted, true))

@@ -13,7 +13,7 @@ LAGS = 15  # the best lag is searched from -15 to 15 frames
 
 
 def uncentred_mouth_distance(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
-    """Mean over points 48-67 of |a_i - b_i|, (T, 68, 2) twice -> (T,) px. A moved head counts as wrong lips.
+    """Mean over points 48-67 of |a_i - b_i|, (T, 68, 2) twice -> (T,) px. It also grows if only the head is displaced.
 
     The LMD of Chen et al., "Lip Movements Generation at a Glance", ECCV 2018, section 4, on the mouth's points.
     """
@@ -32,8 +32,8 @@ def closures(aperture: np.ndarray) -> list[tuple[int, int]]:
 def closure_recall(predicted: np.ndarray, true: np.ndarray) -> float | None:
     """Share of the true closures that overlap a predicted closure, with a tolerance of one frame on either side.
 
-    Predicted closures are defined as the true ones are, so a mouth that never opens has none. NaN (no detected face) is
-    neither open nor closed. None if the truth has no closure. predicted, true: apertures (T,).
+    Predicted closures are defined in the same way as true ones, so a mouth that never opens has none. NaN (no detected
+    face) is neither open nor closed. None if the truth has no closure. predicted, true: apertures (T,).
     """
     if predicted.shape != true.shape or predicted.ndim != 1:
         raise ValueError(f"expected two curves of one length, got {predicted.shape} and {true.shape}")
@@ -49,7 +49,7 @@ def closure_recall(predicted: np.ndarray, true: np.ndarray) -> float | None:
 def lip_gain(row: float | None, static: float | None, inversion: float | None) -> float | None:
     """(static - row) / (static - inversion) of the three rows' lmd_mouth: 0 for a frozen face, 1 for the inverted truth.
 
-    None where a figure is missing or inversion is no better than the frozen face.
+    None if a figure is missing or inversion is no better than the frozen face.
     """
     if row is None or static is None or inversion is None or static - inversion <= 0:
         return None

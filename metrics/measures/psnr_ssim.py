@@ -53,7 +53,7 @@ def mean_psnr(per_frame: list[float]) -> float | None:
 
     One identical frame (the identity frame in the static row) would make the mean infinite; leaving it out can only
     lower the figure, and `identical_frames` reports the share left out. The alternative, 10 log10(255^2 / mean MSE), is
-    finite but dominated by the worst frame, and no published number is defined that way.
+    finite but dominated by the worst frame, and no published number uses that definition.
     """
     finite = [value for value in per_frame if np.isfinite(value)]
     return float(np.mean(finite)) if finite else None

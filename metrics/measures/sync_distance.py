@@ -1,8 +1,9 @@
 """Audio-visual sync: LSE-C and LSE-D with the public SyncNet, or the same figures with this project's own network.
 
 A sync judge embeds 0.2 s windows of the face crops of one row and of the sound, both as (W, D);
-audio.sync.lip_sync_net.sync_figures turns them into confidence, distance and signed offset. The figures of the own network
-have columns of their own, since they are not comparable with LSE. Shapes: T frames, W = T - 4 windows, D numbers.
+audio.sync.lip_sync_net.sync_figures turns them into confidence, distance and signed offset. The figures of this
+project's network have separate columns, because they are not comparable with LSE. Shapes: T frames, W = T - 4 windows,
+D numbers.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ FACE_ROWS, FACE_COLUMNS = (57, 298), (8, 248)
 
 
 class VideoEmbedder(Protocol):
-    """Takes the face crops of one row, uint8 (256, 256, 3), one after another; embeddings: (W, D) of those so far."""
+    """Receives the face crops of one row, uint8 (256, 256, 3), one by one; embeddings: (W, D) of all crops so far."""
 
     def add(self, face_crop: np.ndarray) -> None: ...
     def embeddings(self) -> np.ndarray: ...
@@ -143,7 +144,7 @@ def syncnet_picture(face_crop: np.ndarray) -> np.ndarray:
 def clip_figures(
     judge: SyncJudge | None, video_WD: np.ndarray | None, sound_WD: np.ndarray | None
 ) -> dict[str, float | None]:
-    """The judge's three columns; {} without judge or sound, or if the clip is shorter than one window."""
+    """The judge's three columns; {} if judge or sound is missing or the clip is shorter than one window."""
     if judge is None or video_WD is None or sound_WD is None:
         return {}
     figures = sync_figures(video_WD, sound_WD, padded=judge.padded)
@@ -155,7 +156,7 @@ def clip_figures(
 
 
 def load_syncnet(path: str | Path | None = None, device: torch.device | str = "cpu") -> SyncNet:
-    """The public SyncNet, frozen; WeightsError if its file is missing or is another. Downloads nothing."""
+    """The public SyncNet, frozen; WeightsError if its file is missing or holds another network. Downloads nothing."""
     path = demanded("syncnet", "SyncNet", path)
     net = SyncNet()
     try:
@@ -174,7 +175,8 @@ def load_syncnet(path: str | Path | None = None, device: torch.device | str = "c
 def load_judge(
     choice: Choice = "auto", own_weights: str = "embedded", device: torch.device | str = "cpu"
 ) -> tuple[SyncJudge | None, dict[str, str]]:
-    """(judge, missing columns -> reason). auto: the public SyncNet if its file is there, else this project's network.
+    """(judge, missing columns -> reason). auto: the public SyncNet if its file exists, otherwise this project's
+    network.
 
     Raises WeightsError for own_weights that cannot be used. Other missing weights only leave their columns empty.
     """

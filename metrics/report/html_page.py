@@ -1,4 +1,6 @@
-"""index.html of a comparison of two folders, with the videos of the worst clips side by side, and its pictures."""
+"""Writes index.html and its pictures for a comparison of two folders, with the videos of the worst clips side by
+side.
+"""
 
 import json
 import os
@@ -33,7 +35,7 @@ def write_page(
 ) -> Path:
     """Writes folder/index.html and folder/pictures. report: content of report.json; results: name -> scores.
 
-    The videos stay where they are; the page links them by relative paths.
+    The videos are not copied; the page links to them by relative paths.
     """
     scored = sorted(
         (pair for pair in pairs if pair.name in results),
@@ -101,7 +103,7 @@ def _clip(
 
 
 def _figures_of_clips(report: Mapping[str, Any]) -> dict[str, dict[str, list[float]]]:
-    """Column -> row -> figures of its clips, for the columns of VIOLINS that some row has."""
+    """Column -> row -> figures of its clips, for those columns of VIOLINS that have figures."""
     figures: dict[str, dict[str, list[float]]] = {}
     for column in VIOLINS:
         for record in report["clips"]:

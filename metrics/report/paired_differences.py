@@ -33,7 +33,7 @@ def of_row(records: Iterable[ClipRecord], row: str, split: str) -> dict[str, Cli
 def difference(
     first: Mapping[str, ClipRecord], second: Mapping[str, ClipRecord]
 ) -> dict[str, dict[str, Any]]:
-    """Column -> paired_difference (first - second), for the columns that both have on some clip."""
+    """Column -> paired_difference (first - second), for the columns that both have on at least one clip."""
     speakers = {clip: record["speaker"] for clip, record in first.items()}
     gaps = {}
     for column in MEANS:

@@ -71,7 +71,7 @@ def plot_violins(path: str | Path, figures: Mapping[str, Mapping[str, Sequence[f
     panels = figure.subplots(1, max(len(figures), 1), squeeze=False)[0]
     for panel, (column, rows) in zip(panels, figures.items(), strict=False):
         for place, values in enumerate(rows.values()):
-            if len(values) > 1 and np.ptp(values) > 0:  # a density needs a spread
+            if len(values) > 1 and np.ptp(values) > 0:  # a density cannot be estimated from equal values
                 panel.violinplot([list(values)], positions=[place], showmeans=True)
             panel.plot([place] * len(values), values, "o", color=TRUTH, markersize=2.5, alpha=0.6)
         panel.set_xticks(range(len(rows)), list(rows), fontsize=7, rotation=20)
@@ -111,7 +111,7 @@ def _joined(frames: Iterable[np.ndarray], size: int) -> np.ndarray:
 
 
 def _figure(**options: Any) -> Figure:
-    """A figure that needs neither a display nor pyplot's global state."""
+    """A matplotlib figure without display and without pyplot's global state."""
     figure = Figure(**options)
     FigureCanvasAgg(figure)
     return figure

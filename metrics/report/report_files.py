@@ -113,8 +113,8 @@ def write_report(
     """Writes report.json atomically and returns its content. Raises ReportError for an inconsistent report.
 
     weights: sha256 of every weight file that took part. scores: of every clip and row. bases: rows that are compared with
-    all others on identical clips; shift_5 must be the first of them delayed, which tests the sync measures. provenance:
-    JSON values such as perceptual_net, config, code.
+    all others on identical clips; the row shift_5 must be the first of them, delayed; it tests the sync measures.
+    provenance: JSON values such as perceptual_net, config, code.
     """
     for row in rows:
         if missing := [key for key in ROW_KEYS if key not in row]:
@@ -170,7 +170,7 @@ def format_figure(column: str, value: float | None, interval: Sequence[float] | 
 
 
 def report_table(rows: Sequence[Row], absent: Mapping[str, str] | None = None) -> Table:
-    """The columns that some row has, with footnotes. absent: column that no row has -> reason."""
+    """The columns that at least one row has, with footnotes. absent: column that no row has -> reason."""
     columns = [name for name in COLUMNS if any(row.get(name) is not None for row in rows)]
     lines = [
         [
@@ -184,7 +184,7 @@ def report_table(rows: Sequence[Row], absent: Mapping[str, str] | None = None) -
 
 
 def footnotes(rows: Sequence[Row], absent: Mapping[str, str]) -> list[str]:
-    """Why FID and the columns of `absent` are missing, and for which rows the PSNR is a mean over fewer clips."""
+    """Notes on why FID and the columns of `absent` are missing, and on rows whose PSNR is a mean over fewer clips."""
     reasons = dict.fromkeys(row.get("fid_reason") for row in rows)
     lines = [f"No FID: {reason}." for reason in reasons if reason]
     lines += [f"No {column}: {reason}." for column, reason in absent.items()]
@@ -194,7 +194,7 @@ def footnotes(rows: Sequence[Row], absent: Mapping[str, str]) -> list[str]:
         if (left_out := row["n_clips"] - row.get("n_psnr", row["n_clips"])) > 0:
             lines.append(
                 f"PSNR of {row['name']} ({row['split']}): {left_out} of {row['n_clips']} clips are identical to the "
-                "truth, their PSNR is infinite and not in the mean."
+                "truth; their PSNR is infinite and left out of the mean."
             )
     return lines
 

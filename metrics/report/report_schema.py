@@ -24,7 +24,7 @@ _CLIP = {"row": str, "split": str, "clip": str, "speaker": str, "n_frames": int,
 
 
 class ReportError(ValueError):
-    """A report that does not match the schema; the message names the place."""
+    """A report that does not match the schema; the message names the entry."""
 
 
 def check_report(report: Any, where: str = "report") -> int:
@@ -33,7 +33,7 @@ def check_report(report: Any, where: str = "report") -> int:
         raise ReportError(f"{where} is {type(report).__name__}, expected an object")
     version = report.get("schema_version", 1)
     if version not in (1, SCHEMA_VERSION):
-        raise ReportError(f"{where} has schema version {version!r}, this code reads 1 and {SCHEMA_VERSION}")
+        raise ReportError(f"{where} has schema version {version!r}; this code reads 1 and {SCHEMA_VERSION}")
     _check_fields(report, _TOP[version], where)
     for index, row in enumerate(report["rows"]):
         place = f"{where}.rows[{index}]"

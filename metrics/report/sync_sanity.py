@@ -1,4 +1,4 @@
-"""Two checks of synchrony: whether the sync measures react to a delay of five frames, and which clips are out of sync."""
+"""Two checks of synchrony: do the sync measures react to a delay of five frames, and which clips are out of sync?"""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -10,16 +10,17 @@ from metrics.measures.intervals import mean_over, paired_difference
 from metrics.scoring.control_baselines import SHIFT
 from metrics.scoring.row_accumulator import ClipScore
 
-# Below this confidence, sound and lips do not fit (measured in docs/models/sync.md). No limit is known for lse_c with the
-# face crops used here.
+# Below this confidence, sound and lips do not match (measured in docs/models/sync.md). No limit is known for lse_c with
+# the face crops used here.
 LEAST_CONFIDENCE = {"sync_confidence": 0.32}
 # A clip is an outlier below this share of the median confidence of its row, if the row has at least MIN_CLIPS clips
 OUTLIER_SHARE, MIN_CLIPS = 0.5, 4
 
 
 class SyncTest(NamedTuple):
-    """least: smallest change under the delay that counts. sign: direction of a change for the worse. signal: the figure that
-    shows whether the undelayed row can be tested at all (by default the measure itself), and its least value."""
+    """least: smallest change under the delay that counts as a reaction. sign: sign of a change for the worse. signal:
+    the figure that must reach least_signal in the undelayed row for the test to be possible (default: the measure).
+    """
 
     least: float = 0.05
     sign: int = -1
@@ -27,7 +28,7 @@ class SyncTest(NamedTuple):
     least_signal: float = 0.2
 
 
-# The best of 31 lags always exists, so a lag is only tested where its correlation or confidence is high enough
+# Even unrelated curves have a best lag, so a lag is only tested if its correlation or confidence is high enough
 SYNC_TESTS = {
     "mouth_corr": SyncTest(),
     "width_corr": SyncTest(),
@@ -42,11 +43,11 @@ SYNC_TESTS = {
 def sync_check(
     scores: Sequence[ClipScore], base: str, measures: Iterable[str] = SYNC_TESTS
 ) -> list[dict[str, Any]]:
-    """One record per split and measure: how far it changes from the row `base` to the row shift_5, on the same clips.
+    """One record per split and measure: its change from the row `base` to the row shift_5 on the same clips.
 
-    verdict: "moves" if the measure reacts to the delay, "broken" if not, "no signal" if the base row is too weak to tell (a
-    frozen or unrelated mouth cannot get worse). Lags are compared by the median, because single lags of unrelated mouths
-    are arbitrary.
+    verdict: "moves" if the measure reacts to the delay, "broken" if not, "no signal" if the base row is too poor for
+    the test (a frozen or unrelated mouth cannot get worse). Lags are compared by the median, because single lags of
+    unrelated mouths are arbitrary.
     """
     records = []
     for split in dict.fromkeys(score.split for score in scores if score.row == "shift_5"):
@@ -64,7 +65,7 @@ def sync_check(
             )
             moved = paired_difference(delayed, figures, speakers)
             if moved is None and measure.endswith("_offset"):
-                continue  # of the sync network that was not used
+                continue  # column of the sync network that was not used
             strength = mean_over([s.figures.get(test.signal or measure) for s in rows[base].values()])
             if moved is None or strength is None or strength < test.least_signal:
                 verdict = "no signal"
@@ -78,7 +79,7 @@ def sync_check(
 
 
 def warnings_of(checks: Iterable[dict[str, Any]]) -> list[str]:
-    """Warnings for the report about what sync_check found."""
+    """Warnings for the report from the records of sync_check."""
     lines = []
     for check in checks:
         where = f"{check['row']} ({check['split']})"
@@ -94,13 +95,13 @@ def warnings_of(checks: Iterable[dict[str, Any]]) -> list[str]:
 
 
 def unsynced(scores: Iterable[ClipScore], rows: Iterable[str]) -> list[dict[str, Any]]:
-    """Clips of these rows whose lips do not fit the sound according to the sync judge, with the reason.
+    """Clips of these rows whose lips do not match the sound according to the sync judge, with the reason.
 
     Either its confidence is low (below the limit, or below half of the median of the row's clips), or its offset is more
     than one frame.
     """
-    wanted = set(rows)
-    chosen = [score for score in scores if score.row in wanted]
+    names = set(rows)
+    chosen = [score for score in scores if score.row in names]
     records = []
     for confidence, offset in (("sync_confidence", "sync_offset"), ("lse_c", "lse_offset")):
         of_row: dict[tuple[str, str], list[float]] = defaultdict(list)
@@ -126,7 +127,7 @@ def _reason(confidence: str, value: float, lag: float | None, row_values: Sequen
         clips = f"less than half of the median {median:.2g} of {len(row_values)} clips"
         return f"{confidence} is {value:.2g}, {clips}: sound and lips look unrelated"
     if limit is not None and value < limit:
-        unknown = "sound and lips look unrelated, or the face is unlike those that the network knows"
+        unknown = "sound and lips look unrelated, or the face is unlike those that the network was trained on"
         return f"{confidence} is {value:.2g}, below {limit:g}: {unknown}"
     if abs(lag) > 1:
         doubt = (

@@ -1,20 +1,21 @@
-"""Control baselines: predictions that show how the method's figures are to be read.
+"""Control baselines: reference predictions for interpreting the method's figures.
 
 Shapes: T frames, L rows of W+, D latent width. A displacement is d = w - w_ref, (T, L, D), or (T, K) in any basis.
 
-| row | prediction | its figures are |
+| row | prediction | its figures show |
 |---|---|---|
 | ground_truth | the true frames | the noise of detectors and networks |
-| inversion | the true latents, rendered | the best that encoder and generator can do |
-| pti_truth | the same latents through the tuned generator (split tuned only) | the best that the tuned generator can do |
-| static | the true identity frame, repeated | those of a frozen face |
-| mean_trajectory | mean displacement of the training clips at each time | those of the sentences' common rhythm |
-| energy | ridge regression from log energy to displacements | those of loudness without phonetics |
-| wrong_audio | the trained model on the speech of another clip | those of fluent but unrelated motion |
-| shift_5 | the model's prediction five frames (200 ms) late | worse, if a measure is sensitive to synchrony |
-| ridge | ridge regression from log-mel to the person's aperture (metrics.scoring.ridge_baseline) | one curve, no frames |
-| stage1_base | stage 1 before it was adapted to the person, where it was | those of the speaker-independent model |
-| stage1_only, full | the method, without and with the tuned generator | |
+| inversion | the true latents, rendered | the best result that encoder and generator allow |
+| pti_truth | the same latents through the tuned generator (split tuned only) | the best result that the tuned generator
+allows | | static | the true identity frame, repeated | the result of a frozen face | | mean_trajectory | mean
+displacement of the training clips at each time | the result of the average motion, without any speech input | | energy
+| ridge regression from log energy to displacements | the result of loudness without phonetic content | | wrong_audio |
+the trained model on the speech of another clip | the result of natural motion that does not match the speech | |
+shift_5 | the model's prediction five frames (200 ms) late | whether a measure is sensitive to synchrony (it must be
+worse) | | ridge | ridge regression from log-mel to the person's aperture (metrics.scoring.ridge_baseline) | the result
+of a linear model (mouth_corr only, since it renders no frames) | | stage1_base | stage 1 without adaptation to the
+person (adapt=personal only) | the result of the speaker-independent model | | stage1_only, full | the method, without
+and with the tuned generator | the result of the method |
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -28,10 +29,10 @@ CONTROLS = (
     *("ground_truth", "inversion", "pti_truth", "static"),
     *("mean_trajectory", "energy", "wrong_audio", "shift_5"),
 )
-ROWS = (*CONTROLS, "ridge", "stage1_base", "stage1_only", "full")  # in the order of a table, as SPLITS
+ROWS = (*CONTROLS, "ridge", "stage1_base", "stage1_only", "full")  # in the order of the table; so are SPLITS
 SPLITS = ("seen", "unseen", "tuned")
 PERCEPTUAL_ROWS = ("static", "inversion", "pti_truth", "stage1_only", "full")
-SHIFT = 5  # frames by which shift_5 is late
+SHIFT = 5  # delay of shift_5 in frames
 
 
 def static_frames(frame: np.ndarray, num_frames: int) -> Iterator[np.ndarray]:
@@ -45,7 +46,7 @@ def mean_displacement(displacements: Iterable[np.ndarray]) -> np.ndarray:
     m_t = 1/C sum_c d_c[min(t, T_c - 1)]: a clip that has ended contributes its last value, so that the mean does not jump
     where a clip ends. displacements: C arrays (T_c, ...), of which one is held at a time.
     """
-    total, ended, count = np.zeros(0), np.zeros(0), 0  # ended: sum of the clips' last values
+    total, ended, count = np.zeros(0), np.zeros(0), 0  # ended: sum of ended clips' last values
     for count, d in enumerate(map(np.asarray, displacements), 1):
         if not len(d):
             raise ValueError("the mean displacement needs a frame in each clip")
@@ -61,7 +62,7 @@ def mean_displacement(displacements: Iterable[np.ndarray]) -> np.ndarray:
 
 
 def mean_trajectory(mean_displacement_T: np.ndarray, num_frames: int) -> np.ndarray:
-    """A displacement curve (T, ...) cut to num_frames, or extended by its last value; the caller adds w_ref."""
+    """A displacement curve (T, ...), cut to num_frames or extended by its last value; the caller adds w_ref."""
     last = len(mean_displacement_T) - 1
     return np.asarray(mean_displacement_T)[np.minimum(np.arange(num_frames), last)]
 
@@ -72,10 +73,10 @@ def delayed(trajectory_T: np.ndarray, frames: int = SHIFT) -> np.ndarray:
 
 
 def wrong_audio(sentences: Sequence[str]) -> list[int]:
-    """For each clip the index of the clip whose speech it gets: a cyclic shift by at least one clip.
+    """For each clip the index of the clip whose speech drives it: a cyclic shift by at least one clip.
 
-    The first shift is taken under which the fewest clips get their own sentence, since the same sentence by another speaker
-    would not be wrong audio. sentences: one per clip of a split. ValueError for fewer than two clips.
+    The chosen shift is the first one that gives the fewest clips their own sentence, because the same sentence by
+    another speaker would not be wrong audio. sentences: one per clip of a split. ValueError for fewer than two clips.
     """
     n = len(sentences)
     if n < 2:

@@ -1,6 +1,6 @@
 """The ridge baseline: linear regression from a log-mel window to one person's lip aperture.
 
-It is fitted on those frames of a clip that stage 2 may use, and evaluated on the others. It predicts a curve and no
+It is fitted to those frames of a clip that stage 2 may use, and evaluated on the others. It predicts a curve instead of
 frames, so mouth_corr is its only figure. Shapes: T frames, X numbers in a window.
 """
 

@@ -1,4 +1,4 @@
-"""The judges, and the accumulator that turns the frames of one row of one clip into its figures.
+"""The judges, and the accumulator that computes the figures of one row of one clip from its frames.
 
 metrics.scoring.score_clips (test clips with known landmarks) and metrics.scoring.score_videos (pairs of videos) both use it.
 Shapes: T frames, landmarks (T, 68, 2) px of the 256 px face crop.
@@ -30,7 +30,7 @@ from metrics.measures.sync_distance import SYNC_COLUMNS, SyncJudge, VideoEmbedde
 from metrics.scoring.control_baselines import PERCEPTUAL_ROWS
 
 DISTANCES = ("lpips_alex", "lpips_vgg", "st_lpips_alex", "st_lpips_vgg")
-MEANS = (  # the figures of a clip, of which a row's are means
+MEANS = (  # figures of a clip; a row's figures are their means over clips
     *("psnr", "identical_frames", "ssim", *SEQUENCE, *SYNC_COLUMNS, "perceptual", *DISTANCES),
     *("identity", "csim_dlib", "csim_arcface", "flicker", "detection_rate", *LEGACY),
 )
@@ -50,7 +50,7 @@ class AlignedIdentity(Protocol):
 
 @dataclass(frozen=True)
 class Judges:
-    """The networks and detectors that evaluate frames. Without one of them its columns stay empty."""
+    """The networks and detectors that evaluate frames. If one is missing, its columns stay empty."""
 
     detector: FaceDetector
     # Distance of the column `perceptual`; its network is not the one that training minimises
@@ -133,7 +133,9 @@ class RowAccumulator:
         self.columns.setdefault(column, []).extend(values)
 
     def add_face(self, points: np.ndarray | None, static_points: np.ndarray, face_crop: np.ndarray) -> None:
-        """Adds a frame's face crop and landmarks. points: None if no face was detected; then the static row's count."""
+        """Adds a frame's face crop and landmarks. points: None if no face was detected; the static row's landmarks are
+        used then.
+        """
         self.landmarks.append(static_points if points is None else points)
         self.detected.append(points is not None)
         if self.judges.sync is not None:
@@ -153,7 +155,7 @@ class RowAccumulator:
     def add_identity(self, face_crop: np.ndarray, true: FaceEmbeddings) -> None:
         """Adds the similarity of the last added face to the true identity frame; the cosine is 0 if no face was found."""
         if self.last_identified is None or not np.array_equal(self.last_identified[0], face_crop):
-            # A frozen face is embedded once
+            # A repeated frame is embedded only once
             self.last_identified = face_crop, FaceEmbeddings.of(face_crop, self.landmarks[-1], self.judges)
         predicted, found = self.last_identified[1], self.detected[-1]
         if predicted.dlib is not None and true.dlib is not None:

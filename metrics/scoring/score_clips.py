@@ -41,8 +41,9 @@ def stride_for(total_frames: int, wanted: int = 200) -> int:
 
 @dataclass(frozen=True)
 class Truth:
-    """What all rows of one clip are compared with: landmarks (68, 2) and embeddings of the true identity frame by the
-    judges, and the perceptual features of the true frames that were sampled so far."""
+    """The reference for all rows of one clip: landmarks (68, 2) and the judges' embeddings of the true identity frame,
+    and the perceptual features of the true frames sampled so far.
+    """
 
     landmarks: np.ndarray
     faces: FaceEmbeddings
@@ -70,7 +71,8 @@ def score_clip(
     """Compares predicted frames, one uint8 (H, W, 3) for each frame of the clip, with the truth.
 
     truth: of this clip and these judges. every: perceptual and identity figures use every k-th scored frame. skip: frames
-    that are not scored, such as those used for tuning. features: each gets the Inception features of the scored frames.
+    that are not scored, such as those used for tuning. features: objects to which the Inception features of the scored
+    frames are added.
 
     A frame without a detected face gets the landmarks of the static row (detected on the identity frame) and closes no
     lips. Frames without true landmarks contribute to the image figures only, in all rows alike.
@@ -78,7 +80,7 @@ def score_clip(
     accumulator = RowAccumulator(row, judges)
     scored = [t for t in range(len(clip.frames)) if t not in skip]
     if not scored:
-        raise ValueError(f"{clip.name}: every frame was left out, nothing to score")
+        raise ValueError(f"{clip.name}: every frame was left out, so there is nothing to score")
     wanted, sampled = set(scored), set(scored[min(every // 2, len(scored) - 1) :: every])
     count = 0
     previous: np.ndarray | None = None
@@ -141,12 +143,12 @@ def _at_crop_size(frame: np.ndarray) -> np.ndarray:
 class Evaluation:
     """Collects the clip scores of all rows and computes the table.
 
-    FID and KID compare a row with the ground_truth row of the same split, so that row must be added too.
+    FID and KID compare a row with the ground_truth row of the same split, so the ground_truth row must be added too.
     """
 
     def __init__(self, judges: Judges) -> None:
         self.judges = judges
-        self._truth: tuple[FrameClip, int, Truth] | None = None  # of the clip that was scored last
+        self._truth: tuple[FrameClip, int, Truth] | None = None  # truth of the clip that was scored last
         self.scores: list[ClipScore] = []
         self.features: dict[tuple[str, str], Features] = {}  # (row, split) -> Inception features
 

@@ -38,7 +38,7 @@ RULES = {
     "rate": "both videos are read at 25 fps, each frame being the one nearest in time",
     "length": "that of the reference: a longer prediction is cut, the last frame of a shorter one is repeated",
     "size": "a prediction of the same aspect ratio (2 %) is cropped in proportion; another one counts as missing",
-    "failure": "a missing, unreadable or cut-off prediction is black where it has no frame; a frame without a "
+    "failure": "frames that are missing in the prediction or cannot be read count as black; a frame without a "
     "detected face takes the landmarks of the truth's identity frame, closes no lips and has csim 0",
     "truth": "frames of the truth without a detected face count in image measures only, in all rows alike; "
     "frames before its first face are left out, in all rows alike",
@@ -53,7 +53,7 @@ RULES = {
 
 @dataclass(frozen=True)
 class PairOptions:
-    # What the image measures compare (see RULES)
+    # Part of the frame that the image measures compare (see RULES)
     crop: Crop = "face"
     # Perceptual and identity figures use every k-th frame
     every: int = 1
@@ -152,7 +152,7 @@ class _PairScorer:
         identity = self._identity
         self.known.append(true_face is not None)
 
-        # The prediction: crop, face, image; repeated crops and copies of the truth are detected once
+        # The prediction: crop, face, image; detection runs only once for repeated crops and copies of the truth
         predicted_crop, image = self._predicted(item, true_image)
         if self._previous is not None and np.array_equal(self._previous[0], predicted_crop):
             face = self._previous[1]
@@ -180,14 +180,14 @@ class _PairScorer:
             self.method.add_identity(predicted_crop, identity.faces)
             self.truth.add_identity(true_crop, identity.faces)
 
-        # Images wait until a batch is full
+        # Images are collected until a batch is full
         images = {self.method.name: image, "ground_truth": true_image, "static": identity.image}
         self._batch.append((true_image, images))
         if len(self._batch) == self.options.batch:
             self._flush()
 
     def _image(self, frame: np.ndarray, face_crop: np.ndarray) -> np.ndarray:
-        """What the image measures compare of a frame."""
+        """The part of a frame that the image measures compare."""
         if self.options.crop == "mouth":
             return np.ascontiguousarray(face_crop[MOUTH_PLACE])
         return face_crop if self.options.crop == "face" else whole_frame(frame)
@@ -203,7 +203,7 @@ class _PairScorer:
             return np.zeros((CROP_SIZE, CROP_SIZE, 3), np.uint8), np.zeros_like(true_image)
         face_crop = crop(frame, scaled_quad(item.quad, item.true.shape, frame.shape))
         image = self._image(frame, face_crop)
-        if image.shape != true_image.shape:  # whole frames whose sizes differ by a pixel after scaling
+        if image.shape != true_image.shape:  # full frames whose sizes differ by a pixel after scaling
             image = whole_frame(frame, true_image.shape[:2])
         return face_crop, image
 
@@ -231,7 +231,7 @@ class _PairScorer:
         if not self.judges.distances:
             return {}
         a, b = (to_tensor(x, self.judges.device) for x in (frames, true))
-        if self.options.crop != "full":  # whole frames keep their shape
+        if self.options.crop != "full":  # full frames keep their aspect ratio
             a, b = (resize(x, self.judges.perceptual_size) for x in (a, b))
         return {name: net(a, b).flatten().tolist() for name, net in self.judges.distances.items()}
 

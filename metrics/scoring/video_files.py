@@ -1,4 +1,4 @@
-"""Scores the files of one name of two folders, and records for report.json how they were read.
+"""Scores the pair of files with one name in two folders, and records for report.json how they were read.
 
 A file that cannot be scored as it is gets a status and a reason; a missing or unreadable prediction is scored as black.
 """
@@ -31,8 +31,9 @@ class VideoPair:
 
 
 class Prediction:
-    """Iterates over the frames of the method's video, then repeats the last one without end; yields None once no frame can
-    be read, with the reason in `error`."""
+    """Iterates over the frames of the method's video, then repeats the last frame endlessly. If no frame can be read,
+    yields None endlessly and stores the reason in `error`.
+    """
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
@@ -87,7 +88,7 @@ def expected_frames(path: Path) -> int:
 
 
 def remarks(record: Mapping[str, Any]) -> list[str]:
-    """The reason, if the file was not scored as it is, and the notes of a record."""
+    """The notes of a record, preceded by the reason if the file was not scored without changes."""
     return [*([record["reason"]] if record.get("reason") else []), *record.get("notes", [])]
 
 
@@ -117,15 +118,15 @@ def _note_result(record: FileRecord, prediction: Prediction, result: PairResult)
         sizes = [
             f"{record[side]['width']} x {record[side]['height']}" for side in ("prediction", "reference")
         ]
-        reason = f"the prediction is {sizes[0]} px and the reference {sizes[1]}: cut both alike"
+        reason = f"the prediction is {sizes[0]} px and the reference {sizes[1]}: crop both in the same way"
         record |= {"status": "other_shape", "reason": reason}
     else:
         record["frames_held"] = held = max(0, frames - prediction.read)
         surplus = round(prediction.info.duration * FPS) - frames if prediction.info else 0
         if held:
-            notes.append(f"the prediction is {held} frames shorter, its last picture is held")
+            notes.append(f"the prediction is {held} frames shorter; its last picture is repeated")
         if surplus > 0:
-            notes.append(f"the prediction is {surplus} frames longer, they are not scored")
+            notes.append(f"the prediction is {surplus} frames longer; these are not scored")
     detected = result.scores[0].figures["detection_rate"] or 0.0
     if detected < 1 and record["status"] == "scored":
         notes.append(f"no face is found in {1 - detected:.1%} of the prediction's frames")

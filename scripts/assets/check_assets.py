@@ -1,4 +1,4 @@
-"""Recomputes the figures of the embedded weights and holds them to their bars; in detail: scripts/check_assets.py."""
+"""Measures the embedded weights again and compares each figure with its limit (scripts/check_assets.py)."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ from scripts.core.runtime import Run, shown
 from stylegan2.embedded.openvino_ir import load_uncut_generator
 from stylegan2.weights import file_hash
 
-# Figure -> its bar: (">=" or "<=", value).
+# Figure -> its limit (bar): (">=" or "<=", value).
 BARS: dict[str, tuple[str, float]] = {
     "generator.psi_0.7.st_lpips_alex": ("<=", 0.06),
     "generator.psi_0.7.identity_median": ("<=", 0.35),
@@ -35,7 +35,7 @@ BARS: dict[str, tuple[str, float]] = {
     "corpus.worst_aperture_corr": (">=", 0.9),
     "corpus.least_aperture_std": (">=", 0.05),
 }
-# Figure of a single face -> the bar it is held to.
+# Figure of a single face -> the entry of BARS that limits it.
 FACE_BARS = {
     "detection_rate": "corpus.detection_rate",
     "aperture_corr": "corpus.worst_aperture_corr",
@@ -84,10 +84,10 @@ def meets(value: float, bar: tuple[str, float]) -> bool:
 
 
 def against_bars(figures: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Value, bar, and whether it is met, of every bar whose figure is there."""
+    """Value, limit and whether it is met, for every limit in BARS whose figure was measured."""
     result = {}
     for name, bar in BARS.items():
-        part, rest = name.split(".", 1)  # "generator", "psi_0.7.sharpness": only the middle may hold a point
+        part, rest = name.split(".", 1)  # only the middle key may contain dots
         value: Any = figures
         for key in (part, *rest.rsplit(".", 1)):
             value = value.get(key) if isinstance(value, dict) else None
@@ -104,4 +104,4 @@ def show(figures: dict[str, Any]) -> None:
     Console().print(table)
     for face in figures.get("corpus", {}).get("each", []):
         if not all(meets(face[figure], BARS[bar]) for figure, bar in FACE_BARS.items()):
-            Console().print(f"face {face['face']} misses a bar: {face}")
+            Console().print(f"face {face['face']} misses a limit: {face}")

@@ -1,6 +1,6 @@
-"""What check_assets.py measures on single images: the embedded generator against the uncut network, and the encoder.
+"""Measurements of check_assets.py on single images: embedded generator against uncut network, and the encoder.
 
-The codes are drawn with a seed that no training used. Distances compare uint8 images at 256 px. Identity is dlib's
+The seed of the codes was never used in training. Distances compare uint8 images at 256 px. Identity is dlib's
 distance, or UNLIKE if a face is not found. Shapes: N images, L rows of W+, D = 512.
 """
 
@@ -62,7 +62,7 @@ def median(values: Any, digits: int = 4) -> float:
 
 
 def _codes(generator: Generator, seed: int, psi: float, count: int, what: str) -> Iterator[Tensor]:
-    """Codes in chunks of one size, so that consecutive chunks can be compared; shows progress as `what`."""
+    """Yields codes in chunks of equal size, so that consecutive chunks can be compared; what: label of the progress."""
     w_NLD = sample_w(generator, count - count % CHUNK, seed, psi)
     yield from track(w_NLD.split(CHUNK), what, transient=True)
 
@@ -70,7 +70,7 @@ def _codes(generator: Generator, seed: int, psi: float, count: int, what: str) -
 def generator_against(
     uncut: Generator, cut: Generator, psi: float, config: Config, detector: FaceDetector, sheet: Path
 ) -> dict[str, Any]:
-    """The cut generator beside the uncut one on the same codes; writes a sheet, the uncut one's faces above.
+    """Compares the cut and the uncut generator on the same codes; writes a sheet with the uncut one's faces above.
 
     diversity: mean ST-LPIPS alex between images CHUNK apart in the list, and sharpness: both over the uncut one's.
     frechet_dlib: Fréchet distance of dlib's embeddings; frechet_dlib_floor: that of other samples of the uncut one.
@@ -81,12 +81,12 @@ def generator_against(
     # Pairs of lists: for the uncut and for the cut generator.
     spread, sharp, detected = ([], []), ([], []), ([], [])
     embeddings, floor = (Gaussian(), Gaussian()), Gaussian()
-    sheet_faces: list[np.ndarray] = []  # (2, H, W, 3)
+    sheet_faces: list[np.ndarray] = []  # (2, H, W, 3): uncut, cut
     previous: list[Tensor] | None = None
     for w_NLD in _codes(cut, config.check.seed, psi, count, f"generator, psi {psi}"):
         rendered = [to_uint8(render_codes(net, w_NLD, SIZE)) for net in (uncut, cut)]
         images = [to_tensor(image, device) for image in rendered]
-        # Perceptual distances: between the generators, and to the images before for the diversity.
+        # Perceptual distances: between the two generators, and between consecutive chunks (diversity).
         with torch.inference_mode():
             distances["alex"] += alex(*images).tolist()
             distances["vgg"] += vgg(*images).tolist()
@@ -131,19 +131,21 @@ def _frechet(a: Gaussian, b: Gaussian) -> float:
 
 
 def _sheet(pairs: list[np.ndarray]) -> np.ndarray:
-    """Pairs (2, H, W, 3) in rows of SHEET_COLUMNS, the first of each pair above the second; whole rows only."""
-    whole = np.stack(pairs[: len(pairs) // SHEET_COLUMNS * SHEET_COLUMNS])
-    rows = whole.reshape(-1, SHEET_COLUMNS, 2, SIZE, SIZE, 3).transpose(0, 2, 3, 1, 4, 5)
+    """Pairs (2, H, W, 3) in rows of SHEET_COLUMNS, the first of each pair above the second; an incomplete last row is
+    dropped.
+    """
+    complete = np.stack(pairs[: len(pairs) // SHEET_COLUMNS * SHEET_COLUMNS])
+    rows = complete.reshape(-1, SHEET_COLUMNS, 2, SIZE, SIZE, 3).transpose(0, 2, 3, 1, 4, 5)
     return rows.reshape(-1, SHEET_COLUMNS * SIZE, 3)
 
 
 def encoder_on_samples(
     encoder: torch.nn.Module, generator: Generator, config: Config, detector: FaceDetector
 ) -> dict[str, Any]:
-    """Generator samples (psi 0.7) encoded and rendered again.
+    """Encodes samples of the generator (psi 0.7) and renders the codes.
 
     jitter = sqrt(mean_l var_t w_tl) / sqrt(mean_l var_n w_nl): the codes of noisy copies t of one image, relative to
-    the codes of different people n. 0 is steady, 1 as different as another person.
+    the codes of different people n. 0: the codes do not vary; 1: they vary as much as between people.
     """
     device = generator.w_avg.device
     embed, alex = FaceEmbedder(detector), load_perceptual("alex").to(device)
@@ -180,7 +182,7 @@ def encoder_on_samples(
 def encoder_on_clips(
     encoder: torch.nn.Module, generator: Generator, config: Config, run: Run, detector: FaceDetector
 ) -> dict[str, Any]:
-    """`check.frames` frames of every clip in data.root: identity of the reconstruction, encoder alone and refined."""
+    """Identity distance of reconstructed frames of every clip in data.root, without and with refinement."""
     embed, prepared = FaceEmbedder(detector), prepare_data(config, run).folder
     losses, settings = InversionLosses(load_perceptual("alex").to(run.device)), InversionConfig()
     result: dict[str, Any] = {}

@@ -25,7 +25,7 @@ from stylegan2.networks.mobile_stylegan import MobileStyleGAN
 from stylegan2.weights import atomic_path, file_hash, save_weights
 
 RESOLUTION, ROWS = 256, 14
-HELD_OUT = 200  # pairs that are not trained on
+HELD_OUT = 200  # pairs held out from training
 NOTES = {
     "lineage": "StyleGAN2-FFHQ (NVIDIA) -> MobileStyleGAN (random-face==2021.7.21.1) -> cut at 256 px here",
     "licence": "non-commercial research use only, as StyleGAN2's weights and FFHQ; see docs/WEIGHTS.md",
@@ -35,7 +35,7 @@ NOTES = {
 
 def fit_generator(config: Config, run: Run) -> Path:
     folder, settings, rng = run.results / "generator", config.fit, np.random.default_rng(config.seed)
-    # the uncut network, with the mean of W that its files lack
+    # the uncut network; its files contain no mean of W, so it is added
     uncut = load_uncut_generator()
     z = np.random.Generator(np.random.PCG64(0)).standard_normal((100_000, uncut.w_dim), dtype=np.float32)
     with torch.no_grad():
@@ -81,7 +81,7 @@ def fit_generator(config: Config, run: Run) -> Path:
 
 
 def sample_pairs(uncut: MobileStyleGAN, config: Config, run: Run) -> Path:
-    """A folder of pairs: images of the uncut network, averaged to 256 px, and their codes."""
+    """Makes a folder of pairs: images of the uncut network, averaged to 256 px, and their codes."""
     count, rng = config.fit.samples + HELD_OUT, np.random.default_rng(config.seed)
     folder = keyed(run, "pairs", file_hash(wheel_folder() / "SynthesisNetwork.bin"), count, config.seed)
     shards = make_pairs(folder, count, lambda n: draw_codes(uncut, n, rng)[:, :ROWS], uncut, RESOLUTION)

@@ -1,4 +1,4 @@
-"""Makes the embedded viseme basis and the landmark network; what it reads and writes: scripts/fit_visemes.py."""
+"""Makes the embedded viseme basis and the landmark network (inputs and outputs: scripts/fit_visemes.py)."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -32,9 +32,7 @@ from stylegan2.render import render
 from stylegan2.weights import file_hash, save_weights
 
 SHEET_PEOPLE = 6
-REGRESSED = {"blink": LID_ROWS} | dict.fromkeys(
-    HEAD_AXES, HEAD_ROWS
-)  # axis -> rows in which it is looked for
+REGRESSED = {"blink": LID_ROWS} | dict.fromkeys(HEAD_AXES, HEAD_ROWS)  # axis -> rows of W+ to fit
 NOTES = {
     "licence": "non-commercial research use only; see docs/WEIGHTS.md",
     "made_by": "scripts/fit_visemes.py",
@@ -77,7 +75,7 @@ def fit_visemes(config: Config, run: Run) -> Path:
     directions = directions.cpu()
     path = folder / "viseme_basis.safetensors"
     save_weights({"directions": directions}, path, "viseme_basis", {"names": AXES}, NOTES, half=True)
-    # A sheet of people who were not used in the fit: the neutral face, then each axis at full amplitude.
+    # Write a sheet of people who were not used in the fit: the neutral face, then each axis at full amplitude.
     basis = VisemeBasis(AXES, directions.numpy())
     amplitudes = np.concatenate([np.zeros((1, len(AXES))), np.eye(len(AXES))])
     codes = sample_w(generator, SHEET_PEOPLE, config.seed + 1, 0.7).cpu().numpy()
@@ -90,7 +88,7 @@ def fit_visemes(config: Config, run: Run) -> Path:
 
 
 def labelled(generator: Generator, config: Config, run: Run) -> tuple[FolderPairs, np.ndarray]:
-    """Samples, and dlib's landmarks of them, float32 [n, 68, 2], nan where it finds no face."""
+    """Samples and their landmarks by dlib, float32 [n, 68, 2], nan where no face is found."""
     pairs, detector = FolderPairs(config.pairs.folder or sampled(generator, config, run)), DlibDetector()
     images = (to_uint8(pairs.images(np.array([i])))[0] for i in range(len(pairs)))
     return pairs, landmarks_of(track(images, "dlib's landmarks", len(pairs)), detector).astype(np.float32)

@@ -1,4 +1,4 @@
-"""What check_assets.py measures on moving mouths: the viseme basis, and the faces that the synthetic corpus may draw.
+"""Measurements of check_assets.py on moving mouths: the viseme basis and all faces of the synthetic corpus.
 
 Everything is measured by dlib on rendered frames. Shapes: N people, K shapes of the face, T frames, A = len(AXES);
 landmarks (..., 68, 2) px of the 256 px crop. Lengths marked iod are relative to the inter-ocular distance.
@@ -27,7 +27,7 @@ from trajectory.synthetic_corpus.coarticulation import VISEMES, viseme_weights
 from trajectory.synthetic_corpus.sentences import SentenceSource
 from trajectory.synthetic_corpus.speakers import FACE_SEEDS, Speaker, draw_speakers, face_latent
 
-STILL = [*range(17, 48)]  # brows, nose and eyes, which speech does not move
+STILL = [*range(17, 48)]  # landmarks of brows, nose and eyes, which speech does not move
 STILL_IN_A_BLINK = [*range(17, 36)]
 SHEET_PEOPLE = 6
 EVERY = 2  # every second frame of a sentence is measured
@@ -47,7 +47,7 @@ def sharpness(frame: np.ndarray) -> float:
 
 
 def intended_aperture(weights_TA: np.ndarray) -> np.ndarray:
-    """By how much the axes' targets open the inner lips, iod: weights (T, len(FITTED)) -> (T,)."""
+    """Opening of the inner lips (iod) according to the axes' targets: weights (T, len(FITTED)) -> (T,)."""
     targets = axis_targets().numpy()
     return weights_TA @ (targets[:, LIP_LOWER, 1] - targets[:, LIP_UPPER, 1])
 
@@ -55,12 +55,12 @@ def intended_aperture(weights_TA: np.ndarray) -> np.ndarray:
 def visemes(
     config: Config, generator: Generator, basis: VisemeBasis, detector: FaceDetector, sheet: Path
 ) -> dict[str, Any]:
-    """Every viseme, and every axis at full amplitude, on people (psi 0.7) who were not used in the fit.
+    """Measures every viseme, and every axis at full amplitude, on people (psi 0.7) who were not used in the fit.
 
-    aperture, width (iod), yaw, pitch, blink (see encoders/bases/attribute_regression.py): mean change, and its share
-    of the target if the axes have one. outside_px: mean movement of brows, nose and eyes (blink: brows and nose; not
-    for the head's axes, which move all). identity: median dlib distance to the neutral face.
-    Writes a sheet of the first people: the neutral face, then the shapes in the order of the result.
+    aperture, width (iod), yaw, pitch, blink (see encoders/bases/attribute_regression.py): mean change, and its ratio to
+    the target where there is one. outside_px: mean movement of brows, nose and eyes (blink: brows and nose; not for the
+    head's axes, which move all). identity: median dlib distance to the neutral face. Writes a sheet of the first
+    people: the neutral face, then the shapes in the order of the result.
     """
     identity = DlibIdentity()
     codes = sample_w(generator, config.check.people, config.check.seed, 0.7)
@@ -84,12 +84,12 @@ def visemes(
     save_image(sheet, np.concatenate(rows))
     # Compare the change of each measure with the targets.
     change = {name: measure(points) - measure(points[:, :1]) for name, measure in MEASURES.items()}
-    wanted = _wanted(weights_KA)
+    targets = _target_changes(weights_KA)
     result: dict[str, Any] = {"people": len(codes), "detected": round(float(np.mean(~np.isnan(distance))), 4)}
     for k, name in list(enumerate(shapes))[1:]:
         record = {}
         for measure, value in change.items():
-            moved, target = float(np.nanmean(value[:, k])), float(wanted[measure][k])
+            moved, target = float(np.nanmean(value[:, k])), float(targets[measure][k])
             record[measure] = round(moved, 4)
             if abs(target) > 0.02:
                 record[f"{measure}_reach"] = round(moved / target, 3)
@@ -102,8 +102,8 @@ def visemes(
     return result
 
 
-def _wanted(weights_KA: np.ndarray) -> dict[str, np.ndarray]:
-    """By how much the axes' targets change each measure, (K,)."""
+def _target_changes(weights_KA: np.ndarray) -> dict[str, np.ndarray]:
+    """Change of each measure according to the axes' targets, (K,)."""
     targets = axis_targets().numpy()
     fitted = weights_KA[:, [AXES.index(name) for name in FITTED]]
     width = fitted @ (targets[:, MOUTH_RIGHT, 0] - targets[:, MOUTH_LEFT, 0])
@@ -114,7 +114,7 @@ def _wanted(weights_KA: np.ndarray) -> dict[str, np.ndarray]:
 def corpus(
     config: Config, generator: Generator, basis: VisemeBasis, detector: FaceDetector
 ) -> dict[str, Any]:
-    """Every face that the corpus may draw says one sentence of each kind; see `_speaking` for the figures of each."""
+    """Renders one sentence of each kind with every face of the corpus; `_speaking` lists the figures of one face."""
     source = SentenceSource(config.corpus.seed)
     people = draw_speakers(config.corpus.seed, len(FACE_SEEDS), 0)
     faces = [
@@ -145,10 +145,14 @@ def _speaking(
     basis: VisemeBasis,
     detector: FaceDetector,
 ) -> dict[str, Any]:
-    """Figures of one speaking face, of which the first frame is at rest."""
+    """Figures of one speaking face, whose first frame is at rest."""
     face_LD = face_latent(generator, person, config.corpus.psi)
-    said = [perform(config.corpus, person, source.draw("train", kind), "train") for kind in ("grid", "free")]
-    weights = np.concatenate([np.zeros((1, len(AXES)), np.float32), *(p.weights[::EVERY] for p in said)])
+    performances = [
+        perform(config.corpus, person, source.draw("train", kind), "train") for kind in ("grid", "free")
+    ]
+    weights = np.concatenate(
+        [np.zeros((1, len(AXES)), np.float32), *(p.weights[::EVERY] for p in performances)]
+    )
     frames = list(render(generator, (face_LD + basis.displacement(weights)).astype(np.float32)))
     points = landmarks_of(frames, detector)
     detected = ~np.isnan(points[:, 0, 0])

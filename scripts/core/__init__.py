@@ -1,4 +1,4 @@
-"""What all stages share. Imported before torch, so that OpenMP reads its settings from here.
+"""Code that all stages share. It is imported before torch, because OpenMP reads its settings when torch is loaded.
 
 With OMP_WAIT_POLICY=passive, OpenMP's threads sleep while they wait for one another instead of spinning. Spinning threads
 take the cores from other processes, and from this project's own worker processes.

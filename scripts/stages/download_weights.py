@@ -31,7 +31,7 @@ def download_weights(config: Config, run: Run) -> Path | None:
 
 
 def list_catalogue() -> None:
-    """Prints every entry, and which files are here."""
+    """Prints every entry and whether its file is present."""
     print(
         f"  looked for in {', '.join(shown(folder) for folder in folders())} ({FOLDER}=FOLDER adds a folder)"
     )
@@ -54,9 +54,9 @@ def fetch(entry: Entry, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         torch.hub.download_url_to_file(entry.url, str(target), hash_prefix=entry.sha256)
-    except RuntimeError as error:  # of torch.hub, for another hash
+    except RuntimeError as error:  # torch.hub raises it for another hash
         raise WeightsError(
-            f"{entry.url} sent another file than the catalogue knows ({error}), which was deleted: {by_hand}."
+            f"{entry.url} sent another file than the one in the catalogue ({error}); it was deleted: {by_hand}."
         ) from error
     except (OSError, http.client.HTTPException) as error:
         raise WeightsError(
@@ -64,6 +64,6 @@ def fetch(entry: Entry, target: Path) -> None:
         ) from error
     with open(target, "rb") as file:
         is_page = file.read(512).lstrip()[:1] == b"<"
-    if is_page:  # of a file host that wants a confirmation; a file with a known hash does not get here
+    if is_page:  # a confirmation page of the file host; a file with a known hash was already checked above
         target.unlink()
         raise WeightsError(f"{entry.url} answers with a web page instead of {entry.file}: {by_hand}.")

@@ -1,7 +1,7 @@
-"""Scores stage 1 and the tuned generator on test clips beside the control baselines.
+"""Scores stage 1, the tuned generator and the control baselines on test clips.
 
 Writes results/<name>/report.json, report.md, report.csv, report.tex, and in results/<name>/evaluate/ a strip of frames, a
-plot of lip apertures and a video beside the truth.
+plot of lip apertures and a video of prediction and truth side by side.
 """
 
 from collections.abc import Iterator
@@ -51,7 +51,7 @@ def evaluate(
 ) -> Path:
     """report.json of the chosen test clips (test_clips.chosen_clips).
 
-    training: the codes that stage 1 was trained on, which the control baselines are fitted to; None leaves them out.
+    training: the codes that stage 1 was trained on, to which control baselines are fitted; None: these are left out.
     """
     face = person.face
     with run.timed("evaluate"):
@@ -114,8 +114,9 @@ def _score_all(
     controls: Controls | None,
     judges: Judges,
 ) -> tuple[Evaluation, Preview]:
-    """Over several processes on a CPU, where one network call cannot use all cores; in this process on a GPU, and for FID,
-    whose features are gathered over all clips."""
+    """On a CPU the clips are divided among several processes, because one network call cannot use all cores. On a GPU,
+    and with FID, whose features are collected over all clips, this process scores them.
+    """
     ridge = ridge_baseline(person.face, cases)
     frames = {case.latents: len(LatentClip.load(case.latents)) - case.start for case in cases}
     every = stride_for(sum(frames.values()), config.metrics.perceptual_frames)
@@ -136,7 +137,7 @@ def _score_all(
     return evaluation, next(preview for _, preview in results if preview is not None)
 
 
-_context: ScoringContext | None = None  # of this process
+_context: ScoringContext | None = None  # networks of this worker process
 
 
 def _start_worker(
@@ -174,14 +175,13 @@ def _score_one(case: Case) -> tuple[list[ClipScore], Preview | None]:
 
 
 def _controls(cases: list[Case], training: Latents, run: Run) -> Controls | None:
-    """Fitted to the clips that stage 1 was trained on (with stage1.weights=FILE: to this data's), without those that are
-    scored. Clips are read one at a time, because a real corpus does not fit into memory."""
+    """Fits the control baselines to the clips that stage 1 was trained on (with stage1.weights=FILE: to those of this
+    data), except scored clips. Clips are read one at a time, because a real corpus does not fit into memory.
+    """
     scored = {case.latents for case in cases}
     entries = [e for e in training.entries("train") if training.folder / e.file not in scored]
     if not entries:
-        run.say(
-            "no training clip but those that are scored: the rows mean_trajectory and energy are left out"
-        )
+        run.say("every training clip is scored: the rows mean_trajectory and energy are left out")
         return None
 
     def displacements() -> Iterator[np.ndarray]:
@@ -195,8 +195,9 @@ def _controls(cases: list[Case], training: Latents, run: Run) -> Controls | None
 
 
 def _table(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """Rows in a fixed order. The clips of the tuned person are listed once more in the split "tuned", beside `full`, as
-    Evaluation.add's `also` counted their frames."""
+    """The rows in a fixed order. The clips of the tuned person are listed a second time in the split "tuned", together
+    with `full`; the argument `also` of Evaluation.add counted their frames there too.
+    """
     scores = evaluation.scores
     tuned_clips = {score.clip for score in scores if score.row == "full"}
     again = [replace(s, split="tuned") for s in scores if s.clip in tuned_clips and s.split != "tuned"]

@@ -1,7 +1,6 @@
-"""Scores one test clip: the method's rows and the control baselines, each rendered once and scored as it is rendered.
-
-A case holds plain data and paths only, so that cases can be spread over processes. Shapes: T frames of a clip, L rows of
-W+, D latent width.
+"""Scores one test clip: the method's rows and the control baselines, each scored while it is rendered. A case contains
+only plain data and paths, so that it can be sent to another process. Shapes: T frames of a clip, L rows of W+, D latent
+width.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -27,13 +26,13 @@ from trajectory.model.predictor import TrajectoryPredictor, predict
 
 @dataclass(frozen=True)
 class Case:
-    """One test clip and what its rows need."""
+    """One test clip and the inputs of its rows."""
 
     clip: Path  # file of its FrameClip
     latents: Path  # file of its LatentClip
-    wrong: Path | None  # FrameClip whose speech the wrong_audio row gets
-    split: str  # where its rows are listed
-    start: int  # the frames before it were used for tuning: they are neither driven nor scored
+    wrong: Path | None  # FrameClip whose speech drives the wrong_audio row
+    split: str  # split under which its rows are listed
+    start: int  # frames before this one were used for tuning, and are neither predicted nor scored
     ref_index: int  # number of the identity frame
     w_ref: np.ndarray  # (L, D): the identity latent
     full: bool  # the clip shows the person whom the generator is tuned on (and stage 1 adapted to)
@@ -43,8 +42,8 @@ class Case:
 class Controls(NamedTuple):
     """The fitted control baselines, from the clips that stage 1 was trained on."""
 
-    mean: np.ndarray  # (T, L, D): mean displacement, of the row mean_trajectory
-    energy: EnergyRidge  # of the row energy
+    mean: np.ndarray  # (T, L, D): mean displacement, for the row mean_trajectory
+    energy: EnergyRidge  # for the row energy
 
 
 @dataclass(frozen=True)
@@ -54,8 +53,8 @@ class ScoringContext:
     generator: Any
     model: TrajectoryPredictor
     evaluation: Evaluation
-    every: int  # perceptual and identity measures look at every k-th frame
-    controls: Controls | None  # None: of the control baselines only metrics' REFERENCES are scored
+    every: int  # perceptual and identity measures use every k-th frame
+    controls: Controls | None  # None: the only control baselines scored are metrics' REFERENCES
     tuned: Any | None = None  # the tuned person's generator
     adapted: TrajectoryPredictor | None = None  # the tuned person's stage 1
     ridge: MelRidge | None = None  # the tuned person's ridge regression from log-mel to lip aperture
@@ -135,6 +134,6 @@ def score_case(case: Case, context: ScoringContext) -> tuple[list[ClipScore], Pr
 def predict_latents(
     model: TrajectoryPredictor, sound: Waveform, w_ref_LD: np.ndarray, frames: int
 ) -> np.ndarray:
-    """Speech -> W+ (T, L, D) of `frames` frames, with the features that the model was trained on."""
+    """Speech -> W+ (T, L, D) of `frames` frames, with the feature settings that the model was trained with."""
     features = extract_features(sound, model.features, frames)
     return predict(model, features, w_ref_LD)

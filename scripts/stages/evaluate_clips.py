@@ -1,8 +1,8 @@
-"""Every speaker of a folder in turn, as run_pipeline.py treats one: generator and stage 1 are fitted to the first
-target.share of the clip and tested on the rest of it. Writes results/<name>/clips.json and clips.md: all rows per clip,
-means weighted by duration with bootstrap intervals over clips, and on how many clips the method beats static and ridge.
-Speakers in target.controls are scored but kept out of the means. A clip that cannot be used is listed with the reason.
-Reports that are there already, made with the same settings, are not made again.
+"""Runs the evaluation for every speaker of a folder in turn: generator and stage 1 are fitted to the first target.share
+of the clip and tested on the rest of it. Writes results/<name>/clips.json and clips.md: all rows per clip, means
+weighted by duration with bootstrap intervals over clips, and on how many clips the method beats static and ridge.
+Speakers in target.controls are scored but left out of the means. A clip that cannot be used is listed with the reason.
+Existing reports that were made with the same settings are reused.
 """
 
 import json
@@ -33,18 +33,20 @@ from stylegan2.weights import atomic_path
 SPLIT = "tuned"
 LISTED = ("lmd_mouth", "lip_gain", "mouth_corr", "width_corr", "closure_recall", "psnr", "identity")
 AGAINST = (("static", "lmd_mouth", -1), ("ridge", "mouth_corr", 1), ("stage1_base", "mouth_corr", 1))
-PERSONAL = frozenset(("tuned", "adapted"))  # weights that each speaker has of their own
-HOW_COMPUTED = ("resume", "workers", "threads", "device", "debug")  # settings that decide no figure
+PERSONAL = frozenset(("tuned", "adapted"))  # weights that differ between speakers
+HOW_COMPUTED = ("resume", "workers", "threads", "device", "debug")  # settings that do not change any figure
 Figures = dict[str, float | None]
 
 
 def evaluate_clips(
     config: Config, run: Run, latents: Latents, training: Latents | None, checkpoint: Path
 ) -> Path:
-    """clips.json of every speaker of the folder. training: the codes that stage 1 was trained on."""
+    """Writes clips.json for all speakers of the folder and returns its path. training: the codes that stage 1 was
+    trained on.
+    """
     if not trained_elsewhere(latents, config):
         raise RunError(
-            "Stage 1 would learn the clips that it is tested on: give stage1.source=embedded (experiment=own_clip) or "
+            "Stage 1 would be trained on the clips that it is tested on: give stage1.source=embedded (experiment=own_clip) or "
             "stage1.weights=FILE."
         )
     files = {"renderer": renderer_path(config, run), "trajectory": checkpoint}
@@ -57,17 +59,17 @@ def evaluate_clips(
         raise RunError(
             f"target.controls={unknown[0]} has no usable clip; the speakers are {', '.join(speakers)}."
         )
-    # Each speaker has a folder of results, so stage 1 is named by its file and not by the run beside it.
+    # Each speaker has a results folder of their own, so stage 1 is given as a file and not by the name of its run.
     config = replace(config, stage1=replace(config.stage1, weights=str(checkpoint)), photo=None, clip=None)
     clips: list[dict[str, Any]] = []
     failed: dict[str, str] = {}
     for number, name in enumerate(speakers, 1):
-        one = replace(config, target=replace(config.target, speaker=name))
+        speaker_config = replace(config, target=replace(config.target, speaker=name))
         folder = run.results / "clips" / name.replace("/", "_")
         run.say(f"--- {name} ({number} of {len(speakers)})")
         try:
-            report = _finished(folder, one, made_with) or _evaluate_speaker(
-                one, replace(run, results=folder), latents, training, checkpoint
+            report = _finished(folder, speaker_config, made_with) or _evaluate_speaker(
+                speaker_config, replace(run, results=folder), latents, training, checkpoint
             )
         except USER_ERRORS as error:
             failed[name] = sentence(error)
@@ -89,7 +91,7 @@ def evaluate_clips(
 def _evaluate_speaker(
     config: Config, run: Run, latents: Latents, training: Latents | None, checkpoint: Path
 ) -> dict[str, Any]:
-    """Stage 2 and the evaluation of one speaker (target.speaker); the report."""
+    """Runs stage 2 and the evaluation for one speaker (target.speaker); returns the report."""
     chosen = chosen_clips(latents, config)
     face = face_of_data(config, latents)
     demand_speech(face, config)
@@ -98,30 +100,32 @@ def _evaluate_speaker(
 
 
 def _finished(folder: Path, config: Config, made_with: Mapping[str, str]) -> dict[str, Any] | None:
-    """A report of these very settings, weights and codes, unless everything is to be made anew."""
+    """An existing report with the same settings, weights and codes; None if there is none or with resume=none."""
     if config.resume == "none" or not (folder / "report.json").is_file():
         return None
     try:
         report = read_report(folder / "report.json")
     except ReportError:
         return None
-    told = dict(report["weights"]) | {"latents": report.get("data", {}).get("latents")}
+    report_weights = dict(report["weights"]) | {"latents": report.get("data", {}).get("latents")}
     for name in PERSONAL.difference(made_with):
-        told.pop(name, None)
+        report_weights.pop(name, None)
     same = _figured(report.get("config", {})) == _figured(json.loads(json.dumps(plain(config))))
-    return report if same and told == made_with else None
+    return report if same and report_weights == made_with else None
 
 
 def _figured(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a config decides a clip's figures: neither how they are computed nor which clips are controls."""
+    """The settings that determine a clip's figures: all except HOW_COMPUTED and the choice of control clips."""
     target = dict(config.get("target", {})) | {"controls": None}
     return {key: value for key, value in config.items() if key not in HOW_COMPUTED} | {"target": target}
 
 
 def records(report: Mapping[str, Any], control: bool) -> list[dict[str, Any]]:
-    """One record a clip and row of a report: clip, row, frames, control, figures with the clip's own lip_gain."""
-    mine = [r for r in report["clips"] if r["split"] == SPLIT]
-    distance = {(r["clip"], r["row"]): r["figures"]["lmd_mouth"] for r in mine}
+    """One record for each clip and row of a report: clip, row, frames, control, figures including the clip's
+    lip_gain.
+    """
+    tuned = [r for r in report["clips"] if r["split"] == SPLIT]
+    distance = {(r["clip"], r["row"]): r["figures"]["lmd_mouth"] for r in tuned}
     return [
         {
             "clip": r["clip"],
@@ -136,21 +140,22 @@ def records(report: Mapping[str, Any], control: bool) -> list[dict[str, Any]]:
                 ),
             },
         }
-        for r in sorted(mine, key=lambda r: ROWS.index(r["row"]))
+        for r in sorted(tuned, key=lambda r: ROWS.index(r["row"]))
     ]
 
 
 def gather(clips: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """clips: the records; rows: means over the clips that are no controls, weighted by their frames; against: the
-    method's paired differences from other rows and on how many of the clips it is better."""
+    """clips: the records; rows: means over the clips that are no controls, weighted by their frames; against: paired
+    differences between the method and other rows, with the number of clips on which the method is better.
+    """
     counted = [r for r in clips if not r["control"]]
     rows = []
     for row in (name for name in ROWS if any(r["row"] == name for r in counted)):
-        mine = [r for r in counted if r["row"] == row]
-        weights = [r["frames"] for r in mine]
-        record: dict[str, Any] = {"row": row, "clips": len(mine), "frames": sum(weights), "interval": {}}
+        of_row = [r for r in counted if r["row"] == row]
+        weights = [r["frames"] for r in of_row]
+        record: dict[str, Any] = {"row": row, "clips": len(of_row), "frames": sum(weights), "interval": {}}
         for column in COLUMNS:
-            values = [r["figures"].get(column) for r in mine]
+            values = [r["figures"].get(column) for r in of_row]
             record[column] = weighted_mean(values, weights)
             if span := weighted_interval(values, weights):
                 record["interval"][column] = span
@@ -160,16 +165,16 @@ def gather(clips: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _against(clips: Sequence[Mapping[str, Any]], rival: str, column: str, sign: int) -> dict[str, Any] | None:
-    """full - rival in one column; better where the sign of the difference is `sign` (0: as good)."""
-    ours, theirs = (
+    """Paired differences full - rival in one column. sign: sign of a difference that means better; 0 is a tie."""
+    method, other = (
         {r["clip"]: r for r in clips if r["row"] == row and r["figures"].get(column) is not None}
         for row in ("full", rival)
     )
-    shared = [name for name in ours if name in theirs]
+    shared = [name for name in method if name in other]
     if not shared:
         return None
-    gaps = [ours[n]["figures"][column] - theirs[n]["figures"][column] for n in shared]
-    weights = [ours[n]["frames"] for n in shared]
+    gaps = [method[n]["figures"][column] - other[n]["figures"][column] for n in shared]
+    weights = [method[n]["frames"] for n in shared]
     return {
         "row": "full",
         "against": rival,
@@ -182,7 +187,7 @@ def _against(clips: Sequence[Mapping[str, Any]], rival: str, column: str, sign: 
 
 
 def markdown(content: Mapping[str, Any]) -> str:
-    """One table of all clips and the means, then what was compared."""
+    """One table of all clips and the means, then sentences on the paired comparisons."""
     head = ["clip", "row", "frames", *LISTED]
     lines = [head, ["---", "---", *["---:"] * (len(head) - 2)]]
     for r in content["clips"]:
@@ -200,7 +205,7 @@ def markdown(content: Mapping[str, Any]) -> str:
         )
     for name, reason in content.get("failed", {}).items():
         text += f"\n{name} was left out: {reason}\n"
-    return text + "\nControls are kept out of the means. Intervals: 95 %, clips drawn with replacement.\n"
+    return text + "\nControls are left out of the means. Intervals: 95 %, clips drawn with replacement.\n"
 
 
 def _with_interval(column: str, value: float | None, span: Sequence[float] | None) -> str:

@@ -29,7 +29,7 @@ from scripts.core.provenance import plain, provenance
 from scripts.core.runtime import Run, RunError, shown, start
 from scripts.stages.evaluators import distance_columns, judge_hashes, the_judges
 
-Scored = tuple[FileRecord, PairResult | None]  # of one name
+Scored = tuple[FileRecord, PairResult | None]  # all files of one relative name
 
 
 def compare(config: Config, run: Run) -> Path:
@@ -81,7 +81,7 @@ def compare(config: Config, run: Run) -> Path:
     write_tables(output, rows, judges.absent)
     write_page(output, report, pairs, results)
 
-    # What the user should know
+    # Print the table, remarks and warnings
     if run.first:
         print_table(rows)
     for record in files:
@@ -92,7 +92,7 @@ def compare(config: Config, run: Run) -> Path:
     run.say(f"report: {shown(path)}, to look at: {shown(output / 'index.html')}")
     if bad := [f"{f['name']} ({f['status']})" for f in files if f["status"] != "scored"]:
         raise RunError(
-            f"{len(bad)} of {len(files)} names were not scored as they are: {', '.join(bad)}; see {shown(path)}."
+            f"{len(bad)} of {len(files)} names were not scored, or only after changes: {', '.join(bad)}; see {shown(path)}."
         )
     return path
 
@@ -121,7 +121,7 @@ def _videos(folder: Path, what: str) -> dict[str, Path]:
             name = path.relative_to(folder).with_suffix("").as_posix()
             if name in videos:
                 raise RunError(
-                    f"{videos[name]} and {path} have the same name without suffix; remove one of them."
+                    f"{videos[name]} and {path} have the same name without suffix; remove one of the two files."
                 )
             videos[name] = path
     return videos
@@ -149,8 +149,8 @@ def read_other_report(config: Config, judges: Judges) -> dict[str, Any] | None:
     given = {**other, **other["weights"]}
     if differ := [name for name in required if name in given and given[name] != required[name]]:
         raise RunError(
-            f"against={path} was judged by another {differ[0]} than this run has: score both with the same judges, or the "
-            "differences are those of the judges."
+            f"against={path} was judged by another {differ[0]} than this run has: score both with the same judges, "
+            "because figures of different judges are not comparable."
         )
     return other
 
@@ -161,9 +161,8 @@ def read_other_report(config: Config, judges: Judges) -> dict[str, Any] | None:
 def _collected(
     stream: Iterator[Scored],
 ) -> tuple[list[FileRecord], dict[str, PairResult], dict[tuple[str, str], Features]]:
-    """Records, results by name, and features by (row, split) of all pairs.
-
-    Memory hardly grows with the number of pairs: features are merged, and only the clips that the page shows keep images.
+    """Records, results by name, and features by (row, split) of all pairs. Features are merged and images are kept only
+    for the clips on the page, so memory hardly grows with the number of pairs.
     """
     files: list[FileRecord] = []
     results: dict[str, PairResult] = {}
@@ -187,7 +186,9 @@ def _collected(
 def _score_all(
     pairs: list[VideoPair], method: str, config: Config, run: Run, judges: Judges
 ) -> Iterator[Scored]:
-    """Over processes on a CPU, where dlib has one thread; in this process on a GPU, or with FID, whose sums are large."""
+    """On a CPU the pairs are divided among processes, because dlib uses one thread. On a GPU, and with FID, whose sums
+    are large, this process scores them.
+    """
     frames = sum(expected_frames(pair.reference) for pair in pairs if pair.reference)
     metrics = config.metrics
     options = PairOptions(
@@ -206,7 +207,7 @@ def _score_all(
         yield from track(pool.map(_score_in_worker, pairs), "evaluate", len(pairs), transient=True)
 
 
-_worker: tuple[str, Judges, PairOptions] | None = None  # of this process
+_worker: tuple[str, Judges, PairOptions] | None = None  # judges of this worker process
 
 
 def _start_worker(config: Config, method: str, options: PairOptions, threads: int) -> None:

@@ -43,7 +43,7 @@ def the_judges(config: Config, device: torch.device | str = "cpu", two_folders: 
 
 
 def distance_columns(metrics: MetricsConfig) -> dict[str, tuple[str, str]]:
-    """Column -> (family, net): LPIPS, or ST-LPIPS where LPIPS's weights are not on this machine."""
+    """Column -> (family, net): LPIPS, or ST-LPIPS if LPIPS's weights are not on this machine."""
     columns = {}
     for net in metrics.nets:
         family = "lpips" if trunk_path(net).is_file() else "st-lpips"

@@ -67,7 +67,9 @@ def target_clip(entries: list[ClipEntry], config: Config) -> tuple[ClipEntry, bo
 
 
 def _face_of_photos(path: Path, config: Config, run: Run) -> Face:
-    """Of one photo, or of a folder of photos of one person; the identity frame is the one whose lips are closest together."""
+    """The face of one photo, or of a folder of photos of one person; the identity frame is the photo whose lips are
+    closest together.
+    """
     detector = the_detector(config.data, str(run.device))
     photos = [align_photo(read_photo(file), detector, file) for file in _photo_files(path)]
     frames = np.stack([photo.crop for photo in photos])

@@ -23,9 +23,9 @@ SENTENCE = "People who do not exist can still speak: please bring both boats bac
 
 
 def generate(config: Config, run: Run, person: Person, checkpoint: Path, speech: Waveform | None) -> Path:
-    """The video of a person speaking; nothing is written under its name before it is complete.
+    """Writes the video of a person speaking; the file appears only when it is complete.
 
-    speech: None takes the part of the person's clip that stage 2 was not tuned on, or else a synthesised sentence.
+    speech: None stands for the part of the person's clip that stage 2 was not tuned on, or a synthesised sentence.
     """
     output, face = output_path(config, run), person.face
     with run.timed("generate"):
@@ -55,8 +55,9 @@ def generate(config: Config, run: Run, person: Person, checkpoint: Path, speech:
 
 
 def read_inputs(config: Config, run: Run) -> Waveform | None:
-    """The sound of wav=, None if it is not given. Raises an error now, before anything is inverted or trained, where an
-    input is missing or output= cannot be written."""
+    """The sound of wav=, or None if it is not given. Raises an error if an input is missing or output= cannot be
+    written; called first, so that the error comes before any inversion or training.
+    """
     output_path(config, run)
     for named in (config.stage1.weights, config.tuned, config.adapted):
         if named not in (None, "auto", "none") and not Path(named).is_file():

@@ -1,4 +1,4 @@
-"""Which clip and which frames show a speaker's identity: the portrait clip, the frames fitted to, the identity frame."""
+"""Selects the clip and the frames that define a speaker's identity: portrait clip, fitted frames, identity frame."""
 
 import zlib
 
@@ -12,14 +12,16 @@ from trajectory.model.displacement import DisplacementConfig
 
 
 def portrait_clip(entries: list[ClipEntry], speaker: str) -> tuple[ClipEntry, bool]:
-    """The clip that shows who a speaker is, and whether it is the only one; evaluate.py scores the others."""
+    """The clip from which a speaker's identity is taken, and whether it is the only one; evaluate.py scores the
+    others.
+    """
     clips = [e for e in entries if e.speaker == speaker]
     trained = [e for e in clips if e.split == "train"]
     return (trained or clips)[0], len(clips) == 1
 
 
 def fitted_frames(total: int, config: Config) -> int:
-    """How many frames of a speaker's only clip may be fitted to, the first target.share; the rest is scored."""
+    """Number of frames of a speaker's only clip that may be fitted to (the first target.share); the rest is scored."""
     return round(config.target.share * total)
 
 
@@ -27,25 +29,25 @@ def portrait_frames(clip: FrameClip, config: Config) -> np.ndarray:
     """A few frames of the first target.share of a clip, from the lips' narrowest to their widest opening."""
     before = fitted_frames(len(clip), config)
     opening = np.where(clip.detected[:before], aperture(clip.landmarks[:before]), np.inf)
-    seen = np.argsort(opening, kind="stable")[: max(1, int(np.isfinite(opening).sum()))]
-    count = min(config.encoder.inversion.person_frames, len(seen))
-    chosen = seen[np.linspace(0, len(seen) - 1, count).round().astype(int)]
+    by_opening = np.argsort(opening, kind="stable")[: max(1, int(np.isfinite(opening).sum()))]
+    count = min(config.encoder.inversion.person_frames, len(by_opening))
+    chosen = by_opening[np.linspace(0, len(by_opening) - 1, count).round().astype(int)]
     return np.asarray(clip.frames[sorted(chosen.tolist())])
 
 
 def reference_frame(clip: FrameClip, config: DisplacementConfig, before: int | None = None) -> int:
-    """The identity frame that displacement.reference asks for, of the first `before`."""
+    """The identity frame by displacement.reference, among the first `before` frames."""
     if config.reference == "neutral":
         return neutral_frame(clip, before)
-    seen = np.flatnonzero(clip.detected[:before])
-    if config.reference == "first" or not len(seen):
-        return int(seen[0]) if len(seen) else 0
+    candidates = np.flatnonzero(clip.detected[:before])
+    if config.reference == "first" or not len(candidates):
+        return int(candidates[0]) if len(candidates) else 0
     rng = np.random.default_rng([config.reference_seed, zlib.crc32(clip.name.encode())])
-    return int(rng.choice(seen))
+    return int(rng.choice(candidates))
 
 
 def neutral_frame(clip: FrameClip, before: int | None = None) -> int:
-    """The identity frame: a detected one (of the first `before`) with lips closed and of the clip's usual width."""
+    """The frame with a detected face (among the first `before`) whose lips are closed and of the clip's usual width."""
     landmarks, detected = clip.landmarks[:before], clip.detected[:before]
     wide = width(landmarks)
     cost = aperture(landmarks) + np.abs(wide - np.median(wide))

@@ -1,4 +1,4 @@
-"""Aligned clips -> their codes in W+, one LatentClip a clip."""
+"""Inverts aligned clips to W+ codes, one LatentClip for each clip."""
 
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -29,7 +29,7 @@ from stylegan2.weights import WeightsError, file_hash
 
 
 def invert_frames(config: Config, run: Run, prepared: Prepared) -> Latents:
-    """The codes of the prepared clips, made where they are absent."""
+    """The codes of the prepared clips; those that do not exist yet are computed."""
     latents = _inverted(config, run, prepared)
     return latents if config.displacement.reference == "neutral" else _with_reference(latents, config, run)
 
@@ -54,7 +54,7 @@ def _invert_all(
         f"inverting {len(entries)} clips into {shown(folder)} (generator {config.generator.weights}, encoder {config.encoder.weights})"
     )
     inverter = Inverter(config, run)
-    # Each process takes whole speakers, because a speaker's clips share one offset.
+    # All clips of a speaker go to the same process, because they share one offset.
     speakers = run.mine(list(dict.fromkeys(entry.speaker for entry in entries)))
     missing = [e for e in entries if e.speaker in speakers and not (folder / e.file).is_file()]
     portraits = {}
@@ -89,7 +89,7 @@ def _with_reference(latents: Latents, config: Config, run: Run) -> Latents:
 
 
 class Inverter:
-    """Inverts frames as config.encoder says; holds the networks that it needs."""
+    """Inverts frames with the settings config.encoder and holds the networks for it."""
 
     def __init__(self, config: Config, run: Run) -> None:
         self.settings, self.workers = config.encoder.inversion, config.workers
@@ -119,8 +119,8 @@ class Inverter:
         at_once = max(1, min(self.workers, len(portraits), cores)) if on_cpu else 1
         with threads(cores // at_once), ThreadPoolExecutor(at_once) as pool:
             offsets = pool.map(self.person_offset, portraits.values())
-            found = track(offsets, "persons", len(portraits), transient=True)
-            return dict(zip(portraits, found, strict=True))
+            tracked = track(offsets, "persons", len(portraits), transient=True)
+            return dict(zip(portraits, tracked, strict=True))
 
     def __call__(self, frames: Iterable[np.ndarray], offset_LD: torch.Tensor | None = None) -> np.ndarray:
         """uint8 frames (256, 256, 3) -> float32 (T, L, D)."""

@@ -1,4 +1,6 @@
-"""Videos -> aligned clips with landmarks and sound, and a manifest of the rejected videos with the reasons."""
+"""Prepares videos: aligned clips with landmarks and sound, and a manifest that lists rejected videos with the
+reasons.
+"""
 
 import json
 from concurrent.futures import ProcessPoolExecutor
@@ -28,7 +30,9 @@ REJECTED = (FaceError, VideoError, AudioError)
 
 
 def prepare_data(config: Config, run: Run) -> Prepared:
-    """The prepared clips of config.data, made where they are absent. Raises RunError if no video is usable."""
+    """The prepared clips of config.data; those that do not exist yet are made. Raises RunError if no video is
+    usable.
+    """
     videos = embedded_videos(config, run) if config.data.kind == "embedded" else folder_videos(config.data)
     if missing := missing_speakers(config.data, {video.speaker for video in videos}):
         run.say(f"not in the data, so left out of the split: {', '.join(missing)}")
@@ -66,7 +70,9 @@ def _prepare_all(videos: list[SourceVideo], folder: Path, config: Config, run: R
 def _entries_of_all_processes(
     entries: list[ClipEntry], total: int, folder: Path, run: Run
 ) -> list[ClipEntry]:
-    """The entries of every process (Run.mine deals the videos out in turn), in the order of the videos."""
+    """The entries of all processes, in the order of the videos (Run.mine gives every world_size-th video to one
+    process).
+    """
     world, rank = run.fabric.world_size, run.fabric.global_rank
     if world == 1:
         return entries
@@ -101,7 +107,7 @@ def _prepare_one(task: tuple[SourceVideo, Path, DataConfig, PrepareConfig]) -> C
 
 
 def embedded_videos(config: Config, run: Run) -> list[SourceVideo]:
-    """The synthetic speakers' videos in data/corpus-<hash>, built where they are absent."""
+    """The synthetic speakers' videos in data/corpus-<hash>; those that do not exist yet are built."""
     hashes = [file_hash(generator_path(config)), file_hash(VISEMES)]
     folder = keyed(run, "corpus", config.corpus, hashes)
     if run.first and not (folder / "corpus.json").is_file():

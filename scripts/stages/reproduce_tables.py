@@ -2,8 +2,9 @@
 files of evaluate.py; and the same measures on the embedded corpus, with our numbers only. A data set without a result
 file says `not reproduced: data or weights missing`. By default results/tcd_timit/report.json and
 results/grid/report.json are looked for (experiment=paper_tcd_timit and experiment=paper_grid write them). The ablation on
-the embedded corpus (results/ablation_*/report.json, else docs/results/ablation.json) becomes a table of its own, with
-intervals, and one report, ablation.json; given to tables.ablation later, it adds its runs to those made since.
+the embedded corpus (results/ablation_*/report.json, else docs/results/ablation.json) becomes a separate table with
+intervals and one report, ablation.json. If tables.ablation names such a report, its runs are combined with those under
+results/.
 """
 
 import sys
@@ -124,7 +125,7 @@ def table_1(reports: Mapping[str, Report | None]) -> Table:
 
 
 def split_note(dataset: str, report: Report) -> str:
-    """Whether the scored speakers are the published test speakers; reports of version 1 do not say."""
+    """Whether the scored speakers are the published test speakers; reports of version 1 do not contain the speakers."""
     name, test = DATASETS[dataset], TEST_SPEAKERS[dataset]
     row = our_row(report) or {}
     place = (row.get("name"), row.get("split"))
@@ -160,7 +161,7 @@ def embedded(reports: Mapping[str, Report]) -> Table:
         for name, report in reports.items()
         for row in report["rows"]
     ]
-    note = "Synthetic speakers whose frames the generator itself made: these numbers flatter the method."
+    note = "Synthetic speakers, rendered by the generator itself: these figures overestimate the quality on real footage."
     notes = [note if lines else "no result on the embedded corpus yet: run evaluate.py"]
     columns = ["result", "split", "row", *(measure.upper() for measure in EMBEDDED_MEASURES), "clips"]
     return Table(columns, lines, notes, words=3)

@@ -1,6 +1,6 @@
-"""Every stage in sequence, each entered once; a stage takes what the stages before it made and never calls them.
+"""Runs every stage once, in sequence; each receives the results of earlier stages as arguments and never calls them.
 
-A stage whose result is there finds it by its key and returns at once.
+A stage whose result already exists finds it by its key and returns immediately.
 """
 
 from pathlib import Path
@@ -20,8 +20,10 @@ from scripts.stages.train_stage2 import train_stage2
 
 
 def run_pipeline(config: Config, run: Run, video: bool = True) -> Path:
-    """report.json of the run. video: also generate one (evaluate.py leaves it out, with photo= and clip=)."""
-    # Wrong inputs show here, and that no clip is left to test before anything is trained.
+    """Runs all stages and returns the path of report.json. video: whether to generate a video too (evaluate.py does
+    not).
+    """
+    # Report wrong inputs, and a lack of test clips, before anything is trained.
     check_training_inputs(config)
     speech = read_inputs(config, run) if video else None
     latents = latents_of(config, run)
@@ -29,7 +31,7 @@ def run_pipeline(config: Config, run: Run, video: bool = True) -> Path:
     target = face_of_data(config, latents)
     demand_speech(target, config)
 
-    # Stage 1, then stage 2 on the target speaker, who is scored, and on the face of photo= or clip=.
+    # Run stage 1, then stage 2 on the target speaker, who is scored, and on the face of photo= or clip=.
     training = training_latents(config, run, latents, config.metrics.controls)
     checkpoint = checkpoint_of(config, run, training)
     person = train_stage2(config, run, target, training, checkpoint)
@@ -44,7 +46,7 @@ def run_pipeline(config: Config, run: Run, video: bool = True) -> Path:
 
 
 def latents_of(config: Config, run: Run) -> Latents:
-    """The codes of the run's data: prepare_data, then invert_frames."""
+    """Runs prepare_data, then invert_frames: the codes of the run's data."""
     return invert_frames(config, run, prepare_data(config, run))
 
 
@@ -53,8 +55,8 @@ def training_latents(
 ) -> Latents | None:
     """The codes that stage 1 is trained on: `latents`, those of the run's data, unless config.stage1 names other data.
 
-    None where nothing needs them: stage 1 comes from a file, tuning.response_weight is 0 and no control baseline is
-    fitted (controls).
+    None if they are not needed: stage 1 comes from a file, tuning.response_weight is 0 and no control baseline is
+    fitted (controls is False).
     """
     if config.stage1.weights is not None and not config.tuning.response_weight and not controls:
         return None
@@ -64,7 +66,7 @@ def training_latents(
 
 
 def checkpoint_of(config: Config, run: Run, training: Latents | None) -> Path:
-    """stage1.weights, or else train_stage1."""
+    """The stage-1 checkpoint: stage1.weights, or the result of train_stage1."""
     if config.stage1.weights is not None:
         return Path(config.stage1.weights)
     assert training is not None

@@ -1,4 +1,4 @@
-"""Which clips evaluate.py scores, and what drives the rows of each."""
+"""Selects the clips that evaluate.py scores, and the inputs of the rows of each."""
 
 from dataclasses import replace
 from itertools import zip_longest
@@ -14,17 +14,17 @@ from scripts.stages.identity_frames import fitted_frames, portrait_clip
 from scripts.stages.stage_results import Face, Latents
 from scripts.stages.train_stage1 import trained_on
 
-TRAINING_SPLITS = ("train", "val")  # splits that stage 1 is trained on, or selected by
+TRAINING_SPLITS = ("train", "val")  # splits used to train stage 1 or to select its best weights
 
 
 def chosen_clips(latents: Latents, config: Config) -> list[tuple[ClipEntry, str]]:
-    """Test clips and the split that they are listed in, at most metrics.clips of each split.
+    """Test clips and the split under which each is listed, at most metrics.clips of each split.
 
-    Left out are clips that stage 1 was trained on, and each speaker's portrait clip, which stage 2 and the person's offset
-    are fitted to, unless it is the speaker's only one. Raises RunError if no clip is left.
+    Clips that stage 1 was trained on are left out. Each speaker's portrait clip, to which stage 2 and the person's
+    offset are fitted, is left out too, unless it is the speaker's only clip. Raises RunError if no clip is left.
     """
     if config.tuned != "auto":
-        raise RunError("tuned= is for generate.py: what is scored is the generator that this run tunes.")
+        raise RunError("tuned= is for generate.py: evaluate.py scores the generator that this run tunes.")
     entries = latents.entries()
     target, only = target_clip(entries, config)
     speaker = target.speaker
@@ -32,11 +32,11 @@ def chosen_clips(latents: Latents, config: Config) -> list[tuple[ClipEntry, str]
     fitted = {portrait.name for portrait, alone in portraits if not alone}
     test = [e for e in entries if e.split in ("seen", "unseen") and e.name not in fitted]
     chosen: list[tuple[ClipEntry, str]] = []
-    if only:  # the user's own footage: the frames of the clip that nothing was fitted to
+    if only:  # the user's own footage: the frames of the clip to which nothing was fitted
         chosen = [(target, "tuned")]
         if target.split in TRAINING_SPLITS and not trained_elsewhere(latents, config):
             raise RunError(
-                f"Stage 1 has learnt the whole of {target.name}, the only clip of {speaker}, so it cannot be tested on it: "
+                f"Stage 1 was trained on all of {target.name}, the only clip of {speaker}, so it cannot be tested on it: "
                 "give stage1.source=embedded (experiment=own_clip), stage1.weights=FILE or more clips."
             )
     else:
@@ -57,11 +57,11 @@ def chosen_clips(latents: Latents, config: Config) -> list[tuple[ClipEntry, str]
     if not chosen and config.metrics.target_only:
         raise RunError(
             f"With metrics.target_only only {speaker} is scored, and no test clip shows {speaker}: name another "
-            "target.speaker, or score everybody."
+            "target.speaker, or score all speakers."
         )
     if not chosen:
         raise RunError(
-            f"No clip is left to test: stage 1 has learnt them all but what {speaker}'s generator was tuned on. Give "
+            f"No clip is left to test: every clip was used to train stage 1 or to tune {speaker}'s generator. Give "
             "data.seen or data.unseen a share, or stage1.source=embedded."
         )
     return chosen
@@ -70,16 +70,16 @@ def chosen_clips(latents: Latents, config: Config) -> list[tuple[ClipEntry, str]
 def test_cases(
     chosen: list[tuple[ClipEntry, str]], config: Config, latents: Latents, face: Face, adapted: bool = False
 ) -> list[Case]:
-    """The chosen clips with what drives their rows; the clips of `face` are scored with the tuned generator too.
+    """The chosen clips with the inputs of their rows; the clips of `face` are scored with the tuned generator too.
 
-    Of a speaker's only clip the first frames are left out, because stage 2 or the person's offset was fitted to them.
+    The first frames of a speaker's only clip are left out, because stage 2 or the person's offset was fitted to them.
     adapted: stage 1 was adapted to this person, so their clips are listed as tuned only.
     """
     entries = latents.entries()
     speaker = next(e.speaker for e in entries if e.name == face.clip)
-    others = _clips_with_other_speech([e for e, _ in chosen], entries)
+    wrong_clips = _clips_with_other_speech([e for e, _ in chosen], entries)
     cases = []
-    for (entry, split), other in zip(chosen, others, strict=True):
+    for (entry, split), wrong in zip(chosen, wrong_clips, strict=True):
         codes = latents.codes(entry)
         is_target = entry.name == face.clip
         _, alone = portrait_clip(entries, entry.speaker)
@@ -88,7 +88,7 @@ def test_cases(
             Case(
                 clip=latents.prepared / entry.file,
                 latents=latents.folder / entry.file,
-                wrong=None if other is None else latents.prepared / other.file,
+                wrong=None if wrong is None else latents.prepared / wrong.file,
                 split="tuned" if adapted and entry.speaker == speaker else split,
                 start=face.used if is_target else start,
                 ref_index=face.ref_index if is_target else codes.ref_index,
@@ -103,7 +103,7 @@ def test_cases(
 
 
 def trained_elsewhere(latents: Latents, config: Config) -> bool:
-    """Whether stage 1 was trained on none of these clips, whatever their split. A file of stage1.weights counts as trained
+    """Whether stage 1 was trained on none of these clips of any split. A file of stage1.weights counts as trained
     elsewhere unless the recipe beside it names these codes."""
     if config.stage1.weights is not None:
         return trained_on(Path(config.stage1.weights)) != latents.name
@@ -111,7 +111,7 @@ def trained_elsewhere(latents: Latents, config: Config) -> bool:
 
 
 def spread(entries: list[ClipEntry], most: int) -> list[ClipEntry]:
-    """At most `most` clips: the speakers in turn, each starting one clip later than the speaker before.
+    """At most `most` clips, taken from the speakers in turn; each speaker starts one clip later than the previous one.
 
     Corpora list every speaker's clips in the same order (free sentences before GRID's), so the first clips of all speakers
     would be of one kind.
@@ -128,7 +128,9 @@ def spread(entries: list[ClipEntry], most: int) -> list[ClipEntry]:
 
 
 def _clips_with_other_speech(chosen: list[ClipEntry], entries: list[ClipEntry]) -> list[ClipEntry | None]:
-    """For each chosen clip one with other speech: of the chosen clips, or of all clips if only one is chosen."""
+    """For each chosen clip a clip with different speech, from the chosen clips or, if only one is chosen, from all
+    clips.
+    """
     if len(chosen) > 1:
         return [chosen[i] for i in wrong_audio([e.sentence for e in chosen])]
     return [next((o for o in entries if o.sentence != e.sentence), None) for e in chosen]

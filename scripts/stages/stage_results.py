@@ -1,4 +1,4 @@
-"""The records that one stage hands to the next: where its files lie and what they hold."""
+"""The records that stages pass to each other: paths of their files, and arrays."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +14,7 @@ from trajectory.adapt.adaptation_data import PersonalSpeech
 
 @dataclass(frozen=True)
 class Prepared:
-    """What prepare_data makes: a folder with one FrameClip file for each usable video, and manifest.json."""
+    """The output of prepare_data: a folder with one FrameClip file for each usable video, and manifest.json."""
 
     folder: Path
 
@@ -25,14 +25,14 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Latents:
-    """What invert_frames makes: a folder with one LatentClip file for each clip of `prepared`, and manifest.json."""
+    """The output of invert_frames: a folder with one LatentClip file for each clip of `prepared`, and manifest.json."""
 
     folder: Path
     prepared: Path  # folder of the FrameClip files
 
     @property
     def name(self) -> str:
-        """The folder's name, which holds the hash of all that the codes were made from."""
+        """The folder's name, which contains the hash of all inputs of the codes."""
         return self.folder.name
 
     @cached_property
@@ -60,15 +60,15 @@ class Face:
     neutral: np.ndarray  # uint8 (256, 256, 3): the identity frame
     w_ref: np.ndarray  # float32 (L, D): the identity latent, the code of the identity frame
     clip: str | None = None  # name of the clip of the data that the frames come from
-    used: int = 0  # the first frames of that clip, which may be fitted to; evaluation scores the others
+    used: int = 0  # number of first frames of that clip that may be fitted to; evaluation scores the others
     ref_index: int = 0  # number of the identity frame in that clip
-    speech: Waveform | None = None  # sound of the frames after `used`, where the speaker has one clip only
+    speech: Waveform | None = None  # sound of the frames after `used`, if the speaker has one clip only
     own: PersonalSpeech | None = None  # speech and codes of the first `used` frames, for adapting stage 1
 
 
 @dataclass(frozen=True)
 class Person:
-    """A face with what stage 2 made of it: a tuned generator and an adapted stage 1, each None where there is none."""
+    """A face with the files that stage 2 made for it: the tuned generator and the adapted stage 1, or None."""
 
     face: Face
     tuned: Path | None = None

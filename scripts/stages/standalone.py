@@ -1,4 +1,4 @@
-"""What the launcher of one stage runs: the stage, after the stages before it whose results it needs."""
+"""Entry points of the launchers that run one stage: first the earlier stages that it depends on, then the stage."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +26,7 @@ def train_stage1_alone(config: Config, run: Run) -> Path:
 
 
 def train_stage2_alone(config: Config, run: Run) -> Person:
-    """On photo=, clip= or a speaker of the data; stage 1 is trained for adaptation only."""
+    """Runs stage 2 on photo=, clip= or a speaker of the data; stage 1 is trained only if it is to be adapted."""
     face = face_of_files(config, run)
     latents = None
     if face is None:
@@ -42,7 +42,7 @@ def train_stage2_alone(config: Config, run: Run) -> Person:
 
 
 def generate_alone(config: Config, run: Run) -> Path:
-    """The photo or video is looked at before stage 1 is trained, so that a mistake in it shows at once."""
+    """Reads the photo or video before stage 1 is trained, so that errors in it are reported immediately."""
     check_training_inputs(config)
     speech = read_inputs(config, run)
     face = face_of_files(config, run)
@@ -57,7 +57,7 @@ def generate_alone(config: Config, run: Run) -> Path:
 
 
 def evaluate_alone(config: Config, run: Run) -> Path:
-    """The report of this run's test clips, or of two folders of videos (predictions=, references=)."""
+    """Evaluates this run's test clips, or two folders of videos (predictions=, references=); returns the report."""
     if config.predictions or config.references:
         return compare(config, run)
     if config.against:

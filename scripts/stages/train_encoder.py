@@ -1,7 +1,7 @@
 """Trains an e4e encoder -> results/<name>/encoder/encoder.safetensors, the file that encoder.weights= takes.
 
 By default the compact one, on images whose codes are known: those of pairs.folder=, or the generator's; groups of one
-person with several expressions show it how talking changes the code. experiment=e4e_ffhq trains the full one on
+person with several expressions teach it how speech changes the code. experiment=e4e_ffhq trains the full one on
 photographs.
 """
 
@@ -83,7 +83,7 @@ def train_encoder(config: Config, run: Run) -> Path:
 
 
 def _new_encoder(config: Config, run: Run, generator: Generator) -> CompactE4E | FullEncoder:
-    """With random weights around the generator's w_avg, or those of encoder.weights; rows as the generator reads."""
+    """A new encoder with the generator's rows and w_avg and random weights, or the encoder of encoder.weights."""
     settings, w_avg = config.encoder_train, generator.w_avg.cpu()
     sizes = {"num_rows": generator.num_rows, "w_dim": generator.w_dim}
     if settings.warm_start:
@@ -94,11 +94,11 @@ def _new_encoder(config: Config, run: Run, generator: Generator) -> CompactE4E |
             start_backbone(encoder, load_identity(settings.identity), settings.identity)
     else:
         encoder = CompactE4E(replace(config.encoder_net, **sizes), w_avg)
-    wanted = FullEncoder if settings.network == "full" else CompactE4E
-    if not isinstance(encoder, wanted) or encoder.num_rows != generator.num_rows:
+    expected = FullEncoder if settings.network == "full" else CompactE4E
+    if not isinstance(encoder, expected) or encoder.num_rows != generator.num_rows:
         raise WeightsError(
             f"encoder.weights={config.encoder.weights} is a {encoder.kind} network of {encoder.num_rows} rows; "
-            f"encoder_train.network={settings.network} and the generator need {wanted.kind} of {generator.num_rows}."
+            f"encoder_train.network={settings.network} and the generator need {expected.kind} of {generator.num_rows}."
         )
     if isinstance(encoder, FullEncoder) and encoder.config.kind == "psp":
         raise RunError("Only e4e encoders are trained here, and this is pSp: set encoder_full.kind=e4e.")
@@ -119,7 +119,7 @@ def _image_losses(config: Config, run: Run, generator: Generator) -> ImageLosses
 def _data(
     config: Config, run: Run, generator: Generator, trainer: EncoderTrainer, losses: ImageLosses | None
 ) -> tuple[Draw, Validate, str]:
-    """The training batches, the validation, and the data in words."""
+    """The training batches, the validation function, and a description of the data."""
     settings = config.encoder_train
     side = max(trainer.encoder.side, settings.image_size if losses is not None else 0)
     batch, held, device = settings.batch, settings.validation, run.device
@@ -141,7 +141,7 @@ def _data(
     else:
         train, test = (GeneratorSamples(generator, batch, seed) for seed in (config.seed, config.seed + 1))
         data = "samples of the generator"
-    assert losses is not None  # the settings require image terms when there are no codes
+    assert losses is not None  # without codes the settings require image terms
 
     def validate(encoder: nn.Module) -> dict[str, float]:
         batches = held_batches(photo_batches(test, side), held, batch)
@@ -185,7 +185,7 @@ def _directions(generator: Generator) -> torch.Tensor:
 
 
 def _make(folder: Path, count: int, draw: Callable[[int], torch.Tensor], generator: Generator) -> None:
-    """Writes the pairs that the folder lacks, with a progress bar."""
+    """Writes those pairs that are not in the folder yet, with a progress bar."""
     shards = make_pairs(folder, count, draw, generator, SIZE)
     for _ in track(shards, folder.name, -(-count // SHARD), transient=True):
         pass

@@ -40,15 +40,15 @@ from trajectory.training.stage1_loop import train
 from trajectory.training.train_state import changed_keys
 
 IDENTITIES = 1000  # samples of W that the projection of the identity latent is fitted on
-# The parts of a config that decide what stage 1 learns.
+# The parts of a config that determine the trained stage 1.
 RECIPE = ("audio", "trajectory", "displacement", "losses", "teacher", "augment", "windows", "train")
 LIP_CLIPS = 200  # training clips that the lip axis is fitted on, at most
 
 
 def train_stage1(config: Config, run: Run, latents: Latents) -> Path:
-    """The stage-1 checkpoint of this config, trained on `latents` if it is not there.
+    """The stage-1 checkpoint of this config, trained on `latents` if it does not exist.
 
-    Where config.stage1 names another run or other data, `latents` are those of stage1_config(config).
+    If config.stage1 names another run or other data, `latents` must be those of stage1_config(config).
     """
     config, run = stage1_config(config), stage1_run(config, run)
     config = _with_encoder_hash(config)
@@ -71,7 +71,7 @@ def train_stage1(config: Config, run: Run, latents: Latents) -> Path:
 
 
 def check_training_inputs(config: Config) -> None:
-    """Raises an error now, before any data are made, where a file that training needs is missing."""
+    """Raises an error if a file that training needs is missing; called before any data are made."""
     if config.stage1.weights is not None:
         return
     demand_resume(config, "state.pt")
@@ -81,7 +81,7 @@ def check_training_inputs(config: Config) -> None:
 
 
 def stage1_config(config: Config) -> Config:
-    """The config that stage 1 is trained with: another run's name or the embedded corpus, where config.stage1 says so."""
+    """The config that stage 1 is trained with: with the run name and the data that config.stage1 selects."""
     if config.stage1.source == "embedded":
         config = replace(config, data=DataConfig(), target=TargetConfig())
     return config if config.stage1.name is None else replace(config, name=config.stage1.name)
@@ -94,11 +94,13 @@ def stage1_run(config: Config, run: Run) -> Run:
 
 
 def _with_encoder_hash(config: Config) -> Config:
-    """With the hash of the speech encoder's weights, if there is one: the checkpoint accepts no other encoder."""
+    """The config with the hash of the speech encoder's weights, if there is one; the checkpoint accepts no other
+    encoder.
+    """
     if config.audio.kind != "encoder":
         return config
     if config.trajectory.frontend != "dense":
-        raise RunError("A speech encoder's numbers are no spectrum: set trajectory.frontend=dense.")
+        raise RunError("The features of a speech encoder are no spectrum: set trajectory.frontend=dense.")
     folder = Path(config.audio.encoder)
     name = str(folder.resolve()) if folder.is_dir() else config.audio.encoder
     audio = replace(config.audio, encoder=name)
@@ -133,7 +135,8 @@ def _train(
     space = fit_space(
         offsets_of(training, config.displacement.max_samples), identities_NLD, config.displacement
     )
-    torch.manual_seed(config.train.seed)  # the net's first weights do not depend on which stages ran before
+    # Seeded here, so that the initial weights do not depend on which stages ran before.
+    torch.manual_seed(config.train.seed)
     window = (config.audio.rows, config.audio.width)
     net = TrajectoryNet(config.trajectory, window, space.identity_dims, space.num_coefficients)
     rendered = None
@@ -149,7 +152,7 @@ def _train(
         run.say("no face was found in the training frames: TensorBoard will have no pictures")
     if illustrated and lip_axis is not None:
         preview = PreviewMaker(generator, validation, config.audio)
-    if run.first:  # all that can be missing is there
+    if run.first:  # all parts were checked to be present
         _forget(folder, config.resume)
         write_json(folder / "recipe.json", recipe)
     run.meet()
@@ -159,7 +162,7 @@ def _train(
 
 
 def _lip_axis(clips: list[TrajectoryClip], space: DisplacementSpace, config: Config) -> np.ndarray:
-    """Which coefficients open the lips, from the landmarks of up to LIP_CLIPS training clips."""
+    """The axis of coefficients that opens the lips, fitted to landmarks of up to LIP_CLIPS training clips."""
     pairs = []
     for i in np.unique(np.linspace(0, len(clips) - 1, min(len(clips), LIP_CLIPS)).round().astype(int)):
         frames = FrameClip.load(str(clips[i].frames))
@@ -170,7 +173,7 @@ def _lip_axis(clips: list[TrajectoryClip], space: DisplacementSpace, config: Con
 
 
 def _recipe(config: Config, latents: Latents) -> dict[str, Any]:
-    """Everything that decides what stage 1 learns, as plain values."""
+    """Everything that determines the trained stage 1, as plain values."""
     recipe = {name: keyed_fields(getattr(config, name)) for name in RECIPE}
     return json.loads(json.dumps(recipe | {"data": latents.name, "precision": config.precision}))
 
@@ -182,7 +185,9 @@ def trained_on(weights: Path) -> str | None:
 
 
 def _forget(folder: Path, resume: str) -> None:
-    """Removes what an earlier training left: were this one stopped, its files would pass for this one's."""
+    """Removes the files of an earlier training, which could be mistaken for results of this training if it is
+    stopped.
+    """
     if resume == "auto":
         return  # of the same recipe
     for name in ("trajectory.safetensors", "state.pt"):
@@ -192,7 +197,7 @@ def _forget(folder: Path, resume: str) -> None:
 
 
 def _finished(folder: Path, recipe: dict[str, Any], config: Config) -> bool:
-    """Whether the folder holds a model of this recipe; RunError if it holds one of another."""
+    """Whether the folder holds a finished model of this recipe; RunError if its model has another recipe."""
     if not (folder / "recipe.json").is_file():
         return False
     if not any((folder / name).is_file() for name in ("state.pt", "trajectory.safetensors")):

@@ -2,7 +2,7 @@
 
 Writes results/<name>/stage2/<face>-<hash>/tuned.safetensors (the changed tensors, the pivots and the hash of the base
 generator) and, if asked, adapted-<hash>.safetensors beside it. The hashes cover everything that decides the result, so
-generate.py finds both files again by the same face and settings.
+generate.py finds both files by the same face and settings.
 """
 
 from pathlib import Path
@@ -35,10 +35,10 @@ from tuning.tuned_weights import load_tuned, save_tuned
 def train_stage2(
     config: Config, run: Run, face: Face, training: Latents | None = None, checkpoint: Path | None = None
 ) -> Person:
-    """The face with its tuned generator, and with its adapted stage 1 where adapt is on and the face has speech of its own.
+    """The face with its tuned generator and, if adapt is on and the face comes with speech, its adapted stage 1.
 
     training: the codes that stage 1 was trained on, which tuning.response_weight needs. checkpoint: the stage-1 model
-    that adaptation starts from. Files that are there are taken as they are, unless resume=none.
+    that adaptation starts from. Existing files are reused, unless resume=none.
     """
     tuned = tuned_path(face, config, run, training)
     if tuned.is_file() and config.resume != "none":
@@ -56,13 +56,14 @@ def train_stage2(
 def existing_person(
     config: Config, run: Run, face: Face, checkpoint: Path, training: Latents | None = None
 ) -> Person:
-    """The face with the tuned generator and the adapted stage 1 that tuned= and adapted= (auto|none|FILE) name: "auto"
-    takes what stage 2 made of this face, where it is there."""
-    made = tuned_path(face, config, run, training)
-    tuned = None if config.tuned == "none" else made if config.tuned == "auto" else Path(config.tuned)
-    if config.tuned == "auto" and not made.is_file():
+    """The face with the tuned generator and the adapted stage 1 that tuned= and adapted= (auto|none|FILE) select;
+    "auto" selects the files that stage 2 made for this face, if they exist.
+    """
+    auto_path = tuned_path(face, config, run, training)
+    tuned = None if config.tuned == "none" else auto_path if config.tuned == "auto" else Path(config.tuned)
+    if config.tuned == "auto" and not auto_path.is_file():
         tuned = None
-    return Person(face, tuned, existing_adapted(face.own, made.parent, checkpoint, config))
+    return Person(face, tuned, existing_adapted(face.own, auto_path.parent, checkpoint, config))
 
 
 def load_person_generator(person: Person, base: Any, config: Config, run: Run) -> Any:
@@ -73,10 +74,10 @@ def load_person_generator(person: Person, base: Any, config: Config, run: Run) -
 
 
 def tuned_path(face: Face, config: Config, run: Run, training: Latents | None = None) -> Path:
-    """Keyed by the frames and by everything else that decides the tuned generator."""
+    """The name contains a hash of the frames and of everything else that determines the tuned generator."""
     made_of = [file_hash(renderer_path(config, run)), file_hash(encoder_path(config)), config.target.share]
     made_of += [config.teacher, file_hash(generator_path(config)), config.bf16, inversion_loss_hashes(config)]
-    if config.tuning.response_weight and training is not None:  # _displacements
+    if config.tuning.response_weight and training is not None:  # used by _displacements
         made_of += [training.name, config.stage1.weights is not None]
     key = content_hash(face.frames, config.tuning, config.encoder.inversion, made_of)[:8]
     results = run.results.parent / config.stage2.name if config.stage2.name else run.results
@@ -111,10 +112,10 @@ def _tune(path: Path, face: Face, config: Config, run: Run, training: Latents | 
 
 
 def _displacements(face: Face, config: Config, training: Latents | None) -> np.ndarray | None:
-    """Displacements that speech causes, (N, L, D), for tuning.response_weight; None where it is 0.
+    """Displacements of speech, (N, L, D), for tuning.response_weight; None if it is 0.
 
-    Where stage 1 comes from a file they are those of other people only, since then the face's own training clips are
-    scored.
+    If stage 1 comes from a file, only displacements of other people are used, because then the face's own training
+    clips are scored.
     """
     if not config.tuning.response_weight or training is None:
         return None

@@ -24,18 +24,18 @@ from stylegan2.weights import file_hash
 
 
 def train_sync(config: Config, run: Run) -> Path:
-    """The trained network's weight file."""
+    """Trains the sync network; returns its weight file."""
     # Clips
     settings, folder = config.sync_train, run.results / "sync"
-    own = [] if settings.folders and settings.held else [prepare_data(config, run).folder]
-    folders = [Path(f).expanduser() for f in settings.folders] or own
-    held_folder = Path(settings.held) if settings.held else own[0]
+    default = [] if settings.folders and settings.held else [prepare_data(config, run).folder]
+    folders = [Path(f).expanduser() for f in settings.folders] or default
+    held_folder = Path(settings.held) if settings.held else default[0]
     with run.timed("clips"):
         train, val = (_clips(folders, split, config) for split in (("train",), ("val",)))
         held = _clips([held_folder], ("seen", "unseen"), config)
     if not train or not held:
         raise RunError(
-            f"There are {len(train)} clips to train on and {len(held)} held out, both are needed: check "
+            f"There are {len(train)} clips to train on and {len(held)} held out, but both kinds are needed: check "
             "sync_train.folders and sync_train.held."
         )
 
@@ -54,7 +54,7 @@ def train_sync(config: Config, run: Run) -> Path:
                     f"step {step}: " + ", ".join(f"{name} {value:.3f}" for name, value in figures.items())
                 )
 
-    # Accuracy on the clips held out, in sync and with the lips delayed and advanced
+    # Accuracy on held-out clips: in sync, and with the lips delayed and advanced
     net.eval()
     late = {k: accuracy(net, held, k) for k in (0, SHIFT, -SHIFT)}
     result = {
@@ -78,7 +78,7 @@ def train_sync(config: Config, run: Run) -> Path:
 
 
 def _clips(folders: Sequence[Path], splits: tuple[str, ...], config: Config) -> list[SyncClip]:
-    """The clips of these splits as mouth pictures and log-mel windows, which take 2.3 kB a frame."""
+    """The clips of these splits as mouth crops and log-mel windows, which take 2.3 kB per frame."""
     entries = [(folder, entry) for folder in folders for entry in read_manifest(folder).ok(*splits)]
     return [
         SyncClip.of(FrameClip.load(folder / entry.file), config.sync_net)

@@ -1,6 +1,6 @@
 """Cuts MobileStyleGAN at a lower resolution and fits the image head that the cut network needs.
 
-The cut network keeps the mapping network and the blocks up to its resolution. Its new head to RGB starts as the
+The cut network consists of the mapping network and the blocks up to its resolution. Its new head to RGB starts as the
 least-squares map from features to the true image (without styles) and is then trained, with the last block, on pixel
 and perceptual distance to the image of the uncut network, averaged down to the same size.
 """
@@ -21,15 +21,16 @@ from stylegan2.networks.mobile_stylegan import MobileStyleGAN
 class HeadConfig:
     """How the head is fitted: by least squares, then alone with its styles, then together with the last block."""
 
-    samples: int = 800  # images that the head alone is fitted on (400 for the embedded weights)
-    places: int = 1024  # random pixels of each of them
+    samples: int = 800  # images for fitting the head alone (400 for the embedded weights)
+    places: int = 1024  # random pixels of each of these images
     head_steps: int = 2000  # steps of the head alone (1,500 for the embedded weights)
-    head_batch: int = 16  # images in one of them; pixels without neighbours are cheap
+    # Images per step of the head alone; large, because single pixels are fast to compute
+    head_batch: int = 16
     steps: int = 600  # steps of head and last block together (240 for the embedded weights)
-    batch: int = 4  # images in one of them
-    lr: float = 5e-4  # Adam's, for the head; a tenth of it for the last block
+    batch: int = 4  # images per step of head and last block
+    lr: float = 5e-4  # learning rate of Adam for the head; a tenth of it for the last block
     crop: int = 128  # side of the random crop that the perceptual distance compares, px
-    pixel_weight: float = 1.0  # of the mean absolute difference
+    pixel_weight: float = 1.0  # weight of the mean absolute difference
     perceptual_weight: float = 1.0
 
 
@@ -104,7 +105,7 @@ def fit_styles(
 
 
 def random_crops(x_NCHW: Tensor, y_NCHW: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """The same random square of both images (N, 3, size, size)."""
+    """The same random square crop of both images, (N, 3, size, size)."""
     top, left = (int(torch.randint(side - size + 1, ())) for side in x_NCHW.shape[-2:])
     window = (..., slice(top, top + size), slice(left, left + size))
     return x_NCHW[window], y_NCHW[window]

@@ -1,8 +1,8 @@
 """Reads the weights of MobileStyleGAN from OpenVINO IR v10 files (an .xml graph beside a .bin of constants).
 
 The files are those of the PyPI wheel random-face==2021.7.21.1 (Apache-2.0; distilled from StyleGAN2-FFHQ, whose
-terms are non-commercial). Constants are found by walking the graph, not by byte offsets, so another export of the same
-network can be read too. Nothing in the files is executed.
+terms are non-commercial). Constants are located through the graph and not by byte offsets, so another export of the
+same network can be read too. Nothing in the files is executed.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def read_graph(xml_path: Path) -> list[Node]:
 
 
 def read_mapping(xml_path: Path) -> dict[str, Tensor]:
-    """The tensors of `MobileStyleGAN.map`, under our names."""
+    """The tensors of `MobileStyleGAN.map` under our names."""
     state: dict[str, Tensor] = {}
     for i, product in enumerate(node for node in read_graph(xml_path) if node.kind == "MatMul"):
         state[f"map.layers.{i}.weight"] = product.constant()
@@ -140,7 +140,7 @@ def wheel_folder() -> Path:
 
 
 def load_uncut_generator() -> MobileStyleGAN:
-    """The wheel's uncut 1024 px generator in float32, frozen; its `w_avg` is zero, as the files hold none."""
+    """The wheel's uncut 1024 px generator in float32, frozen; its `w_avg` is zero, because the files contain none."""
     folder = wheel_folder()
     state = read_mapping(folder / "MappingNetwork.xml") | read_synthesis(folder / "SynthesisNetwork.xml")
     model = MobileStyleGAN(FULL_RESOLUTION)

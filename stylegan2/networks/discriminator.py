@@ -20,7 +20,7 @@ from stylegan2.weights import WeightsError, assemble
 def minibatch_std(x_NCHW: Tensor, group: int = 4) -> Tensor:
     """Appends one channel: the standard deviation over groups of images, averaged over channels and pixels.
 
-    group: the most images in a group; the largest divisor of N up to it is taken.
+    group: largest group size; the group size used is the largest divisor of N up to it.
     """
     n, c, h, w = x_NCHW.shape
     group = max(g for g in range(1, group + 1) if n % g == 0)

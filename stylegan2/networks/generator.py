@@ -60,7 +60,7 @@ class Block(nn.Module):
             start = self.const.expand(w_NLD.shape[0], -1, -1, -1)
             if (
                 start.device.type != "cuda"
-            ):  # convolutions keep this layout, which is up to twice as fast on a CPU
+            ):  # convolutions preserve this memory layout, which is up to twice as fast on a CPU
                 start = start.contiguous(memory_format=torch.channels_last)
             features: Tensor = self.conv1(start, w_NLD[:, 0], noise)
             return features, self.torgb(features, w_NLD[:, 1])
@@ -75,9 +75,7 @@ class Synthesis(nn.Module):
     """g: W+ -> image (N, 3, H, W) in about [-1, 1]."""
 
     half: torch.dtype | None = None  # dtype of the convolutions; None: that of the weights
-    recompute = (
-        False  # whether the activations of a block are computed again for the gradient instead of stored
-    )
+    recompute = False  # whether the activations of a block are recomputed for the gradient instead of stored
 
     def __init__(self, resolution: int, channels: dict[int, int], w_dim: int, clamp: float | None) -> None:
         super().__init__()
@@ -88,7 +86,7 @@ class Synthesis(nn.Module):
             self.add_module(f"b{size}", Block(inputs, channels[size], w_dim, size, clamp))
 
     def forward(self, w_NLD: Tensor, noise: NoiseMode = "const", start: Start | None = None) -> Tensor:
-        """start: the result of the first blocks for these latents, if it was computed before (`start`)."""
+        """start: the result of the first blocks for these latents, if it was already computed (by `start`)."""
         if w_NLD.ndim != 3 or tuple(w_NLD.shape[1:]) != (self.num_rows, self.w_dim):
             raise ValueError(
                 f"expected W+ latents (N, {self.num_rows}, {self.w_dim}), got {tuple(w_NLD.shape)}"
@@ -97,7 +95,7 @@ class Synthesis(nn.Module):
         x, image = start.repeated(len(w_NLD))
         with half_precision(w_NLD, self.half):
             _, image = self._blocks(x, image, w_NLD, noise, range(start.blocks, len(self.sizes)))
-        assert image is not None  # the 4 px block always makes one
+        assert image is not None  # the 4 px block always outputs an image
         return image
 
     @torch.no_grad()

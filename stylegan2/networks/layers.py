@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from stylegan2.networks.ops import SQRT2, bias_act, blur, full_precision
 from stylegan2.protocol import NoiseMode
 
-MAX_LAYERS = 64  # bound for the mapping network of a weight file; published ones have 2 to 8
+MAX_LAYERS = 64  # largest number of mapping layers in a weight file; published networks have 2 to 8
 
 
 class Linear(nn.Module):
@@ -63,7 +63,7 @@ class Mapping(nn.Module):
 
     @torch.no_grad()
     def estimate_w_avg(self, n: int = 10_000, seed: int = 0) -> None:
-        """w_avg <- mean of n mapped samples, for weight files that lack it."""
+        """w_avg <- mean of n mapped samples, for weight files without w_avg."""
         z = torch.randn(n, self.z_dim, generator=torch.Generator().manual_seed(seed))
         self.w_avg.copy_(self(z.to(self.w_avg.device)).mean(0))
 
@@ -73,7 +73,7 @@ class SynthesisLayer(nn.Module):
 
     The per-sample weights w'_oik = s_i w_oik / sqrt(sum_ik (s_i w_oik)^2 + 1e-8) (StyleGAN2, eq. 1 and 3) are applied
     as one dense convolution for the whole batch, with the inputs scaled by s and the outputs divided by the root.
-    The result is the same and needs no separate convolution for each sample.
+    The result is the same, but no separate convolution for each sample is needed.
     """
 
     noise_const: Tensor
@@ -101,7 +101,8 @@ class SynthesisLayer(nn.Module):
             demod_NO = torch.rsqrt(F.linear(style_NI.square(), self.weight.square().sum((2, 3))) + 1e-8)
             # leaky_relu(sqrt 2 x) = sqrt 2 leaky_relu(x), so the gain is applied to scale, bias and noise
             scale_NO, bias_O = demod_NO * SQRT2, self.bias * SQRT2
-        if len(x_NIHW) == 1 and x_NIHW.numel() > self.weight.numel():  # scaling the kernel is less work
+        # For a single large image, scaling the kernel takes fewer operations than scaling input and output.
+        if len(x_NIHW) == 1 and x_NIHW.numel() > self.weight.numel():
             x = self._convolve(
                 x_NIHW, self.weight * style_NI[0, :, None, None] * scale_NO[0, :, None, None, None], bias_O
             )

@@ -10,7 +10,7 @@ makes an image.
 
 `MobileStyleGAN(resolution=1024)` is the uncut network, distilled from the public 1024 px FFHQ model; its head predicts
 the 12 Haar coefficients of an RGB image of twice the feature size. At a smaller resolution the network is cut after the
-block of that size and has an RGB head there, so it reads as many rows as a StyleGAN2 of that resolution.
+block of that size and has an RGB head there, so it has as many rows of W+ as a StyleGAN2 of that resolution.
 """
 
 from __future__ import annotations
@@ -167,8 +167,8 @@ class MobileStyleGAN(nn.Module):
 
     resolution: side of the image in px, a power of two from 64 to 512, or 1024 for the uncut network.
     mapping_layers, w_dim: of the mapping network.
-    num_rows: rows L of its latents (None: 2 log2(resolution) - 2). With fewer, missing rows are copies of the last one,
-    so that latents of a 256 px generator (14 rows) can be rendered at 1024 px.
+    num_rows: rows L of its latents (None: 2 log2(resolution) - 2). If the latents have fewer rows, missing rows are
+    copies of the last one, so that latents of a 256 px generator (14 rows) can be rendered at 1024 px.
     """
 
     def __init__(

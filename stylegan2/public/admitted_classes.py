@@ -1,6 +1,5 @@
-"""The eleven names that NVIDIA's pickles may use, each with a function that builds plain data in its place.
-
-A builder gets the arguments that the file gives and checks all of them.
+"""The eleven class and function names that NVIDIA's pickles may use, each with a builder, a function that makes plain
+data instead of the named object. A builder gets the arguments stored in the file and checks all of them.
 """
 
 import io
@@ -15,13 +14,15 @@ from torch import Tensor
 
 from stylegan2.public.file_limits import LEGACY, Record, Refused, check_pickles, shown, unsafe_reason
 
-MAX_STORAGE_OPCODES = 200  # of the pickles around one tensor's bytes; torch writes about 60
+MAX_STORAGE_OPCODES = 200  # instructions of the pickles around one tensor's bytes; torch writes about 60
 Builder = Callable[[tuple[Any, ...]], Any]
 
 
 @dataclass(frozen=True)
 class AdmittedName:
-    """What the reader puts on its stack for a name; the file's call of the name becomes `build(arguments)`."""
+    """The entry on the reader's stack for an admitted name; when the file calls the name, the reader calls
+    `build(arguments)`.
+    """
 
     build: Builder
 

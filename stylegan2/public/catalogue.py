@@ -1,8 +1,8 @@
 """Catalogue of the public weights that this project can use: source, hash, size, terms and citation of each.
 
 None of them ships with the project; scripts/download_weights.py fetches one on request. Only hashes with a known source
-are listed: full ones are those of mirrors that agree (Git LFS), short ones stand in the file's name (the convention of
-torch.hub). None is an unknown hash.
+are listed: full ones are identical on several mirrors (Git LFS), short ones are part of the file's name (the convention
+of torch.hub). None means that the hash is unknown.
 """
 
 import os
@@ -13,7 +13,7 @@ import torch
 
 from stylegan2.weights import WeightsError, file_hash
 
-FOLDER = "TALKING_HEADS_WEIGHTS"  # environment variable that names a folder of weight files, for work offline
+FOLDER = "TALKING_HEADS_WEIGHTS"  # environment variable with a folder of weight files, for use offline
 NONCOMMERCIAL = "non-commercial research (NVIDIA's terms and FFHQ's)"
 STYLEGAN2 = "Karras et al., Analyzing and Improving the Image Quality of StyleGAN, CVPR 2020"
 LPIPS = "Zhang et al., The Unreasonable Effectiveness of Deep Features, CVPR 2018"
@@ -145,13 +145,13 @@ def entry_of(name: str) -> Entry:
 
 
 def folders() -> list[Path]:
-    """Where files are looked for: the folder that TALKING_HEADS_WEIGHTS names, if set; then torch's hub cache."""
+    """Folders that are searched for files: that of TALKING_HEADS_WEIGHTS, if set, then torch's hub cache."""
     own = os.environ.get(FOLDER)
     return [*([Path(own).expanduser()] if own else []), Path(torch.hub.get_dir()) / "checkpoints"]
 
 
 def path_of(name: str) -> Path:
-    """Where the file is or, if it is missing, where it is to be put."""
+    """The path of the file; if it is missing, the path at which to store it."""
     places = [folder / entry_of(name).file for folder in folders()]
     return next((place for place in places if place.is_file()), places[0])
 
@@ -168,7 +168,9 @@ def demanded(name: str, what: str, path: str | Path | None = None) -> Path:
 
 
 def state_of(name: str) -> str:
-    """ "missing", "verified", "there, hash unknown" or "WRONG HASH", the last three with the first digits of the hash."""
+    """ "missing", "verified", "there, hash unknown" or "WRONG HASH"; the last three with the first digits of the
+    hash.
+    """
     path, expected = path_of(name), entry_of(name).sha256
     if not path.is_file():
         return "missing"

@@ -29,7 +29,7 @@ from stylegan2.public.rosinality import discriminator_from_rosinality, generator
 from stylegan2.public.safe_pickle import read_pickle
 from stylegan2.weights import WeightsError
 
-MAX_PICKLE = 4_000_000  # bytes of the pickle inside a zip file; e4e's has 0.1 MB
+MAX_PICKLE = 4_000_000  # largest pickle inside a zip file, in bytes; e4e's has 0.1 MB
 IN_FILE = "in the file"
 ESTIMATED = "estimated from 10,000 z, seed 0"
 
@@ -41,14 +41,15 @@ class PublicCheckpoint:
     """The content of one public weight file; its StyleGAN2 networks are built on demand."""
 
     path: Path
-    kind: str  # what the file is, for people
+    kind: str  # description of the file, for messages
     networks: Builders = field(
         default_factory=dict
     )  # "g_ema", "g", "d" -> a function that builds the network
-    w_avg: str = IN_FILE  # where the generators' mean of W comes from
-    encoder: dict[str, Tensor] = field(default_factory=dict)  # of e4e or pSp (without `encoder.`), or IR-SE50
+    w_avg: str = IN_FILE  # origin of the generators' mean of W
+    # Tensors of an e4e or pSp encoder (without the prefix `encoder.`), or of IR-SE50.
+    encoder: dict[str, Tensor] = field(default_factory=dict)
     latent_avg: Tensor | None = None  # [L, D] or [D]
-    encoder_type: str | None = None  # what the file's options call the encoder
+    encoder_type: str | None = None  # encoder type in the file's options
 
     def build(self, name: str) -> nn.Module:
         """The network, frozen and in eval mode. Raises WeightsError if the file's tensors do not form one."""
@@ -67,7 +68,9 @@ def read_public_checkpoint(path: str | Path) -> PublicCheckpoint:
     with open(path, "rb") as file:
         head = file.read(512)
     if head.lstrip()[:1] == b"<":
-        raise WeightsError(f"{path} is a web page, not weights: download it again, in a browser if need be.")
+        raise WeightsError(
+            f"{path} is a web page, not weights: download it again, if necessary in a browser."
+        )
     try:
         if head[:1] == b"\x80" and not head.startswith(LEGACY):
             return _nvidia_snapshot(path)
@@ -164,7 +167,7 @@ def _recognise(path: Path, content: dict[str, Any]) -> PublicCheckpoint:
             for name, state in states.items()
         }
 
-    # e4e and pSp: encoder and decoder in one state dict, behind prefixes
+    # e4e and pSp: encoder and decoder in one state dict, with prefixes
     if isinstance(content.get("state_dict"), dict):
         state = _only_tensors(content["state_dict"])
         encoder, decoder = _behind(state, "encoder."), _behind(state, "decoder.")

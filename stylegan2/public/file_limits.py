@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-MAX_OPCODES = 300_000  # pickle instructions; a snapshot of G, D and G_ema at 1024 px has about 50,000
-MAX_HEIGHT = 100  # levels of nesting; such a snapshot has about 25
-LEGACY = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."  # first bytes of torch's format before zip files
+# Largest number of pickle instructions; a snapshot of G, D and G_ema at 1024 px has about 50,000
+MAX_OPCODES = 300_000
+MAX_HEIGHT = 100  # largest depth of nesting; such a snapshot has about 25 levels
+LEGACY = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."  # first bytes of the format that torch used before zip files
 
 
 class Refused(ValueError):
@@ -37,7 +38,7 @@ def check_pickles(stream: Any, pickles: int, limit: int) -> None:
 def check_nesting(root: Any) -> None:
     """Raises Refused if objects contain themselves or nest deeper than MAX_HEIGHT.
 
-    Works without recursion, which a deep file could exhaust, and visits every object once.
+    It works without recursion, so that a deep file cannot exhaust the stack, and visits every object once.
     """
     heights: dict[int, int] = {}
     pending: list[tuple[Any, bool]] = [(root, False)]  # (object, whether its children were visited)
@@ -66,7 +67,7 @@ def _children(node: Any) -> list[Any]:
 
 
 def unsafe_reason(error: Exception) -> str:
-    """What torch.load(weights_only=True) refused, without its advice to load the file unsafely."""
+    """The reason in torch.load(weights_only=True)'s message, without its advice to load the file unsafely."""
     text = str(error)
     if "GLOBAL " in text:
         return f"it asks for {shown(text.split('GLOBAL ', 1)[1].split(' ', 1)[0])}, which is not admitted"
@@ -77,5 +78,5 @@ def unsafe_reason(error: Exception) -> str:
 
 
 def shown(name: str) -> str:
-    """A name from a file, short and printable."""
+    """A name from a file, shortened and with printable characters only."""
     return repr(name[:80])[1:-1]

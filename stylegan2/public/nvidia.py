@@ -1,7 +1,7 @@
 """NVIDIA's networks <-> ours: the records of a .pkl (stylegan2/public/safe_pickle.py), or a plain state dict.
 
 Our tensors have NVIDIA's names. Tensors do not show the clamp and the group size, so these are read from the attributes
-of the recorded modules. Networks that compute something else than ours, as far as the attributes show, are refused.
+of the recorded modules. Networks whose attributes show that they compute something different from ours are refused.
 """
 
 from collections import OrderedDict
@@ -17,8 +17,8 @@ from stylegan2.networks.ops import fir
 from stylegan2.public.file_limits import Record
 from stylegan2.weights import WeightsError
 
-NAMES = {"G_ema": "g_ema", "G": "g", "D": "d"}  # NVIDIA's -> those of network= in convert_weights.py
-MAX_MODULES = 2000  # a generator of 1024 px has about 80
+NAMES = {"G_ema": "g_ema", "G": "g", "D": "d"}  # NVIDIA's names -> those of network= in convert_weights.py
+MAX_MODULES = 2000  # largest number of modules; a generator of 1024 px has about 80
 LINEAR = ("affine", "out", "skip", "torgb")  # layers without activation
 
 
@@ -144,7 +144,7 @@ def _part(module: Record, part: str) -> dict[str, Any]:
 def _check(
     record: Record, modules: Mapping[str, Record], state: Mapping[str, Tensor], architecture: str
 ) -> None:
-    """Raises WeightsError for everything that our networks do not compute, as far as the attributes show it."""
+    """Raises WeightsError if the attributes show that our networks would not compute the same."""
 
     def refuse(reason: str) -> None:
         raise WeightsError(f"This {record.class_name} {reason}: it cannot be used here.")

@@ -34,8 +34,8 @@ def generator_keys(resolution: int, mapping_layers: int) -> dict[str, str]:
     }
     names["input.input"] = "synthesis.b4.const"
 
-    def layer(theirs: str, ours: str, table: list[tuple[str, str]], noise: int | None = None) -> None:
-        names.update({f"{theirs}.{a}": f"synthesis.{ours}.{b}" for a, b in table})
+    def layer(key: str, ours: str, table: list[tuple[str, str]], noise: int | None = None) -> None:
+        names.update({f"{key}.{a}": f"synthesis.{ours}.{b}" for a, b in table})
         if noise is not None:
             names[f"noises.noise_{noise}"] = f"synthesis.{ours}.noise_const"
 
@@ -77,26 +77,26 @@ def generator_from_rosinality(
         raise WeightsError(
             "These tensors are not a rosinality StyleGAN2 generator (no to_rgbs.* or style.*)."
         )
-    # early files hold no noise patterns: random ones take their place, always the same
+    # early files contain no noise patterns: fixed random ones are used instead
     random, noises = torch.Generator().manual_seed(0), {}
     for i in range(2 * rgbs + 1):
         if (key := f"noises.noise_{i}") not in state:
             size = 2 ** ((i + 5) // 2)
             noises[key] = torch.randn(1, 1, size, size, generator=random)
-    ours = _rename({**state, **noises}, generator_keys(2 ** (rgbs + 2), layers))
+    tensors = _rename({**state, **noises}, generator_keys(2 ** (rgbs + 2), layers))
     if latent_avg is not None:
-        ours["mapping.w_avg"] = latent_avg.flatten(0, -2)[0] if latent_avg.ndim > 1 else latent_avg
-    return StyleGAN2.from_state_dict(ours, conv_clamp)
+        tensors["mapping.w_avg"] = latent_avg.flatten(0, -2)[0] if latent_avg.ndim > 1 else latent_avg
+    return StyleGAN2.from_state_dict(tensors, conv_clamp)
 
 
 def generator_to_rosinality(generator: StyleGAN2) -> dict[str, Tensor]:
     """The state dict that rosinality's Generator loads strictly; w_avg becomes `latent_avg` beside it."""
-    ours = generator.state_dict()
+    tensors = generator.state_dict()
     state = {}
-    for theirs, name in generator_keys(generator.resolution, generator.mapping.num_layers).items():
-        value = ours[name].detach().clone()
-        is_rgb_bias = theirs.startswith("to_rgb") and theirs.endswith("bias") and "modulation" not in theirs
-        state[theirs] = value[None, :, None, None] if is_rgb_bias else value[(None,) * _leading_axes(theirs)]
+    for key, name in generator_keys(generator.resolution, generator.mapping.num_layers).items():
+        value = tensors[name].detach().clone()
+        is_rgb_bias = key.startswith("to_rgb") and key.endswith("bias") and "modulation" not in key
+        state[key] = value[None, :, None, None] if is_rgb_bias else value[(None,) * _leading_axes(key)]
     for j in range(len(generator.channels) - 1):
         state[f"convs.{2 * j}.conv.blur.kernel"] = _kernel() * 4
         state[f"to_rgbs.{j}.upsample.kernel"] = _kernel() * 4
@@ -115,9 +115,9 @@ def discriminator_from_rosinality(state: State, conv_clamp: float | None = None)
 
 def discriminator_to_rosinality(discriminator: Discriminator) -> dict[str, Tensor]:
     """The state dict that rosinality's Discriminator loads strictly."""
-    ours = discriminator.state_dict()
+    tensors = discriminator.state_dict()
     keys = discriminator_keys(discriminator.resolution)
-    state = {theirs: ours[name].detach().clone() for theirs, name in keys.items()}
+    state = {key: tensors[name].detach().clone() for key, name in keys.items()}
     for k in range(1, len(discriminator.sizes) + 1):
         state[f"convs.{k}.conv2.0.kernel"] = _kernel()
         state[f"convs.{k}.skip.0.kernel"] = _kernel()
@@ -126,21 +126,21 @@ def discriminator_to_rosinality(discriminator: Discriminator) -> dict[str, Tenso
 
 def _rename(state: State, names: dict[str, str]) -> dict[str, Tensor]:
     """Our tensors. A tensor of an unexpected shape keeps it, and `from_state_dict` refuses it."""
-    ours = {}
-    for theirs, name in names.items():
-        if theirs not in state:
-            raise WeightsError(f"These tensors do not form a StyleGAN2 network: {theirs} is missing.")
-        value, extra = state[theirs], (1,) * _leading_axes(theirs)
+    tensors = {}
+    for key, name in names.items():
+        if key not in state:
+            raise WeightsError(f"These tensors do not form a StyleGAN2 network: {key} is missing.")
+        value, extra = state[key], (1,) * _leading_axes(key)
         value = value[(0,) * len(extra)] if value.shape[: len(extra)] == extra else value
-        ours[name] = value.reshape(-1) if theirs.endswith("bias") else value
-    return ours
+        tensors[name] = value.reshape(-1) if key.endswith("bias") else value
+    return tensors
 
 
-def _leading_axes(theirs: str) -> int:
+def _leading_axes(key: str) -> int:
     """How many axes of length 1 rosinality's tensor has in front of ours."""
-    if theirs.startswith("noises."):
+    if key.startswith("noises."):
         return 2
-    return int(theirs == "input.input" or theirs.endswith((".conv.weight", ".noise.weight")))
+    return int(key == "input.input" or key.endswith((".conv.weight", ".noise.weight")))
 
 
 def _kernel() -> Tensor:

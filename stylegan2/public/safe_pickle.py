@@ -1,9 +1,9 @@
 """Reads the pickles of NVIDIA's StyleGAN2 repositories as plain data, without executing anything in the file.
 
 An ordinary unpickler imports and calls what the file names, and these files also carry source code that NVIDIA's loader
-executes. This reader is a stack machine of its own: it builds plain data for the names that such files need
-(stylegan2/public/admitted_classes.py) and refuses every other name and every instruction that could reach one. The memory
-that a file can make it allocate is bounded by the file's size for tensors and by MAX_OPCODES for everything else.
+executes. This reader interprets the pickle instructions itself. It builds plain data for the names that such files need
+(stylegan2/public/admitted_classes.py), and refuses every other name and every instruction that could call other code.
+Its memory is limited by the file's size for tensors and by MAX_OPCODES for everything else.
 """
 
 import mmap
@@ -35,7 +35,7 @@ def read_pickle(path: str | Path) -> Any:
 
 @dataclass
 class _Machine:
-    """The state of the stack machine. bytes_left: how many bytes the builders may still be given."""
+    """The interpreter's state. bytes_left: number of tensor bytes that may still be passed to builders."""
 
     bytes_left: int
     stack: list[Any] = field(default_factory=list)

@@ -46,18 +46,18 @@ def test_an_impulse_is_loudest_in_its_own_frame_and_row(at, hop, context_ms):
     )  # half-way between two rows both are equal, and pre-emphasis is two samples long
     config = FeatureConfig(hop=hop, context_ms=context_ms, normalise="none")
     values = extract_features(Waveform(impulse(16000, at)), config).values
-    own = slice((config.rows - config.rows_per_frame) // 2, (config.rows + config.rows_per_frame) // 2)
-    loudness_TR = values[:, own].sum(2)
+    own_rows = slice((config.rows - config.rows_per_frame) // 2, (config.rows + config.rows_per_frame) // 2)
+    loudness_TR = values[:, own_rows].sum(2)
     assert loudness_TR.max(1).argmax() == at // 640
     assert loudness_TR.reshape(-1).argmax() == at // hop
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_block_size_does_not_change_the_features(kind, monkeypatch):
-    whole = extract_features(Waveform(noise(32000)), FeatureConfig(kind=kind)).values
+    one_block = extract_features(Waveform(noise(32000)), FeatureConfig(kind=kind)).values
     monkeypatch.setattr(log_mel_module, "BLOCK", 37)
     parts = extract_features(Waveform(noise(32000)), FeatureConfig(kind=kind)).values
-    np.testing.assert_allclose(parts, whole, atol=1e-4)
+    np.testing.assert_allclose(parts, one_block, atol=1e-4)
 
 
 def test_the_window_is_centred_on_sample_640_t_plus_320():
@@ -113,9 +113,9 @@ def test_silence_is_finite_and_constant():
 def test_clip_normalisation_removes_loudness_and_microphone():
     samples = noise(32000) * np.repeat(np.abs(noise(50, 1)) * 10 + 0.1, 640)
     values = extract_features(Waveform(samples), FeatureConfig()).values
-    own = values[:, 12:16].reshape(-1, 80)
-    np.testing.assert_allclose(own.mean(0), 0, atol=1e-4)
-    np.testing.assert_allclose(own.std(0), 1, atol=1e-3)
+    clip_rows = values[:, 12:16].reshape(-1, 80)
+    np.testing.assert_allclose(clip_rows.mean(0), 0, atol=1e-4)
+    np.testing.assert_allclose(clip_rows.std(0), 1, atol=1e-3)
     quieter = extract_features(Waveform(samples * np.float32(0.05)), FeatureConfig()).values
     np.testing.assert_allclose(values, quieter, atol=1e-2)
 

@@ -45,8 +45,8 @@ def embeddings(n: int = 80, dim: int = 16) -> np.ndarray:
 @pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize("late", [-15, -5, 0, 1, 5, 15])
 def test_the_signed_offset_is_found(late, padded):
-    both = embeddings(120)
-    sound, video = both[20:100], both[20 - late : 100 - late]  # video[t] = sound[t - late]
+    sequence = embeddings(120)
+    sound, video = sequence[20:100], sequence[20 - late : 100 - late]  # video[t] = sound[t - late]
     figures = sync_figures(video, sound, padded=padded)
     assert figures.offset == late and figures.confidence > 0.5
 
@@ -71,8 +71,8 @@ def test_distances_against_a_loop_over_frames():
 
 
 def test_a_delay_changes_the_offset_but_neither_confidence_nor_distance():
-    both = embeddings(120)
-    now, late = (sync_figures(both[20 - k : 100 - k], both[20:100]) for k in (0, 5))
+    sequence = embeddings(120)
+    now, late = (sync_figures(sequence[20 - k : 100 - k], sequence[20:100]) for k in (0, 5))
     assert late.distance == pytest.approx(now.distance, abs=1e-6)
     assert late.confidence == pytest.approx(now.confidence, rel=0.1)
     assert (now.offset, late.offset) == (0, 5)
@@ -91,7 +91,7 @@ def test_a_frozen_face_and_silence_have_no_offset_and_short_clips_fewer_offsets(
 # ------------------------------------------------------------------------------------------------------ windows
 
 
-def test_windows_of_both_sides_are_the_same_moments(speech):
+def test_mouth_and_sound_windows_cover_the_same_time(speech):
     mouths = RNG.integers(0, 256, (12, 48, 48), dtype=np.uint8)
     windows = mouth_windows(mouths)
     assert windows.shape == (8, 5, 48, 48) and windows.dtype == np.float32
@@ -124,10 +124,10 @@ def test_the_loss_in_closed_form():
     loss = contrastive_loss(same, same, torch.tensor(2.0))
     assert loss.item() == pytest.approx(-2 + np.log(np.exp(2) + 3))
     assert contrastive_loss(same, same.roll(1, 1), torch.tensor(2.0)) > loss
-    # Other clips are not negatives: their embeddings do not change the loss.
-    both = torch.cat([same, torch.ones(1, 4, 4)])
+    # Windows of other clips are no negatives: their embeddings do not change the loss.
+    two_clips = torch.cat([same, torch.ones(1, 4, 4)])
     apart = torch.cat([same, -torch.ones(1, 4, 4)])
-    assert contrastive_loss(both, both, torch.tensor(2.0)) == contrastive_loss(
+    assert contrastive_loss(two_clips, two_clips, torch.tensor(2.0)) == contrastive_loss(
         apart, apart, torch.tensor(2.0)
     )
 
@@ -200,7 +200,7 @@ def test_mfcc_of_the_public_network_in_closed_form(speech):
     np.testing.assert_allclose(windows[1, 0, :, :4], mfcc_13(samples)[4:8].T, rtol=1e-4)
 
 
-def test_what_the_public_network_sees():
+def test_picture_crop_of_the_public_network():
     crop = np.zeros((256, 256, 3), np.uint8)
     crop[:, :, 0] = 200  # red
     picture = syncnet_picture(crop)
@@ -208,7 +208,7 @@ def test_what_the_public_network_sees():
 
 
 class SmallPublic(SyncNet):
-    """Replaces the large network where only the windows are tested; its lip embedding is the mean of each frame."""
+    """Replaces the large network in tests of windows only; its lip embedding is the mean of each frame."""
 
     def lips(self, frames_N35HW):
         return frames_N35HW.mean(dim=(1, 3, 4))
@@ -217,17 +217,17 @@ class SmallPublic(SyncNet):
         return mfcc_N1CR[:, 0, 0, :5]
 
 
-def test_windows_stream_through_the_public_judge_whatever_the_batch():
+def test_the_public_judge_gives_the_same_embeddings_for_any_batch_size():
     crops = [np.full((256, 256, 3), 10 * t, np.uint8) for t in range(13)]
     results = []
     for batch in (1, 4, 100):
-        watch = PublicSync(SmallPublic(), batch).video_embedder()
+        embedder = PublicSync(SmallPublic(), batch).video_embedder()
         for crop in crops:
-            watch.add(crop)
-            assert len(watch.waiting) <= batch + WINDOW - 1  # type: ignore[attr-defined]
-        results.append(watch.embeddings())
-    for found in results:
-        np.testing.assert_allclose(found, [[10 * (t + i) for i in range(5)] for t in range(9)], atol=0.1)
+            embedder.add(crop)
+            assert len(embedder.waiting) <= batch + WINDOW - 1  # type: ignore[attr-defined]
+        results.append(embedder.embeddings())
+    for result in results:
+        np.testing.assert_allclose(result, [[10 * (t + i) for i in range(5)] for t in range(9)], atol=0.1)
 
 
 # ------------------------------------------------------------------------------------------------------ columns
@@ -235,8 +235,9 @@ def test_windows_stream_through_the_public_judge_whatever_the_batch():
 
 def test_a_clip_of_75_frames_is_scored():
     """The public script drops face tracks of fewer than 100 frames, which is every clip of GRID."""
-    both = embeddings(120)
-    late = clip_figures(PublicSync(SmallPublic()), both[17:88], both[20:91])  # 71 windows of 75 frames
+    sequence = embeddings(120)
+    # 75 frames have 71 windows.
+    late = clip_figures(PublicSync(SmallPublic()), sequence[17:88], sequence[20:91])
     assert late["lse_offset"] == 3 and None not in late.values()
 
 
@@ -258,7 +259,7 @@ def test_each_network_fills_columns_of_its_own_name(tmp_path, monkeypatch, speec
     assert isinstance(load_judge("own")[0], OwnSync) and load_judge("none")[0] is None
 
 
-def test_where_no_weights_are_the_column_says_so(tmp_path, monkeypatch):
+def test_missing_weights_are_reported_for_their_columns(tmp_path, monkeypatch):
     monkeypatch.setenv("TALKING_HEADS_WEIGHTS", str(tmp_path))
     monkeypatch.setattr(judging, "EMBEDDED", Path(tmp_path / "none.safetensors"))
     judge, absent = load_judge()
@@ -287,7 +288,7 @@ def score(row: str, offset: float | None, confidence: float = 0.6, clip: str = "
     return ClipScore(row, "all", clip, 9, figures, np.zeros(1), np.zeros(1))
 
 
-def test_a_sync_measure_that_does_not_see_the_shift_is_broken():
+def test_a_sync_measure_that_does_not_react_to_the_shift_is_broken():
     def verdict(late: float, confidence: float = 0.6, measure: str = "sync_offset") -> str:
         scores = [score("ours", 0.0, confidence), score("shift_5", late, confidence)]
         (check,) = sync_check(scores, "ours", measures=[measure])
@@ -295,10 +296,10 @@ def test_a_sync_measure_that_does_not_see_the_shift_is_broken():
 
     assert verdict(5) == "moves" and verdict(0) == verdict(-5) == "broken"
     assert verdict(5, confidence=0.1) == "no signal"
-    # What is usually printed, LSE-C and LSE-D without the offset, does not move.
+    # The usual figures, LSE-C and LSE-D without the offset, do not change under the delay.
     assert verdict(5, measure="sync_confidence") == verdict(5, measure="sync_distance") == "broken"
     assert sync_check([score("ours", 0.0), score("shift_5", 5.0)], "ours", measures=["lse_offset"]) == []
-    for late, expected in ((-1.0, "broken"), (4.0, "moves")):  # lips that are a little early to begin with
+    for late, expected in ((-1.0, "broken"), (4.0, "moves")):  # the undelayed lips are one frame early
         pair = [
             replace(score(row, None), figures={"lse_c": 5.0, "lse_offset": offset})
             for row, offset in (("ours", -1.0), ("shift_5", late))
@@ -306,19 +307,19 @@ def test_a_sync_measure_that_does_not_see_the_shift_is_broken():
         assert sync_check(pair, "ours", measures=["lse_offset"])[0]["verdict"] == expected
 
 
-def test_clips_out_of_sync_are_named():
+def test_clips_out_of_sync_are_listed():
     scores = [score("ours", 0.0), score("ours", 5.0, clip="b"), score("ours", 1.0, 0.1, clip="c")]
-    found = unsynced([*scores, score("static", None, 0.0)], ["ours"])
-    assert [record["clip"] for record in found] == ["b", "c"]
-    assert "5 frames late" in found[0]["reason"] and "unrelated" in found[1]["reason"]
-    (line,) = unsynced_lines(found, scores)
+    records = unsynced([*scores, score("static", None, 0.0)], ["ours"])
+    assert [record["clip"] for record in records] == ["b", "c"]
+    assert "5 frames late" in records[0]["reason"] and "unrelated" in records[1]["reason"]
+    (line,) = unsynced_lines(records, scores)
     assert "2 of 3 clips" in line
     (still,) = unsynced([score("ours", None, 0.0)], ["ours"])
     assert "never move" in still["reason"]
 
 
-def test_a_clip_far_less_sure_than_its_neighbours_stands_out_whatever_the_limit():
-    """The five real clips: the network knows none of these faces, and still tells the one that does not belong."""
+def test_a_clip_of_much_lower_confidence_than_the_others_is_listed():
+    """Confidences of five real clips: all are below the limit, but only that of clip e is below half of the median."""
     real = {"a": 0.060, "b": 0.063, "c": 0.047, "d": 0.067, "e": 0.020}
     reasons = {
         r["clip"]: r["reason"] for r in unsynced([score("x", 0.0, v, k) for k, v in real.items()], ["x"])
@@ -327,18 +328,24 @@ def test_a_clip_far_less_sure_than_its_neighbours_stands_out_whatever_the_limit(
         "e"
     ]
     assert all("unlike those" in reasons[clip] for clip in "abcd")
-    # lse_c has no limit of its own
+    # no limit is known for lse_c
     figures = [{"lse_c": c, "lse_offset": o} for c, o in ((6.0, 0.0), (5.0, 4.0), (7.0, 1.0), (1.0, 0.0))]
     public = [
         ClipScore("x", "all", str(i), 9, dict(f), np.zeros(1), np.zeros(1)) for i, f in enumerate(figures)
     ]
-    found = {r["clip"]: r["reason"] for r in unsynced(public, ["x"])}
-    assert set(found) == {"1", "3"} and "no limit is known" in found["1"] and "unrelated" in found["3"]
-    assert [r["clip"] for r in unsynced(public[1:], ["x"])] == ["1"]  # three clips have no usual value
+    public_reasons = {r["clip"]: r["reason"] for r in unsynced(public, ["x"])}
+    assert (
+        set(public_reasons) == {"1", "3"}
+        and "no limit is known" in public_reasons["1"]
+        and "unrelated" in public_reasons["3"]
+    )
+    assert [r["clip"] for r in unsynced(public[1:], ["x"])] == ["1"]  # three clips are too few for a median
 
 
-def test_one_unrelated_mouth_does_not_break_the_offset():
-    """Its offset jumps to the far end of the lags under the shift; the mean over clips would say that nothing moved."""
+def test_offsets_are_compared_by_the_median():
+    """The offset of one unrelated mouth jumps to the other end of the lags under the shift, so the mean hardly
+    changes.
+    """
     offsets = ((0.0, 5.0), (4.0, 9.0), (-1.0, -13.0), (0.0, 5.0))
     scores = [
         score(row, pair[late], 0.5, str(i))

@@ -105,7 +105,7 @@ def test_whispers_input_starts_half_a_row_later(tmp_path):
     np.testing.assert_allclose(encoder.rows(sound, -1), expected.numpy(), atol=1e-5)
 
 
-def test_blocks_of_a_long_sound_join_without_a_seam(tmp_path):
+def test_blocks_of_a_long_sound_give_the_same_rows(tmp_path):
     encoder = load_speech_encoder(_write(tmp_path, "wavlm"))
     rows = encoder.rows(_sound(45), 0)
     assert rows.shape == (45 * 50, 32)
@@ -138,7 +138,9 @@ def test_wrong_width_or_layer_is_named(tmp_path, change, words):
 
 
 def test_the_hash_covers_the_weights_and_the_preparation_of_the_sound(tmp_path):
-    """wav2vec 2.0 files without the mask of pre-training get a random one, which is neither used nor hashed."""
+    """If a wav2vec 2.0 file lacks the mask embedding of pre-training, `transformers` makes a random one; it is neither
+    used nor hashed.
+    """
     folder = Path(_write(tmp_path, "wav2vec2"))
     tensors = load_file(folder / "model.safetensors")
     del tensors["masked_spec_embed"]
@@ -182,7 +184,7 @@ def test_stage_1_stores_the_weights_hash_and_requires_the_dense_front_end(tmp_pa
     words = ["audio=wav2vec2", f"audio.encoder={folder}", "audio.dims=32", "audio.layer=2"]
     with pytest.raises(RunError, match="frontend=dense"):
         _with_encoder_hash(resolve(compose(words)))
-    with pytest.raises(SpeechEncoderError, match=r"audio\.dims=32"):  # before a corpus is inverted
+    with pytest.raises(SpeechEncoderError, match=r"audio\.dims=32"):  # reported before a corpus is inverted
         _with_encoder_hash(resolve(compose([*words[:2], "trajectory.frontend=dense"])))
     config = _with_encoder_hash(resolve(compose([*words, "trajectory.frontend=dense"])))
     assert config.audio.encoder_sha256 == load_speech_encoder(folder).sha256

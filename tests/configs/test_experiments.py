@@ -38,10 +38,10 @@ def test_default_is_the_demo():
 
 def test_own_clip_has_the_settings_of_the_demos_stage_1():
     """results/demo/stage1 is used only if every setting that decides stage 1 is equal."""
-    demo, own = resolve(compose()), resolve(compose(["experiment=own_clip", "data.root=x"]))
+    demo, own_clip = resolve(compose()), resolve(compose(["experiment=own_clip", "data.root=x"]))
     for part in ("audio", "corpus", "displacement", "losses", "augment", "windows", "train", "trajectory"):
-        assert getattr(demo, part) == getattr(own, part), part
-    assert own.stage1.name == demo.name and own.stage1.source == "embedded"
+        assert getattr(demo, part) == getattr(own_clip, part), part
+    assert own_clip.stage1.name == demo.name and own_clip.stage1.source == "embedded"
 
 
 def test_paper_lstm_follows_the_paper():

@@ -48,9 +48,9 @@ def test_quad_moves_with_the_face_and_broadcasts():
     angle, shift = 0.4, np.array([300.0, 200.0])
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     np.testing.assert_allclose(ffhq_quad(face(30, angle, shift)), 30 * still @ turn.T + shift, rtol=1e-5)
-    many = ffhq_quad(np.stack([face(), face(2)])[None])
-    assert many.shape == (1, 2, 4, 2) and many.dtype == np.float32
-    np.testing.assert_allclose(many[0, 1], 2 * still, rtol=1e-6)
+    quads = ffhq_quad(np.stack([face(), face(2)])[None])
+    assert quads.shape == (1, 2, 4, 2) and quads.dtype == np.float32
+    np.testing.assert_allclose(quads[0, 1], 2 * still, rtol=1e-6)
 
 
 def test_crop_of_the_whole_image_is_the_image():

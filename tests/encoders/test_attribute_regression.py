@@ -1,4 +1,4 @@
-"""Axes found by regression change their own measure and not those that correlate with it in the samples."""
+"""Axes fitted by regression change their measure, but not measures that correlate with it in the samples."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -24,7 +24,7 @@ TURN, OPEN = RNG.standard_normal((2, L, D)) / 20
 
 
 def faces(w_NLD: np.ndarray) -> np.ndarray:
-    """Points (N, 68, 2) whose nose goes right with <w, TURN> and whose lips part with <w, OPEN>."""
+    """Points (N, 68, 2): the nose moves right with <w, TURN>, and the lips open with <w, OPEN>."""
     points = np.repeat(landmarks(40)[None].astype(np.float64), len(w_NLD), 0)
     points[:, 36, 1] -= 4  # eyes that are open
     points[:, 41, 1] += 4
@@ -49,8 +49,8 @@ def test_yaw_and_pitch_follow_the_nose():
 
 def test_a_direction_turns_the_head_without_opening_the_mouth():
     w = RNG.standard_normal((4000, L, D))
-    both = (w * TURN).sum((1, 2))[:, None, None] * OPEN / (OPEN * OPEN).sum()
-    w = w + 0.8 * both  # people who turn open their mouths
+    correlated = (w * TURN).sum((1, 2))[:, None, None] * OPEN / (OPEN * OPEN).sum()
+    w = w + 0.8 * correlated  # in the samples, turned heads have open mouths
     points = faces(w)
     points[::50] = np.nan
     direction = covariance_direction(w.astype(np.float32), points, "yaw", (0, L - 1)).astype(np.float64)

@@ -1,4 +1,6 @@
-"""Each data set's layout, on a tree of empty files: which are read, who speaks, the sentence, the sound, and the splits."""
+"""Each data set's layout, tested on a tree of empty files: files that are read, speaker, sentence, sound, and
+splits.
+"""
 
 from pathlib import Path
 

@@ -167,7 +167,7 @@ def test_identity_net_embeds_the_crop_as_unit_vectors() -> None:
     assert full.output_layer[3].weight.shape == (512, 512 * 49)
 
 
-def test_the_full_sizes() -> None:
+def test_parameter_counts_at_full_size() -> None:
     """267.1 M parameters, 236 M in the heads, 621 tensors beside the mean latent, every one of them public."""
     rule = json.loads((GOLDEN / "e4e_256.json").read_text())
     with torch.device("meta"):

@@ -47,7 +47,7 @@ def test_weight_file_rebuilds_the_encoder_and_others_are_refused(tmp_path) -> No
 
 
 def test_a_shifted_face_has_shifted_landmarks() -> None:
-    """A white dot is moved with the picture: its landmark follows."""
+    """The landmark on a white dot moves with the picture."""
     image = torch.zeros(1, 3, 128, 128)
     image[0, :, 80:83, 40:43] = 1
     points = torch.full((1, 68, 2), 0.0)

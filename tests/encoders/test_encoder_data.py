@@ -28,7 +28,7 @@ def test_live_pairs_are_new_at_every_step_and_repeatable() -> None:
     coefficients = torch.linalg.lstsq(directions.flatten(1).T, differences).solution
     torch.testing.assert_close(directions.flatten(1).T @ coefficients, differences, atol=1e-4, rtol=1e-4)
 
-    # An encoder that always gives the mean leaves all of the variance unexplained.
+    # An encoder that always outputs the mean leaves all of the variance unexplained.
     encoder = CompactE4E(SMALL_COMPACT, draw_codes(generator, 2000, np.random.default_rng(0)).mean((0, 1)))
     torch.nn.init.zeros_(list(encoder.base.parameters())[-2])
     assert 0.4 < live.validate(encoder)["latent"] < 2

@@ -143,11 +143,13 @@ def test_image_terms_are_zero_for_the_generators_own_images(
     terms = losses(w, generator.synthesis(w), TRAIN)
     for name in ("pixel", "perceptual", "identity"):
         assert terms[name].item() == pytest.approx(0, abs=1e-6), name
-    other = losses(w + 1, generator.synthesis(w), TRAIN)
+    different = losses(w + 1, generator.synthesis(w), TRAIN)
     difference = (
         (generator.synthesis(w + 1) - generator.synthesis(w)).unflatten(3, (32, 2)).unflatten(2, (32, 2))
     )
-    assert other["pixel"].item() == pytest.approx(difference.mean((3, 5)).square().mean().item(), rel=1e-4)
+    assert different["pixel"].item() == pytest.approx(
+        difference.mean((3, 5)).square().mean().item(), rel=1e-4
+    )
 
 
 def run(
@@ -167,18 +169,18 @@ def run(
 def test_a_resumed_training_of_the_full_encoder_equals_an_uninterrupted_one(
     generator: StyleGAN2, losses: ImageLosses, tmp_path
 ) -> None:
-    whole = new_trainer()
-    run(whole, generator, losses, tmp_path / "whole")
+    uninterrupted = new_trainer()
+    run(uninterrupted, generator, losses, tmp_path / "whole")
     run(new_trainer(), generator, losses, tmp_path / "parts", stop=3)
     parts = new_trainer()
     parts.load(tmp_path / "parts" / "checkpoint.pt")
     assert parts.step == 3 and parts.encoder.stage == 1
     torch.manual_seed(99)  # the global random state has no influence
     run(parts, generator, losses, tmp_path / "parts")
-    for a, b in zip(whole.ema.state_dict().values(), parts.ema.state_dict().values(), strict=True):
+    for a, b in zip(uninterrupted.ema.state_dict().values(), parts.ema.state_dict().values(), strict=True):
         assert torch.equal(a, b)
-    assert whole.adversary is not None and parts.adversary is not None
-    for a, b in zip(whole.adversary.pool.rows, parts.adversary.pool.rows, strict=True):
+    assert uninterrupted.adversary is not None and parts.adversary is not None
+    for a, b in zip(uninterrupted.adversary.pool.rows, parts.adversary.pool.rows, strict=True):
         assert torch.equal(a, b)
     plain = new_trainer(dataclasses.replace(TRAIN, adversary=AdversaryConfig()))
     with pytest.raises(TrainingError, match="adversary"):
@@ -216,18 +218,20 @@ def test_a_resumed_training_on_pairs_equals_an_uninterrupted_one(generator: Styl
     codes = draw_codes(generator, 24, np.random.default_rng(0))
     write_pairs(tmp_path / "pairs", 0, to_uint8(generator.synthesis(codes).clamp(-1, 1)), codes.numpy())
     pairs = FolderPairs(tmp_path / "pairs")
-    whole = train_compact(generator, pairs, tmp_path / "whole", 6, resume=False)
+    uninterrupted = train_compact(generator, pairs, tmp_path / "whole", 6, resume=False)
     train_compact(generator, pairs, tmp_path / "parts", 3, resume=False)
     parts = train_compact(generator, pairs, tmp_path / "parts", 6, resume=True)
-    for a, b in zip(whole.parameters(), parts.parameters(), strict=True):
+    for a, b in zip(uninterrupted.parameters(), parts.parameters(), strict=True):
         assert torch.equal(a, b)
 
 
-def test_a_step_makes_nothing_on_the_default_device(generator: StyleGAN2, losses: ImageLosses) -> None:
-    """A tensor made without naming its device would be on the default device, here another one than the networks'."""
+def test_a_step_creates_no_tensor_on_the_default_device(generator: StyleGAN2, losses: ImageLosses) -> None:
+    """A tensor created without a device would be on the default device, which here differs from the networks'
+    device.
+    """
     trainer = new_trainer(dataclasses.replace(TRAIN, augment=True))
     images = GeneratorSamples(generator, 3, 0)(0)[0]
-    trainer.train_step(EncoderBatch(images), losses)  # Adam makes its counters in the first step
+    trainer.train_step(EncoderBatch(images), losses)  # Adam creates its counters in the first step
     trainer.train_step(EncoderBatch(images), losses)
     codes = torch.randn(3, 10, 16)
     with torch.device("meta"):

@@ -1,4 +1,4 @@
-"""Face detection on a public-domain portrait (scikit-image's astronaut), and what it refuses."""
+"""Face detection on a public-domain portrait (scikit-image's astronaut), and refused images."""
 
 import importlib.metadata
 import sys
@@ -127,7 +127,7 @@ def test_face_in_crop_takes_the_face_nearest_to_the_centre(portrait):
     assert nearest is not None and nearest.size == 120
 
 
-def test_face_in_crop_of_nothing(detector):
+def test_face_in_crop_without_a_face(detector):
     assert face_in_crop(detector, np.full((256, 256, 3), 128, np.uint8)) is None
 
 

@@ -17,7 +17,7 @@ def face():
     return points
 
 
-def test_values_by_hand():
+def test_measures_of_a_known_face():
     np.testing.assert_allclose(geometry.eye_centres(face()), [[70, 100], [130, 100]])
     assert geometry.inter_ocular(face()) == pytest.approx(60)
     assert geometry.aperture(face()) == pytest.approx(9 / 60)
@@ -33,7 +33,7 @@ def test_leading_dimensions_and_invariance():
         values = measure(points)
         assert values.shape == (3, 5)
         np.testing.assert_allclose(values[1, 2], measure(points[1, 2]))
-        # Relative measures do not see where the head is, how large, and how it is turned.
+        # Relative measures do not depend on the head's position, size and rotation.
         np.testing.assert_allclose(measure(2.5 * points @ turn.T + 40.0), values, rtol=1e-6)
 
 

@@ -47,7 +47,7 @@ def test_missing_networks_are_refused(generator: StyleGAN2) -> None:
 
 
 def test_a_person_s_offset_corrects_a_constant_error_of_the_encoder(generator: StyleGAN2) -> None:
-    """The offset is fitted to two frames and tested on others; the motion between frames stays as the encoder gave it."""
+    """The offset is fitted to two frames and tested on others; the encoder's motion between frames is unchanged."""
     codes = draw_codes(generator, 1, np.random.default_rng(4)) + 0.1 * torch.randn(6, 8, 16)
     error = 0.4 * torch.randn(1, 8, 16)
     frames = rendered(generator, codes)

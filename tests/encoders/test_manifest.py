@@ -1,4 +1,4 @@
-"""The manifest comes back from its file, and broken files are named."""
+"""The manifest is read back unchanged, and errors name broken files."""
 
 import json
 
@@ -16,7 +16,7 @@ def entries():
     )
 
 
-def test_manifest_comes_back(tmp_path):
+def test_manifest_round_trip(tmp_path):
     manifest = Manifest(entries(), {"config": {"size": 256}})
     path = write_manifest(tmp_path, manifest)
     assert path == tmp_path / "manifest.json"

@@ -1,4 +1,4 @@
-"""A clip given as a folder of numbered pictures: their order, what is said of it, its hash, and its sound from another file."""
+"""A clip given as a folder of numbered pictures: their order, properties, hash, and sound from another file."""
 
 from pathlib import Path
 

@@ -1,7 +1,7 @@
 """Footage -> FrameClip: tracking, alignment, sound, and the reasons for which a clip is rejected.
 
-Most tests use a coloured disc as a face and a detector of that colour, so that the right answer is known; some use dlib
-on scikit-image's public-domain portrait, and a slow one the clips beside the repository.
+Most tests use a coloured disc as a face and a detector of that colour, so that the true position is known. Some use
+dlib on scikit-image's public-domain portrait, and a slow one uses real clips that are not part of the repository.
 """
 
 from pathlib import Path
@@ -39,7 +39,7 @@ def template():
 
 
 class DiscDetector:
-    """Finds red discs: the face is at the disc, as large as the disc."""
+    """Detects red discs as faces of the same position and size."""
 
     name = "disc"
 
@@ -101,7 +101,7 @@ def test_a_clip(tmp_path):
     centres = clip.quads.mean(axis=1)
     expected = ffhq_quad(template() * 60 + [90, 90]).mean(axis=0) + 2 * np.arange(COUNT)[:, None] * [1, 0]
     np.testing.assert_allclose(centres[4:-4], expected[4:-4], atol=1.0)
-    # In the crop the disc stands still, and the landmarks are those found there.
+    # In the crop the disc does not move, and the landmarks are those detected in the crop.
     drift = clip.landmarks.mean(axis=1)
     assert drift[4:-4].std(axis=0).max() < 2
     np.testing.assert_allclose(clip.landmarks[7], detector(clip.frames[7])[0].landmarks)
@@ -143,7 +143,7 @@ def test_a_long_video_without_a_face_is_given_up_early(tmp_path):
     ("diameter", "frames", "rejected"),
     [(60, range(25), True), (45, range(10, 20), True), (20, range(25), False), (60, range(10, 13), False)],
 )
-def test_a_second_face_counts_if_large_and_often_there(tmp_path, diameter, frames, rejected):
+def test_a_large_second_face_in_many_frames_is_rejected(tmp_path, diameter, frames, rejected):
     path = video(
         tmp_path / "x.mp4", lambda k: [(60 + k, 90, 62)] + ([(180, 90, diameter)] if k in frames else [])
     )
@@ -153,10 +153,10 @@ def test_a_second_face_counts_if_large_and_often_there(tmp_path, diameter, frame
             prepare_clip(path, DiscDetector(), **NAMES, config=config)
     else:
         clip = prepare_clip(path, DiscDetector(), **NAMES, config=config)
-        assert clip.quads.mean(axis=(1, 2)).max() < 120  # the first face all along
+        assert clip.quads.mean(axis=(1, 2)).max() < 120  # the first face in all frames
 
 
-def test_a_cut_to_somebody_else(tmp_path):
+def test_a_cut_to_another_person_is_rejected(tmp_path):
     path = video(tmp_path / "x.mp4", lambda k: [(60, 90, 60) if k < 12 else (180, 90, 60)])
     with pytest.raises(FaceError, match=r"jumps at 0\.48 s"):
         prepare_clip(path, DiscDetector(), **NAMES)
@@ -190,12 +190,13 @@ def test_the_tracker_searches_the_whole_frame_only_at_checks_and_losses():
     faces = [tracker(scene([(100, 90, 60)])) for _ in range(30)]
     assert all(face is not None for face in faces)
     assert (detector.whole, detector.near) == (3, 27)
-    assert tracker(scene([(30, 40, 60)])) is not None  # far from where it was: found by the regular check
-    assert tracker(scene([(200, 90, 60)])) is not None  # and here because it was lost
+    # Far from its last position the face is found first by the regular check, then by the search after a loss.
+    assert tracker(scene([(30, 40, 60)])) is not None
+    assert tracker(scene([(200, 90, 60)])) is not None
     assert detector.whole == 5
 
 
-def test_the_tracker_stays_with_its_face():
+def test_the_tracker_keeps_the_same_face():
     tracker = FaceTracker(DiscDetector(), check_every=1)
     for k in range(20):
         face = tracker(scene([(60, 90, 50), (180, 90, 50 + (2 * k if k > 3 else -6))]))
@@ -219,7 +220,7 @@ def dlib_detector():
 
 
 def test_a_photo(tmp_path, dlib_detector):
-    # Turned by 90 degrees, with the tag that says so.
+    # Rotated by 90 degrees, with the EXIF tag for it.
     picture = Image.fromarray(data.astronaut()).transpose(Image.Transpose.ROTATE_90)
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -228,7 +229,7 @@ def test_a_photo(tmp_path, dlib_detector):
     assert np.abs(image.astype(int) - data.astronaut()).mean() < 6
     photo = align_photo(image, dlib_detector, "photo")
     assert photo.crop.shape == (256, 256, 3)
-    again = ffhq_quad(photo.landmarks)  # an aligned crop is aligned: its own quad is its border
+    again = ffhq_quad(photo.landmarks)  # the quad of an aligned crop is its border
     np.testing.assert_allclose(again, [[0, 0], [0, 255], [255, 255], [255, 0]], atol=12)
 
 

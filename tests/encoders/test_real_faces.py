@@ -33,7 +33,8 @@ def long_video(path: Path, base: list[np.ndarray], count: int, noise: float, sou
     return path
 
 
-# In a process of its own, whose peak no other work has set before: VmHWM, since ru_maxrss begins at the parent's.
+# Runs in a separate process, so that the peak is that of this work alone. VmHWM is read, because ru_maxrss starts at
+# the parent's value.
 MEASURED = """
 import json, sys, time
 from pathlib import Path
@@ -58,8 +59,9 @@ print(json.dumps([record["status"], record["frames"], seconds, peak, rows]))
 
 @pytest.mark.slow  # about three minutes of one core
 def test_1000_frames_at_256_px_in_stated_time_and_memory(clip_folder, speech, tmp_path):
-    """With the sync judge; without the perceptual ones and FID, whose time is their networks'. 800 more frames need
-    hardly more memory than the first 200: mouths of 2 kB, landmarks, embeddings."""
+    """With the sync judge, but without perceptual distances and FID, whose networks would dominate the time. 800 more
+    frames need hardly more memory than the first 200: per frame a mouth crop of 2 kB, landmarks and embeddings.
+    """
     base = list(islice(iter_frames(next(clip_folder.rglob("*.mp4"))), 12))
     peaks, seconds = [], 0.0
     for count in (200, FRAMES):
@@ -72,16 +74,16 @@ def test_1000_frames_at_256_px_in_stated_time_and_memory(clip_folder, speech, tm
         status, frames, seconds, peak, rows = json.loads(done.stdout)
         peaks.append(peak)
         print(f"{count} frames: {seconds:.1f} s of one core, peak {peak:.0f} MB")
-        made = rows["made"]
+        method = rows["made"]
         assert status == "scored" and frames == count
-        assert made["detection_rate"] > 0.98 and made["csim_dlib"] > 0.9
-        assert made["sync_confidence"] is not None and rows["ground_truth"]["sync_confidence"] is not None
+        assert method["detection_rate"] > 0.98 and method["csim_dlib"] > 0.9
+        assert method["sync_confidence"] is not None and rows["ground_truth"]["sync_confidence"] is not None
     assert seconds < SECONDS and peaks[1] < MEGABYTES
     assert peaks[1] - peaks[0] < 100
 
 
 def test_a_face_that_moves_is_followed_and_a_shift_found(face, tmp_path):
-    """One face, its mouth region darkened in rhythm and the whole picture carried through a larger frame."""
+    """One face, whose mouth region is darkened periodically, moving through a larger frame."""
     beat = (np.sin(np.arange(14) * 1.1) > 0).astype(int)
 
     def frame(t: int, phase: int) -> np.ndarray:
@@ -98,9 +100,9 @@ def test_a_face_that_moves_is_followed_and_a_shift_found(face, tmp_path):
     assert result is not None and record["frames"] == 14
     rows = {score.row: score.figures for score in result.scores}
     assert rows["same"]["lmd"] == 0 and rows["same"]["psnr"] is None and rows["same"]["detection_rate"] == 1
-    # The crop follows the face, so the landmarks stay where they are in it, while its head's motion is counted in the frame.
+    # The crop follows the face, so the landmarks do not move in the crop; head motion is measured in the frame.
     assert (rows["static"]["lmd"] or 0) < 5  # px in the crop, while the face moves by 52 px in the frame
-    # CSIM embeds the aligned crop; the script that embeds one place of the frame loses the face that moved out of it.
+    # CSIM embeds the aligned crop. An embedding at a fixed position of the frame is wrong once the face has moved.
     identity, (first, last) = DlibIdentity(), (frame(0, 0), frame(13, 13))
     points = DlibDetector()(first)[0].landmarks
     naive = identity_cosine(identity.embed(first, points), identity.embed(last, points))
@@ -112,9 +114,10 @@ def test_a_face_that_moves_is_followed_and_a_shift_found(face, tmp_path):
 
 @pytest.mark.slow  # five minutes of one core
 @pytest.mark.skipif(not REAL.is_dir(), reason="the real clips are not on this machine")
-def test_the_clip_whose_sound_and_lips_are_unrelated_is_told_from_the_others():
-    """Real clips against themselves. Our network was trained on synthetic speakers, so its limit for being sure lists
-    all five (docs/models/sync.md); what it can tell is that clip_e alone stands out among them."""
+def test_only_the_clip_with_unrelated_sound_has_low_confidence():
+    """Real clips against themselves. Our network was trained on synthetic speakers, so the confidence of all five clips
+    is below its limit (docs/models/sync.md); only that of clip_e is far below the others.
+    """
     judge, _ = load_judge("own")
     judges = Judges(DlibDetector(), sync=judge)
     options, scores = PairOptions(every=10**6, controls=False), []

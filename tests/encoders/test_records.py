@@ -1,4 +1,4 @@
-"""FrameClip and LatentClip come back from their files, and broken files raise ClipError."""
+"""FrameClip and LatentClip are read back unchanged, and broken files raise ClipError."""
 
 import dataclasses
 import json
@@ -55,7 +55,7 @@ def same(a, b):
         np.testing.assert_array_equal(getattr(a, field.name), getattr(b, field.name), err_msg=field.name)
 
 
-def test_frame_clip_comes_back(tmp_path):
+def test_frame_clip_round_trip(tmp_path):
     clip = frame_clip()
     path = tmp_path / "a clip [x=1].safetensors"
     clip.save(path)
@@ -73,7 +73,7 @@ def test_frames_given_as_an_array_are_stored_almost_exactly(tmp_path):
     assert np.abs(error).max() <= 6 and np.abs(error).mean() < 1
 
 
-def test_latent_clip_comes_back(tmp_path):
+def test_latent_clip_round_trip(tmp_path):
     clip = latent_clip()
     clip.save(tmp_path / "l.safetensors")
     same(clip, LatentClip.load(tmp_path / "l.safetensors"))
@@ -122,13 +122,13 @@ def damaged_files(folder):
     """name -> path of files that must all be refused."""
     good = valid_tensors(frame_clip())
     frame_clip().save(folder / "good.safetensors")
-    whole = (folder / "good.safetensors").read_bytes()
+    intact = (folder / "good.safetensors").read_bytes()
     raw = {
         "empty": b"",
         "text": b"this is no clip\n" * 20,
-        "cut": whole[: len(whole) // 2],
-        "cut in the header": whole[:40],
-        "long header": struct.pack("<Q", 2**62) + whole[8:],
+        "cut": intact[: len(intact) // 2],
+        "cut in the header": intact[:40],
+        "long header": struct.pack("<Q", 2**62) + intact[8:],
         "pickle": b"\x80\x04\x95",
     }
     for name, content in raw.items():

@@ -7,7 +7,7 @@ from encoders.ridge_regression import LEAST, PENALTIES, cross_validated, fit_rid
 
 
 @pytest.mark.parametrize("frames", [30, 200])  # fewer and more frames than inputs
-def test_it_matches_the_closed_form(frames):
+def test_ridge_matches_the_closed_form(frames):
     """s = X' (X X' + k I)^-1 y on centred X and y, k the penalty times the mean squared length of a row of X."""
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((frames, 80)), rng.standard_normal(frames)
@@ -19,7 +19,7 @@ def test_it_matches_the_closed_form(frames):
     np.testing.assert_allclose(predicted, centred[:5] @ weights + y.mean(), atol=1e-9)
 
 
-def test_a_law_takes_the_weakest_penalty_and_noise_the_strongest():
+def test_linear_data_select_the_weakest_penalty_and_noise_the_strongest():
     rng = np.random.default_rng(1)
     x = rng.standard_normal((200, 5))
     law, noise = x @ rng.standard_normal(5), rng.standard_normal(200)

@@ -83,18 +83,18 @@ def test_a_broken_time_stamp_is_refused(tmp_path):
 def test_reading_holds_only_a_few_frames(tmp_path):
     path = tmp_path / "x.mp4"
     write_video(path, (grey(k, 240, 320) for k in range(120)))
-    one = 240 * 320 * 3
+    frame_bytes = 240 * 320 * 3
     tracemalloc.start()
     assert sum(1 for _ in iter_frames(path)) == 120
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 8 * one
+    assert peak < 8 * frame_bytes
 
 
 def turned_by_a_phone(path, a, b, c, d):
     """Write the rotation matrix of a phone's video into the track header."""
     content = bytearray(path.read_bytes())
-    place = content.index(b"tkhd") + 4 + 40  # a version 0 header: the matrix comes 40 bytes after its start
+    place = content.index(b"tkhd") + 4 + 40  # in a version 0 header the matrix starts at byte 40
     one = 1 << 16
     content[place : place + 36] = struct.pack(">9i", a * one, b * one, 0, c * one, d * one, 0, 0, 0, 1 << 30)
     path.write_bytes(content)
@@ -173,7 +173,7 @@ def good_file(path, **options):
 
 
 def moov_last(content):
-    """The same boxes with the index at the end, as recorders write it; offsets are not adapted."""
+    """The same boxes with the index at the end, where recorders write it; offsets are not adjusted."""
     boxes: list[bytes] = []
     place = 0
     while place < len(content):
@@ -218,7 +218,7 @@ def test_files_that_are_not_a_video(tmp_path):
 
 
 def test_missing_frames_are_noticed(tmp_path):
-    """Damage inside the data leaves the boxes whole; the number of frames and the declared end reveal it."""
+    """Damage inside the data leaves the boxes intact; it is detected by the number of frames and the declared end."""
     content = bytearray(good_file(tmp_path / "good.mp4"))
     start = content.index(b"mdat") + 4
     middle = start + (len(content) - start) // 2

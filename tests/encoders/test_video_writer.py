@@ -1,4 +1,4 @@
-"""Writing a video: pictures, sound, size, comment, and what cannot be written."""
+"""Writing a video: pictures, sound, size, comment, and refused output files."""
 
 import av
 import numpy as np
@@ -11,7 +11,7 @@ from encoders.footage.video_writer import SYNTHETIC, write_video
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
-def test_frames_and_sound_come_back_in_step(tmp_path, suffix):
+def test_frames_and_sound_stay_in_sync(tmp_path, suffix):
     path = tmp_path / f"a clip [x=1]{suffix}"
     assert write_video(path, levels(50), clicks(50 * 640, 8000, 20_000)) == 50
     assert brightness(path) == list(range(50))

@@ -32,17 +32,17 @@ def test_mean_displacement_repeats_the_last_value_of_short_clips():
 
 def test_controls_keep_few_clips_in_memory():
     rng = np.random.default_rng(0)
-    energies, given = [rng.normal(-4, 2, n) for n in range(30, 42)], []
+    energies, references = [rng.normal(-4, 2, n) for n in range(30, 42)], []
 
     def targets():
         for e in energies:
-            assert sum(target() is not None for target in given) <= 2
+            assert sum(target() is not None for target in references) <= 2
             target = np.repeat(e[:, None], 2, axis=1)
-            given.append(weakref.ref(target))
+            references.append(weakref.ref(target))
             yield target
 
     assert mean_displacement(targets()).shape == (41, 2)
-    assert len(given) == 12
+    assert len(references) == 12
     fitted = fit_energy(energies, targets(), alpha=1e-6)
     np.testing.assert_allclose(fitted(energies[0])[:, 0], energies[0], atol=1e-4)
 
@@ -63,12 +63,12 @@ def test_wrong_audio_is_a_cycle_and_avoids_the_same_sentence():
 
 def test_log_energy_closed_form():
     samples = np.concatenate([np.full(640, 0.5), np.zeros(640), np.full(100, 1.0)]).astype(np.float32)
-    wanted = np.log([1e-4 + 0.5, 1e-4, 1e-4 + np.sqrt(100 / 640), 1e-4])
-    np.testing.assert_allclose(log_energy(samples, 4), wanted)
+    expected = np.log([1e-4 + 0.5, 1e-4, 1e-4 + np.sqrt(100 / 640), 1e-4])
+    np.testing.assert_allclose(log_energy(samples, 4), expected)
     assert len(log_energy(samples, 1)) == 1
 
 
-def test_energy_recovers_a_linear_law_and_matches_scikit_learn():
+def test_energy_recovers_a_linear_relation_and_matches_scikit_learn():
     from sklearn.linear_model import Ridge
 
     rng = np.random.default_rng(0)
@@ -80,5 +80,5 @@ def test_energy_recovers_a_linear_law_and_matches_scikit_learn():
     every = np.concatenate(energies)
     pads = [np.pad((e - every.mean()) / every.std(), 1, mode="edge") for e in energies]
     x = np.concatenate([np.stack([p[:-2], p[1:-1], p[2:]], axis=1) for p in pads])
-    wanted = Ridge(alpha=10.0).fit(x, np.concatenate(targets).reshape(-1, 2)).predict(x[:40])
-    np.testing.assert_allclose(ridge(energies[0]).reshape(-1, 2), wanted, atol=1e-5)
+    expected = Ridge(alpha=10.0).fit(x, np.concatenate(targets).reshape(-1, 2)).predict(x[:40])
+    np.testing.assert_allclose(ridge(energies[0]).reshape(-1, 2), expected, atol=1e-5)

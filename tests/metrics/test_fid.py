@@ -1,4 +1,4 @@
-"""The Fréchet distance against closed forms and pytorch-fid, and the reason that is given without FID."""
+"""The Fréchet distance against closed forms and pytorch-fid, and the reason that is reported if there is no FID."""
 
 import numpy as np
 import pytest

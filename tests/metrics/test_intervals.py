@@ -53,7 +53,7 @@ def test_only_clips_that_both_have_are_compared():
 
 
 def test_speakers_are_drawn_with_all_their_clips():
-    """Clips of one speaker are similar here, so an interval over independent clips would be too narrow."""
+    """Clips of one speaker are similar here, so an interval that treats clips as independent would be too narrow."""
     rng = np.random.default_rng(0)
     who = np.repeat([f"s{i}" for i in range(8)], 25)
     values = np.repeat(rng.normal(0, 1, 8), 25) + rng.normal(0, 0.1, 200)

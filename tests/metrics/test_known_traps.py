@@ -1,4 +1,6 @@
-"""Known errors of published evaluation scripts: each test shows the error, and that our measure does not have it."""
+"""Known errors of published evaluation scripts: each test reproduces the error and checks that our measure is free of
+it.
+"""
 
 import cv2
 import numpy as np
@@ -79,11 +81,11 @@ def test_the_perceptual_distance_is_named_by_network_and_version(tmp_path, monke
 
 
 def test_frames_that_are_far_off_are_not_dropped():
-    """Scripts that leave out outlier frames reward large failures."""
+    """Scripts that leave out outlier frames give better figures to methods with large failures."""
     true, predicted = points(0), points(0)
     predicted[7] += 80 * np.random.default_rng(1).normal(size=(68, 2))
     each = landmark_distance(predicted, true)
-    assert each[each <= 3 * np.median(each) + 1].mean() == 0  # the naive mean: perfect
+    assert each[each <= 3 * np.median(each) + 1].mean() == 0  # the naive mean: 0
     figures = sequence_figures(predicted, true, np.ones(30, bool))
     assert figures["lmd"] == pytest.approx(each[7] / 30) and (figures["lmd_mouth"] or 0) > 1
 
@@ -108,8 +110,8 @@ def test_the_mean_of_the_fids_of_batches_is_not_the_fid():
         fid_of(gaussian(a), gaussian(b), None)[0]
         for a, b in zip(x.reshape(20, 20, 12), y.reshape(20, 20, 12), strict=True)
     ]
-    whole = fid_of(gaussian(x), gaussian(y), None)[0]
-    assert whole is not None and np.mean([part for part in parts if part is not None]) > 10 * whole
+    fid_of_all = fid_of(gaussian(x), gaussian(y), None)[0]
+    assert fid_of_all is not None and np.mean([part for part in parts if part is not None]) > 10 * fid_of_all
 
 
 def test_few_frames_give_a_large_fid_but_not_a_large_kid():
@@ -127,10 +129,10 @@ def test_few_frames_give_a_large_fid_but_not_a_large_kid():
 def test_the_frechet_distance_is_symmetric_and_zero_for_the_same(seed):
     rng = np.random.default_rng(seed)
     x, y = (gaussian(rng.normal(size=(20, 5)) @ rng.normal(size=(5, 5))) for _ in range(2))
-    one, other = (x.mean, x.covariance), (y.mean, y.covariance)
-    there, back = frechet_distance(*one, *other), frechet_distance(*other, *one)
+    first, second = (x.mean, x.covariance), (y.mean, y.covariance)
+    there, back = frechet_distance(*first, *second), frechet_distance(*second, *first)
     assert there == pytest.approx(back, rel=1e-6) and there > 0
-    assert frechet_distance(*one, *one) == pytest.approx(
+    assert frechet_distance(*first, *first) == pytest.approx(
         0, abs=1e-4 * max(1.0, float(np.trace(x.covariance)))
     )
 

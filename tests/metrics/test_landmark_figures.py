@@ -22,4 +22,4 @@ def test_over_the_inter_ocular_distance_the_resolution_does_not_matter():
     small, large = (sequence_figures(predicted * k, true * k, np.ones(20, bool)) for k in (1, 4))
     for name in ("f_lmd", "m_lmd", "lmd_mouth_iod"):
         assert small[name] == pytest.approx(large[name])
-    assert large["lmd"] == pytest.approx(4 * (small["lmd"] or np.nan))  # which is why px need a declared crop
+    assert large["lmd"] == pytest.approx(4 * (small["lmd"] or np.nan))  # so px need a defined crop size

@@ -1,4 +1,4 @@
-"""Definitions of earlier papers, each with its flaw."""
+"""Definitions of earlier papers, each with its error."""
 
 import cv2
 import numpy as np
@@ -39,7 +39,7 @@ def test_legacy_psnr_wraps_as_the_old_script_did():
     assert psnr_uint8(sixteen, sixteen * 0) == 100  # 16 squared is 256, which is 0
 
 
-def test_legacy_ssim_flatters():
+def test_legacy_ssim_is_higher_than_ssim():
     rng = np.random.default_rng(0)
     blobs = cv2.GaussianBlur(rng.integers(0, 256, (256, 256, 3), dtype=np.uint8), (0, 0), 4).astype(float)
     true = np.clip(128 + 12 * (blobs - 128), 0, 255).astype(np.uint8)

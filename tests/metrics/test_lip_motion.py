@@ -33,11 +33,11 @@ def test_aperture_of_the_schematic_face():
 
 
 def test_correlation_identity_sign_and_closed_form():
-    other = np.random.default_rng(0).normal(size=60)
+    unrelated = np.random.default_rng(0).normal(size=60)
     assert correlation(TALK, TALK) == pytest.approx(1)
     assert correlation(3 * TALK + 1, TALK) == pytest.approx(1)
     assert correlation(-TALK, TALK) == pytest.approx(-1)
-    assert correlation(TALK, other) == pytest.approx(np.corrcoef(TALK, other)[0, 1])
+    assert correlation(TALK, unrelated) == pytest.approx(np.corrcoef(TALK, unrelated)[0, 1])
 
 
 def test_a_shift_lowers_the_correlation():
@@ -80,7 +80,7 @@ def test_closure_recall():
     assert closure_recall(delayed(true, 1), true) == 1
     assert closure_recall(delayed(true, 3), true) == 0
     once = np.where(np.arange(11) == 10, 0.0, 0.2)
-    assert closure_recall(once, true) == 0  # the second closure ends at frame 8, one frame of grace is 9
+    assert closure_recall(once, true) == 0  # the second closure ends at frame 8; the tolerance reaches to 9
     assert closure_recall(np.roll(once, -1), true) == 0.5
 
 

@@ -56,10 +56,10 @@ def test_psnr_and_ssim_agree_with_scikit_image_and_are_symmetric(seed, height, w
     rng = np.random.default_rng(seed)
     a = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
     b = np.clip(a + rng.integers(-60, 61, a.shape), 0, 255).astype(np.uint8)
-    wanted = structural_similarity(
+    expected = structural_similarity(
         *(a, b), channel_axis=2, data_range=255, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
     )
-    assert ssim(a, b) == pytest.approx(wanted, rel=1e-6)
+    assert ssim(a, b) == pytest.approx(expected, rel=1e-6)
     assert psnr(a, b) == pytest.approx(peak_signal_noise_ratio(a, b, data_range=255), rel=1e-9)
     assert ssim(a, b) == pytest.approx(ssim(b, a)) and psnr(a, b) == psnr(b, a)
     assert psnr(a, a) == np.inf and ssim(a, a) == pytest.approx(1)

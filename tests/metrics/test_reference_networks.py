@@ -27,19 +27,19 @@ def test_lpips_is_the_packages_figure(tmp_path, monkeypatch):
     (tmp_path / "checkpoints").mkdir()
     torch.manual_seed(0)
     torch.save(alexnet(weights=None).state_dict(), tmp_path / "checkpoints" / "alexnet-owt-7be5be79.pth")
-    ours = load_perceptual("alex", "lpips")
-    assert ours.name == "lpips-alex"
+    distance = load_perceptual("alex", "lpips")
+    assert distance.name == "lpips-alex"
     a, b = pictures(0, 3, 128), pictures(1, 3, 128)
-    theirs = lpips.LPIPS(net="alex", verbose=False).eval()
+    package_distance = lpips.LPIPS(net="alex", verbose=False).eval()
     x, y = (lpips.im2tensor(p) for p in (a[0], b[0]))  # the package's conversion of an image to a tensor
     with torch.inference_mode():
-        wanted = float(theirs(x, y))
-        got = ours(to_tensor(a), to_tensor(b))
-        assert float(got[0]) == pytest.approx(wanted, rel=1e-4) and wanted > 0
-        assert torch.allclose(got, ours(to_tensor(b), to_tensor(a)), rtol=1e-4)  # symmetric
-        assert ours(to_tensor(a), to_tensor(a)).abs().max() < 1e-6
-        one_by_one = torch.cat([ours(to_tensor(p), to_tensor(q)) for p, q in zip(a, b, strict=True)])
-        assert torch.allclose(one_by_one, got, rtol=1e-4)
+        expected = float(package_distance(x, y))
+        actual = distance(to_tensor(a), to_tensor(b))
+        assert float(actual[0]) == pytest.approx(expected, rel=1e-4) and expected > 0
+        assert torch.allclose(actual, distance(to_tensor(b), to_tensor(a)), rtol=1e-4)  # symmetric
+        assert distance(to_tensor(a), to_tensor(a)).abs().max() < 1e-6
+        one_by_one = torch.cat([distance(to_tensor(p), to_tensor(q)) for p, q in zip(a, b, strict=True)])
+        assert torch.allclose(one_by_one, actual, rtol=1e-4)
 
 
 @pytest.mark.slow  # two Inception networks on 24 pictures
@@ -69,7 +69,7 @@ def test_fid_is_the_packages_figure(tmp_path, monkeypatch):
     features, reason = load_inception(tmp_path / "weights.pth")
     assert features is not None, reason
     monkeypatch.setattr(package, "load_state_dict_from_url", lambda *_, **__: state)
-    theirs = package.InceptionV3([package.InceptionV3.BLOCK_INDEX_BY_DIM[2048]]).eval()
+    package_network = package.InceptionV3([package.InceptionV3.BLOCK_INDEX_BY_DIM[2048]]).eval()
     sets, ours, paths = [pictures(0, 6, 96), pictures(1, 6, 96)], [], []
     for number, frames in enumerate(sets):
         gaussian = Gaussian()
@@ -79,8 +79,8 @@ def test_fid_is_the_packages_figure(tmp_path, monkeypatch):
         paths.append([tmp_path / f"{number}_{i}.png" for i in range(len(frames))])
         for path, frame in zip(paths[-1], frames, strict=True):
             Image.fromarray(frame).save(path)
-    activations = [get_activations(p, theirs, batch_size=3, num_workers=0) for p in paths]
+    activations = [get_activations(p, package_network, batch_size=3, num_workers=0) for p in paths]
     moments = [(x.mean(0), np.cov(x, rowvar=False)) for x in activations]
     np.testing.assert_allclose(ours[0].mean, moments[0][0], rtol=1e-4, atol=1e-6)
-    wanted = calculate_frechet_distance(*moments[0], *moments[1])
-    assert fid_of(ours[0], ours[1], None)[0] == pytest.approx(float(wanted), rel=1e-4)
+    expected = calculate_frechet_distance(*moments[0], *moments[1])
+    assert fid_of(ours[0], ours[1], None)[0] == pytest.approx(float(expected), rel=1e-4)

@@ -1,4 +1,4 @@
-"""Scoring of clips with a detector that reads the landmarks from the brightness of a frame, so that figures are known."""
+"""Scoring of clips with a detector whose landmarks follow from the brightness of a frame, so that figures are known."""
 
 from typing import Any
 
@@ -127,14 +127,14 @@ def test_a_frozen_face_is_detected_once_and_has_no_correlation(clip):
 
 def test_a_frame_without_a_face_gets_the_static_landmarks():
     levels = np.array([30, 30, 1, 30, 1, 30])
-    clip, lost = clip_of(levels), levels.copy()
+    clip, without_face = clip_of(levels), levels.copy()
     assert figures(clip, levels)["closure_recall"] == 1
-    lost[2] = NOTHING
-    result = figures(clip, lost)
+    without_face[2] = NOTHING
+    result = figures(clip, without_face)
     assert result["detection_rate"] == pytest.approx(5 / 6)
     assert result["lmd"] == pytest.approx(figures(clip, np.array([30, 30, 30, 30, 1, 30]))["lmd"])
     assert result["closure_recall"] == 0.5
-    # A lost face closes no lips even if the identity frame's lips are closed
+    # A frame without a detected face has no lip closure even if the identity frame's lips are closed
     closed = clip_of(np.array([1, 30, 30, 1, 30, 30]))
     gone = figures(closed, np.array([1, 30, 30, NOTHING, 30, 30]))
     assert gone["closure_recall"] == 0 and gone["lmd"] == 0
@@ -175,13 +175,13 @@ def test_the_truth_of_a_clip_is_computed_once_for_all_rows(clip):
     reader, distance = Reader(), L1()
     evaluation = Evaluation(Judges(reader, distance, Brightness()))
     for row, raised in (("full", 51), ("stage1_only", 51), ("inversion", 0)):
-        wanted = evaluation.add(row, clip, frames_of(LEVELS + raised), 0, every=6).figures["perceptual"]
-        assert wanted == pytest.approx(raised / 127.5, abs=1e-6)
+        expected = evaluation.add(row, clip, frames_of(LEVELS + raised), 0, every=6).figures["perceptual"]
+        assert expected == pytest.approx(raised / 127.5, abs=1e-6)
     assert len(distance.sizes) == 4 * (1 + 3)  # 4 frames of the truth and of each row
     moves = 1 + np.count_nonzero(np.diff(LEVELS))
     assert reader.calls == 1 + 3 * moves  # the identity frame, and what moves in each row
-    other = clip_of(LEVELS + 9, "two")
-    assert evaluation.add("full", other, frames_of(LEVELS + 9), 0).figures["identity"] == pytest.approx(
+    second_clip = clip_of(LEVELS + 9, "two")
+    assert evaluation.add("full", second_clip, frames_of(LEVELS + 9), 0).figures["identity"] == pytest.approx(
         np.abs(LEVELS - LEVELS[0]).mean()
     )  # relative to the second clip's identity frame
 
@@ -230,7 +230,7 @@ def test_rows_are_means_over_clips_with_lip_gain():
 
 
 def brightness(x):
-    """Stands in for Inception: the only feature is the mean grey level."""
+    """Replaces Inception: the only feature is the mean grey level."""
     out = np.zeros((len(x), 4))
     out[:, 0] = x.mean(dim=(1, 2, 3)).numpy() * 127.5
     return out
@@ -247,7 +247,7 @@ def test_fid_compares_with_the_ground_truth_row(clip):
 
 
 def test_the_tuned_split_has_a_fid_of_its_own(clip):
-    """As scripts/stages/evaluate_case.py scores them: `full` as tuned, the rows beside it under the clip's own split."""
+    """As in scripts/stages/evaluate_case.py: `full` is listed as tuned, the other rows under the clip's own split."""
     evaluation = Evaluation(Judges(Reader(), inception=brightness, no_inception=None))
     for number, tuned in enumerate((True, False)):
         short = clip_of(LEVELS[:3], name=f"clip {number}", split="unseen")
@@ -274,7 +274,7 @@ def test_psnr_reports_the_number_of_clips_in_its_mean():
 
 
 class Aligned:
-    """Stands in for ArcFace: a unit vector whose angle is the frame's brightness."""
+    """Replaces ArcFace: a unit vector whose angle is the frame's brightness."""
 
     def embed(self, frames_NHWC: np.ndarray) -> np.ndarray:
         angle = frames_NHWC.mean(axis=(1, 2, 3)) / 100
@@ -285,8 +285,8 @@ def test_csim_by_arcface_and_by_dlib(clip):
     judges = Judges(Reader(), arcface=Aligned(), absent={"csim_arcface": "no ArcFace weights at x"})
     scored = score("full", clip, frames_of(LEVELS), judges)
     assert scored.figures["csim_arcface"] == pytest.approx(np.cos((LEVELS - LEVELS[0]) / 100).mean())
-    lost = score("full", clip, frames_of(np.full(24, NOTHING)), judges)
-    assert lost.figures["csim_arcface"] == 0 and lost.figures["csim_dlib"] is None
+    without_face = score("full", clip, frames_of(np.full(24, NOTHING)), judges)
+    assert without_face.figures["csim_arcface"] == 0 and without_face.figures["csim_dlib"] is None
     assert "No csim_arcface: no ArcFace weights at x." in report_table([], judges.absent).markdown()
 
 

@@ -1,4 +1,4 @@
-"""Scoring of video pairs with a detector that reads the landmarks from the brightness of a frame."""
+"""Scoring of video pairs with a detector whose landmarks follow from the brightness of a frame."""
 
 from itertools import chain, repeat
 from typing import Any
@@ -64,7 +64,7 @@ NETWORKS = Judges(
 
 @pytest.fixture(autouse=True)
 def quick(request, monkeypatch):
-    """Skips cropping and SSIM (5 and 10 ms per frame), which do not matter for frames of one colour."""
+    """Skips cropping and SSIM (5 and 10 ms per frame), which are not needed for frames of one colour."""
     if "real" not in request.node.name:
         monkeypatch.setattr(row_accumulator, "ssim", lambda a, b: float((a == b).mean()))
         monkeypatch.setattr(
@@ -86,19 +86,19 @@ def test_a_video_against_itself_is_perfect(crop):
     levels = LEVELS[:14] if "real" in crop else LEVELS
     judges = NETWORKS if "real" in crop else JUDGES
     result = scored(frames_of(levels), levels, judges, crop=crop.split()[0])
-    ours = figures(result)
+    method = figures(result)
     assert (
-        ours["psnr"] is None
-        and ours["identical_frames"] == 1
-        and ours["ssim"] == 1
-        and ours["st_lpips_vgg"] in (0, None)
+        method["psnr"] is None
+        and method["identical_frames"] == 1
+        and method["ssim"] == 1
+        and method["st_lpips_vgg"] in (0, None)
     )
     for name in ("lmd", "lmd_mouth", "f_lmd", "m_lmd", "head_error", "blink_error", "mouth_lag", "width_lag"):
-        assert ours[name] == 0, name
+        assert method[name] == 0, name
     for name in ("mouth_corr", "mouth_corr_best", "width_corr", "closure_recall", "detection_rate"):
-        assert ours[name] in (None, pytest.approx(1)), name
+        assert method[name] in (None, pytest.approx(1)), name
     truth = figures(result, "ground_truth")
-    assert ours["csim_dlib"] == truth["csim_dlib"] and ours["flicker"] == truth["flicker"] > 0
+    assert method["csim_dlib"] == truth["csim_dlib"] and method["flicker"] == truth["flicker"] > 0
     assert [s.row for s in result.scores] == ["ours", *CONTROLS]
     assert result.black == result.left_out == result.unknown == 0
 
@@ -106,9 +106,9 @@ def test_a_video_against_itself_is_perfect(crop):
 @pytest.mark.parametrize("shift", [-4, 2, 5])
 def test_a_shift_by_k_frames_is_found_as_k(shift):
     index = np.clip(np.arange(40) - shift, 0, 39)
-    ours = figures(scored(frames_of(LEVELS[index])))
-    assert ours["mouth_lag"] == ours["width_lag"] == shift
-    assert ours["mouth_corr_best"] == pytest.approx(1) and ours["mouth_corr"] < 0.5
+    method = figures(scored(frames_of(LEVELS[index])))
+    assert method["mouth_lag"] == method["width_lag"] == shift
+    assert method["mouth_corr_best"] == pytest.approx(1) and method["mouth_corr"] < 0.5
 
 
 def test_figures_of_the_control_baselines():
@@ -117,24 +117,27 @@ def test_figures_of_the_control_baselines():
     assert static["mouth_corr"] == 0 and static["mouth_lag"] is None and static["flicker"] == 0
     assert static["head_motion"] == pytest.approx(0, abs=1e-9) and static["psnr"] < 30
     assert late["mouth_lag"] == 5 and late["psnr"] is None
-    wanted = figures(scored(frames_of(delayed(LEVELS))))
+    expected = figures(scored(frames_of(delayed(LEVELS))))
     for name in ("lmd", "mouth_corr", "closure_recall", "head_motion"):
-        assert late[name] == wanted[name], name
+        assert late[name] == expected[name], name
 
 
 def test_batch_size_changes_nothing():
     predicted = frames_of(LEVELS[:9] + 9)
-    one, many = (scored(predicted, LEVELS[:9], NETWORKS, batch=batch, every=3) for batch in (1, 4))
-    for a, b in zip(one.scores, many.scores, strict=True):
+    single, batched = (scored(predicted, LEVELS[:9], NETWORKS, batch=batch, every=3) for batch in (1, 4))
+    for a, b in zip(single.scores, batched.scores, strict=True):
         assert a.figures == pytest.approx(b.figures, nan_ok=True)
-    assert np.allclose(one.features["ours"].gaussian.mean, many.features["ours"].gaussian.mean)
-    assert np.allclose(one.features["ours"].sample, many.features["ours"].sample, atol=1e-3)
+    assert np.allclose(single.features["ours"].gaussian.mean, batched.features["ours"].gaussian.mean)
+    assert np.allclose(single.features["ours"].sample, batched.features["ours"].sample, atol=1e-3)
 
 
 def test_lost_faces_are_penalised_not_dropped():
-    lost = LEVELS.copy()
-    lost[::2] = NOTHING
-    ours, static = figures(scored(frames_of(lost))), figures(scored(frames_of(lost)), "static")
+    without_faces = LEVELS.copy()
+    without_faces[::2] = NOTHING
+    ours, static = (
+        figures(scored(frames_of(without_faces))),
+        figures(scored(frames_of(without_faces)), "static"),
+    )
     assert ours["detection_rate"] == 0.5
     # If frames without a face were dropped, lmd would be 0 and mouth_corr 1
     assert ours["lmd"] == pytest.approx(static["lmd"] / 2, rel=0.3) and ours["mouth_corr"] < 0.9
@@ -185,8 +188,8 @@ def test_frames_of_the_truth_without_a_face():
     predicted[23] = 90
     result = scored(frames_of(predicted), true)
     assert result.left_out == 20 and result.unknown == 1
-    ours = figures(result)
-    assert ours["lmd"] == 0 and ours["psnr"] is not None  # frame 23 contributes to the image figures only
+    method = figures(result)
+    assert method["lmd"] == 0 and method["psnr"] is not None  # frame 23 contributes to the image figures only
     assert result.scores[0].n_frames == 20 and np.isnan(result.scores[0].error[3])
     with pytest.raises(ValueError, match="no face"):
         scored(frames_of(LEVELS), [NOTHING] * 40)
@@ -221,16 +224,16 @@ def test_the_stream_smooths_as_the_whole_clip_does():
 
 
 def test_no_more_frames_are_held_than_the_window_needs():
-    taken = 0
+    frames_read = 0
 
     def counted():
-        nonlocal taken
+        nonlocal frames_read
         for frame in frames_of(LEVELS):
-            taken += 1
+            frames_read += 1
             yield frame
 
     for done, _ in enumerate(aligned_pairs(counted(), repeat(None), Reader())):
-        assert taken - done <= 13
+        assert frames_read - done <= 13
 
 
 def test_a_quad_keeps_its_place_at_another_size():
@@ -249,8 +252,8 @@ def test_sync_measures_are_tested_with_the_shift():
 
 
 def test_unrelated_lips_give_no_verdict():
-    other = scored(frames_of(np.random.default_rng(3).integers(15, 100, 40)))
-    checks = {c["measure"]: c["verdict"] for c in sync_check(other.scores, "ours")}
+    unrelated = scored(frames_of(np.random.default_rng(3).integers(15, 100, 40)))
+    checks = {c["measure"]: c["verdict"] for c in sync_check(unrelated.scores, "ours")}
     assert checks["mouth_corr"] == "no signal"
 
 

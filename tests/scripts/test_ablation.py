@@ -57,21 +57,22 @@ def test_each_experiment_differs_from_the_full_method_in_one_thing():
 @pytest.mark.parametrize(
     "name", [*(f"ablation/{name}" for name in experiments()), "own_clip", "embedded", "paper_grid"]
 )
-def test_each_experiment_has_a_smoke_twin(name):
+def test_each_experiment_has_a_smoke_version(name):
     root = ["data.root=x"] if name in ("own_clip", "paper_grid") else []
     whole, twin = composed(name, *root), composed(f"[{name},smoke]", *root)
     assert twin.name == "smoke" and (twin.train.steps, twin.tuning.steps, twin.metrics.clips) == (4, 2, 1)
     switches = {"audio", "adapt", "augment", "data", "target", "teacher", "seed"}
     assert all(getattr(twin, part) == getattr(whole, part) for part in switches)
     assert twin.stage1.source == whole.stage1.source and twin.numbered
-    assert twin.stage1.name is None and twin.stage2.name is None  # it trains into no real run's folder
+    # It does not write into the folder of a real run.
+    assert twin.stage1.name is None and twin.stage2.name is None
     changed = {text for changes in CHANGES.values() for text in changes} - {"stage1.name"}
     for part, key in (text.split(".") for text in changed):
         assert getattr(getattr(twin, part), key) == getattr(getattr(whole, part), key), (part, key)
 
 
 @pytest.mark.parametrize("name", ["tcd_timit", "grid"])
-def test_the_papers_experiments_are_the_papers_as_far_as_it_says(name):
+def test_the_papers_experiments_follow_all_stated_settings(name):
     config = composed(f"paper_{name}", "data.root=somewhere")
     assert config.name == name  # where reproduce_tables looks
     assert config.audio.kind == "mfcc" and (config.audio.rows, config.audio.width) == (28, 12)
@@ -83,7 +84,7 @@ def test_the_papers_experiments_are_the_papers_as_far_as_it_says(name):
         256,
         "concat",
     )
-    assert net.dropout == net.identity_dropout == 0  # it states none
+    assert net.dropout == net.identity_dropout == 0  # the paper states none
     assert (config.teacher.family, config.teacher.net) == ("lpips", "vgg")
     assert losses.space == "w" and losses.image_every == 1 and not losses.real_target
     assert losses.latent and losses.image and not losses.lip
@@ -154,7 +155,7 @@ def test_runs_are_gathered_with_their_controls(tmp_path):
         run(tmp_path / "results", "full", seed, 1.2 + 0.2 * seed)
     run(tmp_path / "results", "no_lpips", 0, 2.0)
     assert tables(tmp_path) == 0
-    report = read_report(tmp_path / "tables" / "ablation.json")  # the contract of every report
+    report = read_report(tmp_path / "tables" / "ablation.json")  # the schema of every report
     rows = {(row["name"], row["split"]): row for row in report["rows"]}
     assert {name for name, _ in rows} == {
         "full",
@@ -184,7 +185,7 @@ def test_runs_are_gathered_with_their_controls(tmp_path):
     assert "Seeds: full 2, no_lpips 1" in (tmp_path / "tables" / "ablation_embedded.md").read_text()
 
 
-def test_runs_of_another_day_join_a_gathered_report(tmp_path):
+def test_earlier_runs_are_added_to_a_gathered_report(tmp_path):
     for seed in (0, 1):
         run(tmp_path / "results", "full", seed, 1.2 + 0.2 * seed)
     run(tmp_path / "results", "no_lpips", 0, 2.0)
@@ -200,7 +201,7 @@ def test_runs_of_another_day_join_a_gathered_report(tmp_path):
     assert later["seconds"] == at_once["seconds"] == 9
 
 
-def test_a_report_that_is_no_gathered_one_is_refused(tmp_path, capsys):
+def test_a_report_without_runs_is_refused(tmp_path, capsys):
     run(tmp_path / "results", "full", 0, 1.0)
     report = tmp_path / "results" / "ablation_full_seed0" / "report.json"
     assert tables(tmp_path, f"tables.ablation={report}") == 1

@@ -1,4 +1,4 @@
-"""Stage 1 adapted to one person: it learns from the frames it may use and from no others."""
+"""Adaptation of stage 1 to one person uses only the frames that may be fitted to."""
 
 import copy
 from dataclasses import asdict, replace
@@ -44,7 +44,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module")
 def base() -> TrajectoryPredictor:
-    """An untrained stage 1 whose basis holds the direction that speech moves."""
+    """An untrained stage 1 whose basis contains the direction in which the test clip's codes move."""
     rng = np.random.default_rng(0)
     offsets = rng.standard_normal((60, ROWS, DIM)) * np.array([3.0, 1, 1, 1])[:, None]
     space = fit_space(offsets, rng.standard_normal((20, ROWS, DIM)), DisplacementConfig(6, 3))
@@ -78,19 +78,19 @@ def equal(one: TrajectoryPredictor, other: TrajectoryPredictor) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
 
 
-def test_it_learns_the_person_and_does_not_change_the_base(base):
+def test_adaptation_fits_the_person_and_does_not_change_the_base(base):
     before = {key: value.clone() for key, value in base.state_dict().items()}
     adapted = adapt(base, talk(), QUICK)
-    assert adapted.before["lips"] == 0  # the untrained one does not move
+    assert adapted.before["lips"] == 0  # the untrained model predicts no motion
     assert adapted.after["lips"] > 0.8 and adapted.after["latent"] < adapted.before["latent"]
     assert all(torch.equal(value, before[key]) for key, value in base.state_dict().items())
     assert adapted.predictor.shortcut is not None and adapted.after["gain"] >= 1
     assert not any(p.requires_grad for p in adapted.predictor.parameters())
 
 
-def test_before_is_measured_on_the_base(base):
+def test_the_figures_before_are_those_of_the_base(base):
     base = copy.deepcopy(base)
-    base.state_dict()["net.decoder.5.bias"].add_(1)  # the untrained one does not move
+    base.state_dict()["net.decoder.5.bias"].add_(1)  # the untrained model predicts no motion
     before = adapt(base, talk(), QUICK).before["latent"]
     base.gain.mul_(2)
     assert adapt(base, talk(), QUICK).before["latent"] > before
@@ -100,18 +100,21 @@ def test_before_is_measured_on_the_base(base):
 
 
 def test_frames_without_a_face_are_not_used(base):
-    own = talk()
-    known = np.ones(len(own.w), bool)
+    speech = talk()
+    known = np.ones(len(speech.w), bool)
     known[20:40] = known[150:155] = False  # among the training and the held-out frames
-    lost = own.w + 9.0 * ~known[:, None, None]
-    one, other = (
-        adapt(base, replace(own, w=w.astype(np.float32), known=known), QUICK) for w in (own.w, lost)
+    changed_codes = speech.w + 9.0 * ~known[:, None, None]
+    reference, changed = (
+        adapt(base, replace(speech, w=w.astype(np.float32), known=known), QUICK)
+        for w in (speech.w, changed_codes)
     )
-    assert equal(one.predictor, other.predictor) and one.after == other.after
-    assert not equal(one.predictor, adapt(base, replace(own, w=lost.astype(np.float32)), QUICK).predictor)
+    assert equal(reference.predictor, changed.predictor) and reference.after == changed.after
+    assert not equal(
+        reference.predictor, adapt(base, replace(speech, w=changed_codes.astype(np.float32)), QUICK).predictor
+    )
 
 
-def test_it_is_the_mean_of_net_and_regression(base):
+def test_the_prediction_is_the_mean_of_net_and_regression(base):
     """After the same steps, shares of 0 and 1 give the net and the regression alone, and a share of 0.5 their mean."""
     data, values = AdaptationData(base, talk(80)), torch.randn(1, 5, FEATURES.rows, FEATURES.width)
     with torch.no_grad():
@@ -136,12 +139,12 @@ def test_only_the_lips_opening_moves_and_the_gain_scales_it_about_the_mean(base)
     assert np.linalg.matrix_rank(one - one[0], tol=1e-3) == 1
     mean = data.mean.astype(np.float32)
     np.testing.assert_allclose(two - mean, 2 * (one - mean), atol=1e-3)
-    # the regression alone gives the coefficients of its opening
-    whole = data.regression().predict(data.x.reshape(80, -1))
+    # the regression alone predicts the coefficients of its lip opening
+    opening = data.regression().predict(data.x.reshape(80, -1))
     with torch.no_grad():
         line = _mixture(base, data, replace(QUICK, shortcut=1.0), 0, 1.5).eval()
         predicted = line.coefficients(torch.from_numpy(data.x)[None], data.w_ref)[0][0].numpy()
-    np.testing.assert_allclose(predicted, data.coefficients(whole, 1.5), atol=1e-3)
+    np.testing.assert_allclose(predicted, data.coefficients(opening, 1.5), atol=1e-3)
 
 
 def test_a_face_may_be_found_late_in_the_clip(base):
@@ -149,14 +152,14 @@ def test_a_face_may_be_found_late_in_the_clip(base):
     assert adapt(base, late, QUICK).after["lips"] > 0.5
 
 
-def test_it_is_repeatable_and_leaves_the_callers_random_numbers(base):
+def test_adaptation_is_repeatable_and_leaves_the_callers_random_state(base):
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)
-    one = adapt(base, talk(), QUICK)
+    first = adapt(base, talk(), QUICK)
     assert torch.equal(torch.rand(1), expected)
     torch.manual_seed(6)
-    assert equal(one.predictor, adapt(base, talk(), QUICK).predictor)
+    assert equal(first.predictor, adapt(base, talk(), QUICK).predictor)
 
 
 def test_too_little_speech_is_refused(base):
@@ -188,7 +191,7 @@ def test_impossible_settings_are_refused(bad):
         AdaptConfig(**bad)
 
 
-def test_a_file_comes_back_and_another_base_is_refused(base, tmp_path):
+def test_a_file_round_trips_and_another_base_is_refused(base, tmp_path):
     adapted = adapt(base, talk(), QUICK)
     path = tmp_path / "adapted.safetensors"
     save_adapted(path, adapted, "ab" * 32, {"face": "me"})
@@ -210,7 +213,7 @@ def _config(overrides: list[str]):
 
 
 def _clip(folder: Path, tail: int) -> FrameClip:
-    """A speaker's only clip as prepare and invert leave it; `tail` changes all that comes after USED frames."""
+    """A speaker's only clip as output by prepare and invert; `tail` replaces everything after the first USED frames."""
     own = talk()
     rng = np.random.default_rng(tail)
     samples, w, opening = own.sound.samples.copy(), own.w.copy(), own.opening.copy()
@@ -246,19 +249,19 @@ def _own(folder: Path, tail: int, share: float = 0.6) -> PersonalSpeech:
 
 
 def test_scored_frames_are_never_used(base, tmp_path):
-    """Whatever the scored frames show or sound like, the face, the adapted weights and the file's key are the same."""
+    """Face, adapted weights and the file's key do not depend on picture or sound of the scored frames."""
     owns = [_own(tmp_path / str(tail), tail) for tail in (0, 1)]
     assert all(len(own.w) == len(own.opening) == len(own.known) == USED for own in owns)
     assert all(len(own.sound.samples) == 640 * USED for own in owns)
-    one, other = (adapt(base, own, QUICK).predictor for own in owns)
-    assert equal(one, other)
+    first, second = (adapt(base, own, QUICK).predictor for own in owns)
+    assert equal(first, second)
     save_trajectory(base, checkpoint := tmp_path / "trajectory.safetensors")
     config = _config(["adapt=personal"])
     assert len({adapted_path(own, tmp_path, checkpoint, config) for own in owns}) == 1
-    # The test can fail: if some of the scored frames are used, the results differ.
+    # Check of the test itself: if some of the scored frames are used, the results differ.
     leaking = [_own(tmp_path / f"leak {tail}", tail, share=0.7) for tail in (0, 1)]
-    one, other = (adapt(base, own, QUICK).predictor for own in leaking)
-    assert not equal(one, other)
+    first, second = (adapt(base, own, QUICK).predictor for own in leaking)
+    assert not equal(first, second)
 
 
 def test_personal_speech_holds_the_used_frames_only(tmp_path):
@@ -283,21 +286,21 @@ def test_a_finished_adaptation_is_not_repeated(base, tmp_path, capsys):
     assert path.stat().st_mtime_ns == first
     assert adapt_stage1(own, "me", tmp_path, checkpoint, replace(config, resume="none"), run) == path
     assert path.stat().st_mtime_ns != first
-    # other settings, another base, or nothing asked for: another file, or none
-    other = replace(config, adapt=replace(QUICK, lr=1e-4))
-    assert existing_adapted(own, tmp_path, checkpoint, other) is None
+    # other settings or another base: another file; no adaptation requested: none
+    changed = replace(config, adapt=replace(QUICK, lr=1e-4))
+    assert existing_adapted(own, tmp_path, checkpoint, changed) is None
     save_trajectory(base, second := tmp_path / "second.safetensors", {"run": 2})
     assert existing_adapted(own, tmp_path, second, config) is None
     assert existing_adapted(own, tmp_path, checkpoint, replace(config, adapted="none")) is None
     assert existing_adapted(own, tmp_path, checkpoint, replace(config, adapt=AdaptConfig())) is None
-    # a file that is named is used, but not with another base
+    # a given file is used, but refused with another base
     named = existing_adapted(None, tmp_path, second, replace(config, adapted=str(path)))
     assert named == path and load_stage1_for(named, checkpoint, config, run).shortcut is not None
     with pytest.raises(TrajectoryError, match=file_hash(checkpoint)[:12]):
         load_stage1_for(named, second, config, run)
 
 
-def test_it_is_on_for_own_clips_and_off_elsewhere():
+def test_adaptation_is_on_for_own_clips_only():
     assert not runtime.resolve(runtime.compose([])).adapt.enabled
     assert runtime.resolve(runtime.compose(["experiment=own_clip", "data.root=x"])).adapt.enabled
     assert asdict(_config(["adapt=personal"]).adapt) == asdict(AdaptConfig(enabled=True))

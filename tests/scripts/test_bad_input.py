@@ -1,4 +1,6 @@
-"""Wrong input gives one sentence, exit code 1, no traceback and no output file; file names may hold any character."""
+"""Wrong input gives one sentence, exit code 1, no traceback and no output file; file names may contain any
+character.
+"""
 
 import os
 import shutil
@@ -19,7 +21,7 @@ from scripts.stages.prepare_data import prepare_data
 from scripts.stages.standalone import generate_alone
 
 ROOT = Path(__file__).parents[2]
-SOUND = Waveform(np.random.default_rng(0).uniform(-0.1, 0.1, 16000).astype(np.float32))  # a second
+SOUND = Waveform(np.random.default_rng(0).uniform(-0.1, 0.1, 16000).astype(np.float32))  # one second of video
 
 
 @pytest.fixture
@@ -157,8 +159,12 @@ def test_wrong_input_gives_one_sentence_and_no_output(
 ):
     monkeypatch.chdir(ROOT)
     output = tmp_path / "out.mp4"
-    given = make(tmp_path, face)
-    arguments = [f"wav={good_wav}", f"output={output}", *given]  # later arguments override earlier ones
+    bad_arguments = make(tmp_path, face)
+    arguments = [
+        f"wav={good_wav}",
+        f"output={output}",
+        *bad_arguments,
+    ]  # later arguments override earlier ones
     arguments = list({argument.split("=")[0]: argument for argument in arguments}.values())
     folders = [f"results_dir={tmp_path / 'results'}", f"data_dir={tmp_path / 'data'}", "device=cpu"]
     before = {path for path in tmp_path.rglob("*") if path.is_file()}
@@ -170,7 +176,7 @@ def test_wrong_input_gives_one_sentence_and_no_output(
     assert {path for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
-def test_a_bad_clip_in_a_batch_is_recorded_and_the_rest_goes_on(clip_folder, tmp_path, capsys):
+def test_a_bad_clip_is_recorded_and_the_others_are_prepared(clip_folder, tmp_path, capsys):
     folder = tmp_path / "batch"
     shutil.copytree(clip_folder, folder)
     (folder / "broken.mp4").write_bytes(b"")
@@ -196,7 +202,7 @@ def test_a_batch_without_any_usable_clip_fails(tmp_path, capsys):
 
 
 def test_a_missing_file_whose_name_has_special_characters_from_a_shell(tmp_path):
-    """Runs the script in a process of its own: Hydra's parsing, the message and the exit code."""
+    """Runs the script in a separate process to test Hydra's parsing, the message and the exit code."""
     wav = tmp_path / "no such [file], a=b 'x'.wav"
     command = [sys.executable, "scripts/generate.py", f"wav={wav}", f"output={tmp_path / 'o.mp4'}"]
     done = subprocess.run(

@@ -63,7 +63,7 @@ def test_all_parts_are_measured(tmp_path, capsys):
 
 
 def test_what_chooses_one_part_and_the_timed_clip_moves(tmp_path, monkeypatch):
-    """Equal codes are rendered only once, so a clip that stood still would seem to cost less."""
+    """Equal codes are rendered only once, so a still clip would be measured as too fast."""
     rendered = []
     render = benchmark.render
     monkeypatch.setattr(benchmark, "render", lambda generator, w: rendered.append(w) or render(generator, w))

@@ -38,12 +38,12 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 def generator(seed=0, clamp=None):
     torch.manual_seed(seed)
-    made = StyleGAN2(16, z_dim=8, w_dim=8, channels=CHANNELS, mapping_layers=2, conv_clamp=clamp)
-    made.mapping.w_avg.normal_()
-    for name, parameter in made.named_parameters():
+    network = StyleGAN2(16, z_dim=8, w_dim=8, channels=CHANNELS, mapping_layers=2, conv_clamp=clamp)
+    network.mapping.w_avg.normal_()
+    for name, parameter in network.named_parameters():
         if name.endswith("noise_strength"):
             torch.nn.init.constant_(parameter, 0.3)
-    return made.eval().requires_grad_(False)
+    return network.eval().requires_grad_(False)
 
 
 def discriminator(seed=1, clamp=None):
@@ -113,7 +113,7 @@ def test_settings_as_numpy_scalars_and_sets_are_read(tmp_path):
     assert state["gain"] == 0.25 and state["odd"] == {7, 8} and state["flag"] is True
 
 
-def test_the_clamp_comes_from_the_arguments_when_the_layers_do_not_say(tmp_path):
+def test_the_clamp_comes_from_the_arguments_when_the_layers_have_none(tmp_path):
     def change(name, module):
         module.__dict__.pop("conv_clamp", None)
 
@@ -136,10 +136,10 @@ def test_a_clamp_limits_the_activations():
         net.synthesis.b4.conv1.bias.copy_(torch.linspace(-40, 40, 8))  # type: ignore[union-attr]
         net.synthesis.b4.torgb.bias.fill_(9.0)  # type: ignore[union-attr]
     w = torch.zeros(1, 8)
-    found = net.synthesis.b4.conv1(torch.ones(1, 8, 4, 4), w, "const")[0, :, 0, 0]  # type: ignore[operator, union-attr]
+    activations = net.synthesis.b4.conv1(torch.ones(1, 8, 4, 4), w, "const")[0, :, 0, 0]  # type: ignore[operator, union-attr]
     bias = torch.linspace(-40, 40, 8)
     expected = (2**0.5 * torch.where(bias > 0, bias, 0.2 * bias)).clamp(-2, 2)
-    assert torch.allclose(found, expected)
+    assert torch.allclose(activations, expected)
     assert torch.equal(net.synthesis.b4.torgb(torch.ones(1, 8, 4, 4), w).unique(), torch.tensor([2.0]))  # type: ignore[operator, union-attr]
 
 
@@ -191,7 +191,7 @@ def spoil(which, key, value):
         (spoil("mapping.fc0", "weight", None), "no mapping.fc0"),
     ],
 )
-def test_generators_that_ours_does_not_compute_are_refused_in_one_sentence(tmp_path, convert, change, words):
+def test_generators_that_differ_from_ours_are_refused_in_one_sentence(tmp_path, convert, change, words):
     path = write_snapshot(tmp_path / "other.pkl", G_ema=recorded(generator(), "Generator", change))
     with pytest.raises(WeightsError, match=rf"other\.pkl.*{words}") as caught:
         convert(path, tmp_path / "o.safetensors")
@@ -207,7 +207,7 @@ def test_generators_that_ours_does_not_compute_are_refused_in_one_sentence(tmp_p
         (set_attribute("b4.mbstd", group_size=None), "minibatch groups"),
     ],
 )
-def test_discriminators_that_ours_does_not_compute_are_refused(tmp_path, change, words):
+def test_discriminators_that_differ_from_ours_are_refused(tmp_path, change, words):
     path = write_snapshot(tmp_path / "d.pkl", D=recorded(discriminator(), "Discriminator", change))
     with pytest.raises(WeightsError, match=words):
         read_public_checkpoint(path).build("d")
@@ -287,7 +287,7 @@ def test_export_and_back_is_exact(layout, clamp, which, tmp_path, convert):
     convert(middle, last, network=which)
     before, after = read_weights(first), read_weights(last)
     if which == "d" and layout == "rosinality":
-        after.config["group"] = before.config["group"]  # rosinality's is 4 always, and stored nowhere
+        after.config["group"] = before.config["group"]  # rosinality's is always 4 and not stored
     assert after.config == before.config and after.state.keys() == before.state.keys()
     assert all(torch.equal(after.state[key], value) for key, value in before.state.items())
 
@@ -313,7 +313,9 @@ def test_a_tuned_generator_is_exported_whole(tmp_path, convert):
     again = generator_from_rosinality(content["g_ema"], content["latent_avg"])
     difference = again.synthesis.b16.conv0.weight - base.synthesis.b16.conv0.weight  # type: ignore[operator, union-attr]
     assert torch.allclose(difference, torch.tensor(0.5), atol=1e-3)  # stored as float16
-    with pytest.raises(WeightsError, match="tuned from the generator"):  # the embedded one is not the base
+    with pytest.raises(
+        WeightsError, match="tuned from the generator"
+    ):  # the embedded generator is not its base
         convert(files[1], files[2])
 
 
@@ -411,7 +413,7 @@ def test_the_command_line(tmp_path, capsys):
 
 
 def test_the_fixture_writes_what_nvidia_writes(tmp_path):
-    """The test's own snapshots hold the names that the reader admits, and source code."""
+    """The snapshots of these tests contain the names that the reader admits, and source code."""
     path = write_snapshot(tmp_path / "g.pkl", protocol=3, G_ema=recorded(generator(), "Generator"))
     names = {
         argument for opcode, argument, _ in pickletools.genops(path.read_bytes()) if opcode.name == "GLOBAL"

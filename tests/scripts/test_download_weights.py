@@ -1,4 +1,6 @@
-"""The catalogue of public weights, and downloads from a local server: verified, never half, one sentence on failure."""
+"""The catalogue of public weights, and downloads from a local server: verified, never incomplete, one sentence on
+failure.
+"""
 
 import hashlib
 import http.server
@@ -70,9 +72,9 @@ def test_a_file_is_fetched_and_verified(entry, tmp_path, digest):
 @pytest.mark.parametrize(
     ("path", "digest", "words"),
     [
-        ("/net.pt", "0" * 64, "another file than the catalogue knows"),
-        ("/net.pt", "abcd", "another file than the catalogue knows"),
-        ("/short", DIGEST, "another file than the catalogue knows"),
+        ("/net.pt", "0" * 64, "another file than the one in the catalogue"),
+        ("/net.pt", "abcd", "another file than the one in the catalogue"),
+        ("/short", DIGEST, "another file than the one in the catalogue"),
         ("/absent", DIGEST, "cannot be fetched .*404"),
         ("/page", None, "web page instead of net.pt"),
     ],
@@ -83,8 +85,8 @@ def test_a_failed_download_leaves_nothing_and_says_what_to_do(entry, tmp_path, p
     assert "\n" not in str(caught.value) and not list(tmp_path.iterdir())
 
 
-def test_offline_is_said_in_one_sentence(entry, tmp_path):
-    gone = replace(entry, url="http://127.0.0.1:9/net.pt")  # nothing listens there
+def test_being_offline_is_reported_in_one_sentence(entry, tmp_path):
+    gone = replace(entry, url="http://127.0.0.1:9/net.pt")  # no server runs at this port
     with pytest.raises(
         WeightsError, match=r"cannot be fetched.*offline.*net\.pt.*TALKING_HEADS_WEIGHTS=FOLDER"
     ) as caught:

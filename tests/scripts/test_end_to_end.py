@@ -33,7 +33,7 @@ from scripts.stages.standalone import (
 from stylegan2.weights import read_weights
 from trajectory.model.predictor import load_trajectory
 
-FRAMES = 12  # of each clip in clip_folder
+FRAMES = 12  # number of frames of each clip in clip_folder
 STAGES: list[tuple[ModuleType, str]] = [
     (prepare_data, "prepare_data"),
     (invert_frames, "invert_frames"),
@@ -44,7 +44,7 @@ STAGES: list[tuple[ModuleType, str]] = [
     (evaluate, "evaluate"),
 ]
 ENTERED: Counter[str] = Counter()
-LINES: list[str] = []  # what the run said
+LINES: list[str] = []  # lines that the run printed
 SMALL = [
     "experiment=smoke",
     "data=folder",
@@ -68,7 +68,9 @@ def arguments(clip_folder, tmp_path_factory) -> list[str]:
 
 @pytest.fixture(scope="module")
 def finished(arguments):
-    """The pipeline's config, run and report, all stages made from nothing; ENTERED counts the calls of each stage."""
+    """The pipeline's config, run and report, with all stages run from the beginning; ENTERED counts the calls of each
+    stage.
+    """
     with pytest.MonkeyPatch.context() as patch:
         for module, name in STAGES:
             count_calls(patch, module, name)
@@ -107,11 +109,11 @@ def test_every_stage_is_entered_once(finished):
     assert dict(ENTERED) == {name: 1 for _, name in STAGES}
 
 
-def test_every_line_is_said_once(finished):
+def test_every_line_is_printed_once(finished):
     assert len(LINES) > 10 and not [line for line, times in Counter(LINES).items() if times > 1]
 
 
-def test_clips_and_latents_are_whole(finished):
+def test_clips_and_latents_are_complete(finished):
     config, run, _ = finished
     latents = invert_frames_alone(config, run)
     entries = latents.entries()
@@ -139,7 +141,7 @@ def test_report_has_every_column(finished):
     assert truth["n_frames"] == FRAMES - report["tuned_on"]["frames_before"]
 
 
-def test_a_training_that_was_stopped_passes_off_no_other_model(arguments, monkeypatch):
+def test_a_stopped_training_leaves_no_model_of_an_earlier_one(arguments, monkeypatch):
     def trained(*more: str):
         config = runtime.resolve(runtime.compose([*arguments, "name=stopped", *more]))
         return train_stage1_alone(config, runtime.start(config))
@@ -148,7 +150,9 @@ def test_a_training_that_was_stopped_passes_off_no_other_model(arguments, monkey
         raise KeyboardInterrupt
 
     old = trained()
-    with monkeypatch.context() as patch:  # what fails before the training begins leaves the model there
+    with (
+        monkeypatch.context() as patch
+    ):  # a failure before the training begins leaves the earlier model in place
         patch.setattr("scripts.stages.train_stage1.RenderedLoss", stopped)
         with pytest.raises(KeyboardInterrupt):
             trained("losses.lip=1.0", "resume=none")
@@ -159,31 +163,31 @@ def test_a_training_that_was_stopped_passes_off_no_other_model(arguments, monkey
     for words in (
         ["losses.lip=1.0", "resume=none"],
         ["losses.lip=1.0"],
-    ):  # the second goes on, and is stopped too
+    ):  # the second run resumes, and is stopped too
         with pytest.raises(KeyboardInterrupt):
             trained(*words)
         assert not old.exists()
 
 
 def test_without_controls_the_method_has_the_same_figures(finished):
-    """lip_gain and FID included: what they are measured against stays."""
+    """This includes lip_gain and FID, because the rows that they are computed from are still scored."""
     config, run, path = finished
-    whole = {(row["name"], row["split"]): row for row in json.loads(path.read_text())["rows"]}
-    few = replace(run, results=run.results.parent / "few")
-    few.results.joinpath("evaluate").mkdir(parents=True)
+    rows_with_controls = {(row["name"], row["split"]): row for row in json.loads(path.read_text())["rows"]}
+    run_without_controls = replace(run, results=run.results.parent / "few")
+    run_without_controls.results.joinpath("evaluate").mkdir(parents=True)
     config = replace(config, metrics=replace(config.metrics, controls=False))
     stages = {
         "stage1": replace(config.stage1, name=run.results.name),
         "stage2": replace(config.stage2, name=run.results.name),
     }
-    rows = json.loads(evaluate_alone(replace(config, **stages), few).read_text())["rows"]
+    rows = json.loads(evaluate_alone(replace(config, **stages), run_without_controls).read_text())["rows"]
     assert {row["name"] for row in rows} == {"ground_truth", "inversion", "static", "stage1_only", "full"}
     for row in rows:
-        assert row == whole[row["name"], row["split"]]
+        assert row == rows_with_controls[row["name"], row["split"]]
 
 
 def test_generate_writes_a_playable_video_with_sound(finished, arguments, tmp_path, clip_folder, speech):
-    """Speech from a wav whose name needs quoting, at another rate, and a face from a photo that needs it too."""
+    """Speech from a wav file of another sampling rate and a face from a photo; both file names need quoting."""
     wav, output = tmp_path / "it's [my] speech, a=b.wav", tmp_path / "out = [1].mp4"
     samples = speech(9).samples[: 9 * 640 - 100]
     write_wav(wav, Waveform(samples))
@@ -207,7 +211,9 @@ def test_generate_writes_a_playable_video_with_sound(finished, arguments, tmp_pa
 
 
 def test_a_folder_of_photos_is_one_face(finished, arguments, tmp_path, clip_folder):
-    """All of them are tuned on, and generate.py finds what was tuned; the identity is that of the closest lips."""
+    """All photos are used for tuning, and generate.py finds the tuned generator; the identity frame is that with the
+    closest lips.
+    """
     frames = list(iter_frames(next(clip_folder.rglob("*.mp4"))))[::4]
     for number, frame in enumerate(frames):
         Image.fromarray(frame).save(tmp_path / f"{number}.png")
@@ -263,7 +269,7 @@ def test_training_anew_is_bit_identical(finished, arguments):
 
 
 def test_ablations_train_and_share_the_tuned_generator(finished, arguments):
-    """Two of them at the smoke run's size; what stage 2 made for that run serves them too."""
+    """Two ablations at the smoke run's size reuse the generator that stage 2 tuned for that run."""
     _, first, _ = finished
     before = sorted(first.results.rglob("tuned.safetensors"))
     for name in ("rows_4_7", "real_target"):
@@ -283,7 +289,9 @@ def test_ablations_train_and_share_the_tuned_generator(finished, arguments):
 
 
 def test_the_papers_experiment_trains_at_the_smoke_runs_size(clip_folder, tmp_path, monkeypatch):
-    """Its front end, its LSTM over all of W+, both its losses; LPIPS's weights are asked for in one sentence."""
+    """With the paper's front end, LSTM over all of W+ and both losses; missing LPIPS weights are reported in one
+    sentence.
+    """
     speakers = sorted(path.name for path in clip_folder.iterdir())
     words = [
         *("experiment=[paper_grid,smoke]", f"data.root={clip_folder}", "workers=1", "name=paper"),
@@ -292,7 +300,7 @@ def test_the_papers_experiment_trains_at_the_smoke_runs_size(clip_folder, tmp_pa
     ]
     monkeypatch.setattr("encoders.features.perceptual.trunk_path", lambda net: tmp_path / f"{net}.pth")
     assert runtime.attempt(train_stage1_alone, runtime.compose(words)) == 1
-    assert not list(tmp_path.rglob("manifest.json"))  # said before anything is prepared
+    assert not list(tmp_path.rglob("manifest.json"))  # reported before anything is prepared
     config = runtime.resolve(runtime.compose([*words, "teacher.family=st-lpips"]))
     model = load_trajectory(train_stage1_alone(config, runtime.start(config)))
     net = model.net.config

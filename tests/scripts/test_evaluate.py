@@ -1,4 +1,4 @@
-"""Which test clips a report scores."""
+"""The selection of test clips for a report."""
 
 import json
 from collections import Counter
@@ -28,20 +28,20 @@ def _entries(speakers: int, sentences: list[str]) -> list[ClipEntry]:
     ]
 
 
-def test_few_clips_are_of_all_speakers_and_of_both_kinds_of_sentence():
+def test_a_selection_has_all_speakers_and_both_kinds_of_sentence():
     chosen = spread(_entries(9, ["free_01", "bbaf2n"]), 9)
     assert len({entry.speaker for entry in chosen}) == 9
     assert Counter(entry.sentence for entry in chosen) == {"free_01": 5, "bbaf2n": 4}
 
 
-def test_what_fits_is_kept_whole_and_in_order():
+def test_up_to_the_limit_all_clips_are_kept_in_order():
     entries = _entries(2, ["a", "b", "c"])
     assert spread(entries, 6) == entries
     assert [entry.name for entry in spread(entries, 3)] == ["0/a", "0/b", "1/b"]
 
 
 def _data(folder: Path, clips: dict[str, str], face: str, *words: str):
-    """Config, run, codes and face for these clips (name -> split; the speaker is what stands before the slash), the face
+    """Config, run, codes and face for these clips (name -> split; the speaker is the part before the slash), the face
     tuned on one of them. The n-th clip, from 1, is displaced by n in every frame."""
     latents = folder / "latents"
     entries = [
@@ -71,8 +71,8 @@ def _splits(*args: Any) -> dict[str, str]:
     return {case.clip.stem: case.split for case in _cases(*args)}
 
 
-def test_what_stage_1_has_learnt_is_never_tested(tmp_path):
-    with pytest.raises(RunError, match="has learnt the whole of ann/a"):
+def test_training_clips_are_never_scored(tmp_path):
+    with pytest.raises(RunError, match="was trained on all of ann/a"):
         _splits(tmp_path, {"ann/a": "train", "bob/b": "train"}, "ann/a")
     with pytest.raises(RunError, match="No clip is left"):
         _splits(tmp_path, {"ann/a": "train", "ann/c": "train"}, "ann/a")
@@ -80,7 +80,7 @@ def test_what_stage_1_has_learnt_is_never_tested(tmp_path):
     assert _splits(tmp_path, clips, "ann/a") == {"c": "seen", "d": "unseen"}
 
 
-def test_another_corpus_stage_1_has_learnt_none_of_these_clips(tmp_path):
+def test_training_clips_are_scored_if_stage_1_is_of_another_corpus(tmp_path):
     words = ["stage1.source=embedded"]
     assert _splits(tmp_path, {"ann/a": "train", "bob/b": "train"}, "ann/a", *words) == {"a": "tuned"}
     clips = {"ann/a": "train", "ann/c": "train", "bob/b": "train"}
@@ -93,20 +93,21 @@ def test_target_only_leaves_out_all_others(tmp_path):
     assert _splits(tmp_path, clips, "ann/a", "metrics.target_only=true") == {"c": "seen"}
 
 
-def test_a_tuned_file_is_not_passed_over_in_silence(tmp_path):
+def test_a_tuned_file_is_refused(tmp_path):
     with pytest.raises(RunError, match="tuned= is for generate"):
         _splits(tmp_path, {"ann/a": "train", "ann/c": "seen"}, "ann/a", "tuned=x.safetensors")
 
 
-def test_target_only_says_who_has_no_clip_to_test(tmp_path):
+def test_target_only_names_a_speaker_without_test_clips(tmp_path):
     clips = {"ann/a": "train", "ann/b": "train", "bob/d": "seen"}
     with pytest.raises(RunError, match="no test clip shows ann"):
         _splits(tmp_path, clips, "ann/a", "metrics.target_only=true")
 
 
 def test_nothing_is_fitted_to_clips_that_are_scored(tmp_path):
-    """With stage 1 from a file the tuned person's training clips are scored: the control rows and the response term
-    look at others."""
+    """With stage 1 from a file, the tuned person's training clips are scored, so the control baselines and the response
+    term use other clips.
+    """
     clips = {"ann/a": "train", "ann/c": "train", "bob/b": "train", "bob/d": "train"}
     words = [f"stage1.weights={tmp_path / 'other.safetensors'}", "tuning.response_weight=1"]
     config, run, latents, ann = _data(tmp_path, clips, "ann/a", *words)
@@ -126,10 +127,10 @@ def test_nothing_is_fitted_to_clips_that_are_scored(tmp_path):
     assert np.allclose(controls.mean, (1 + 3 + 4) / 3)  # a, b, d
     offsets = _displacements(ann, config, latents)
     assert offsets is not None
-    assert set(np.unique(offsets)) == {3, 4}  # nothing of ann's
+    assert set(np.unique(offsets)) == {3, 4}  # no displacements of ann
 
 
-def test_a_stage_1_file_that_was_trained_on_these_clips_is_not_from_elsewhere(tmp_path):
+def test_a_stage_1_file_trained_on_these_clips_is_recognised(tmp_path):
     clips = {"ann/a": "train", "ann/c": "train", "bob/b": "train", "bob/d": "seen"}
     file = tmp_path / "stage1" / "trajectory.safetensors"
     words = ["ann/a", f"stage1.weights={file}"]

@@ -1,4 +1,6 @@
-"""A folder of one's own clips, from videos to the table: stage 1 adapted to each person, and a clip that is too short."""
+"""A folder of the user's clips, from videos to the table: stage 1 adapted to each person, and a clip that is too
+short.
+"""
 
 import json
 
@@ -40,7 +42,7 @@ def test_each_clip_is_adapted_to_and_scored(arguments, capsys, tmp_path):
     assert set(content["failed"]) == {"short"} and "adapt=none" in content["failed"]["short"]
     rows = {r["row"]: r for r in content["clips"]}
     assert {"static", "inversion", "ridge", "stage1_base", "stage1_only", "full"} <= rows.keys()
-    assert rows["full"]["frames"] == LONG - round(0.85 * LONG)  # no frame that was learnt from
+    assert rows["full"]["frames"] == LONG - round(0.85 * LONG)  # no frame that was used for fitting
     assert (
         rows["ridge"]["figures"]["lmd_mouth"] is None and rows["ridge"]["figures"]["mouth_corr"] is not None
     )
@@ -49,12 +51,12 @@ def test_each_clip_is_adapted_to_and_scored(arguments, capsys, tmp_path):
 
     report = run.results / "clips" / "long" / "report.json"
     assert len(json.loads(report.read_text())["weights"]["adapted"]) == 64
-    made = report.stat().st_mtime_ns
-    for more in ([], ["workers=2", "target.controls=[long]"]):  # neither decides a figure
+    written_at = report.stat().st_mtime_ns
+    for more in ([], ["workers=2", "target.controls=[long]"]):  # neither setting changes a figure
         evaluate_clips_alone(*run_of([*arguments, *more]))
-        assert report.stat().st_mtime_ns == made
+        assert report.stat().st_mtime_ns == written_at
 
-    # generate speaks with the same stage 1, once train_stage2 has adapted it for this run
+    # generate uses the same stage 1 after train_stage2 has adapted it for this run
     long = [*arguments, "target.speaker=long"]
     assert runtime.attempt(train_stage2_alone, runtime.compose(long)) == 0
     assert runtime.attempt(generate_alone, runtime.compose([*long, f"output={tmp_path / 'a.mp4'}"])) == 0
@@ -63,18 +65,24 @@ def test_each_clip_is_adapted_to_and_scored(arguments, capsys, tmp_path):
     assert runtime.attempt(generate_alone, runtime.compose(without)) == 0
     assert "adapted" not in json.loads((tmp_path / "b.mp4.json").read_text())["weights"]
 
-    # stage 1 must not have learnt what is scored
+    # stage 1 must not be trained on scored clips
     capsys.readouterr()
     assert runtime.attempt(evaluate_clips_alone, runtime.compose([*arguments, "stage1.source=data"])) == 1
-    assert "Stage 1 would learn the clips" in capsys.readouterr().err
+    assert "Stage 1 would be trained on the clips" in capsys.readouterr().err
 
     # another base, and speech that is too short: exit 1, one sentence, no file
     capsys.readouterr()
     file = next((run.results / "stage2").rglob("adapted-*.safetensors"))
-    other = [*long, "stage1.name=other", f"adapted={file}", f"output={tmp_path / 'c.mp4'}", "train.seed=5"]
-    assert runtime.attempt(generate_alone, runtime.compose(other)) == 1
+    arguments_of_other = [
+        *long,
+        "stage1.name=other",
+        f"adapted={file}",
+        f"output={tmp_path / 'c.mp4'}",
+        "train.seed=5",
+    ]
+    assert runtime.attempt(generate_alone, runtime.compose(arguments_of_other)) == 1
     error = capsys.readouterr().err
     assert "was adapted from the stage-1 model" in error and "Traceback" not in error
     assert not (tmp_path / "c.mp4").exists()
     assert runtime.attempt(train_stage2_alone, runtime.compose([*arguments, "target.speaker=short"])) == 1
-    assert "too few to adapt stage 1 to" in capsys.readouterr().err
+    assert "too few for adapting stage 1" in capsys.readouterr().err

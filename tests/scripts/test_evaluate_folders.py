@@ -69,7 +69,7 @@ def greyscale(path: Path) -> None:
 
 
 def rotated(path: Path) -> None:
-    """Writes a video of 48 x 64 px whose header asks for a quarter turn, to 64 x 48."""
+    """Writes a video of 48 x 64 px whose header states a quarter turn, to 64 x 48."""
     plain = video(path.with_name("plain.mp4"), size=(48, 64), sound=False)
     with av.open(str(plain)) as source, av.open(str(path), "w") as target:
         stream = target.add_stream_from_template(source.streams.video[0])
@@ -79,7 +79,7 @@ def rotated(path: Path) -> None:
                 target.mux(packet)
     plain.unlink()
     data = bytearray(path.read_bytes())
-    at = data.index(b"tkhd") + 4 + 40  # version 0: the matrix stands 40 bytes after version and flags
+    at = data.index(b"tkhd") + 4 + 40  # version 0: the matrix starts 40 bytes after version and flags
     turn = [0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30]
     data[at : at + 36] = b"".join(value.to_bytes(4, "big", signed=True) for value in turn)
     path.write_bytes(data)
@@ -88,7 +88,7 @@ def rotated(path: Path) -> None:
 @pytest.fixture(autouse=True)
 def brightness_judges(monkeypatch):
     monkeypatch.setattr(evaluate_folders, "the_judges", lambda config, device, two_folders: Judges(Reader()))
-    for module in (evaluate_folders, html_page):  # drawing a clip takes a second
+    for module in (evaluate_folders, html_page):  # drawing the pictures of a clip takes a second
         monkeypatch.setattr(module, "MOST_CLIPS", 1)
     monkeypatch.setattr(row_accumulator, "ssim", lambda a, b: float((a == b).mean()))
     monkeypatch.setattr(
@@ -116,7 +116,7 @@ def two(tmp_path) -> tuple[Path, Path, Path]:
     return tmp_path / "late 3", tmp_path / "truth", tmp_path / "out = [1]"
 
 
-def test_two_folders_end_in_a_report_tables_and_a_page(two, capsys):
+def test_two_folders_give_a_report_tables_and_a_page(two, capsys):
     assert run(*two) == 0
     output = two[2]
     report = report_of(output)
@@ -246,7 +246,8 @@ def test_unusual_and_damaged_files_are_recorded_one_by_one(tmp_path, capsys):
         assert clips[name]["mouth_corr"] > 0.99 and clips[name]["detection_rate"] == 1, name
     for name in ("missing", "truncated", "empty", "turned", "white"):
         assert clips[name]["mouth_corr"] == 0 and clips[name]["detection_rate"] == 0, name
-    assert clips["missing"]["psnr"] < 12  # black and not a frozen face, which image measures reward
+    # Black instead of a frozen face, which would get better image figures.
+    assert clips["missing"]["psnr"] < 12
 
 
 def test_folders_that_do_not_belong_together(tmp_path, capsys):
@@ -286,7 +287,9 @@ def test_a_video_is_decoded_once_and_its_last_picture_held(tmp_path):
 
 
 def test_nothing_of_stage_1_is_imported():
-    """Follows the import statements of evaluate_folders; configs names the dataclass of every stage."""
+    """Follows the import statements of evaluate_folders. Only stage modules are checked, because configs imports
+    settings of all stages.
+    """
     reached, waiting = set(), ["scripts.stages.evaluate_folders"]
     while waiting:
         name = waiting.pop()

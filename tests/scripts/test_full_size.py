@@ -30,19 +30,21 @@ from stylegan2.weights import WeightsError, save_weights
 def networks(folder: Path, resolution: int, generator: dict, encoder: dict) -> list[str]:
     """Both weight files; returns the arguments that name them."""
     torch.manual_seed(0)
-    made = StyleGAN2(resolution, **generator)
-    made.mapping.estimate_w_avg(1000)
-    save_weights(made, folder / "generator.safetensors", "stylegan2", made.config)
-    network = FullEncoder(FullEncoderConfig(num_rows=made.num_rows, **encoder), made.w_avg)
+    generator_network = StyleGAN2(resolution, **generator)
+    generator_network.mapping.estimate_w_avg(1000)
+    save_weights(generator_network, folder / "generator.safetensors", "stylegan2", generator_network.config)
+    network = FullEncoder(
+        FullEncoderConfig(num_rows=generator_network.num_rows, **encoder), generator_network.w_avg
+    )
     save_encoder(network, folder / "encoder.safetensors", {})
     return [f"{name}.weights={folder / f'{name}.safetensors'}" for name in ("generator", "encoder")]
 
 
-FRAMES = 6  # of the clip: stage 1 finds its four components in them
+FRAMES = 6  # number of frames of the clip, enough for the four components of stage 1
 
 
 def run_stages(arguments: list[str], clips: Path, speech, folder: Path, resolution: int) -> None:
-    """One clip is inverted, one photo tuned on for one step, and three frames of it are spoken."""
+    """Inverts one clip, tunes on one photo for one step, and generates three frames."""
     rows = 2 * int(np.log2(resolution)) - 2
     frames = list(islice(iter_frames(next(clips.rglob("*.mp4"))), FRAMES))
     photo, wav, output = folder / "me.png", folder / "speech.wav", folder / "out.mp4"
@@ -54,7 +56,7 @@ def run_stages(arguments: list[str], clips: Path, speech, folder: Path, resoluti
         *arguments, "experiment=smoke", "data=folder", f"data.root={folder / 'clips'}", "workers=1",
         f"prepare.min_frames={FRAMES}", "data.seen=0.0", "data.validation=0.0", "data.unseen=0.0",
         "encoder.inversion.person_frames=1", "tuning.steps=1",
-        "train.steps=2", "losses.image=0",  # stage 1 only has to be there
+        "train.steps=2", "losses.image=0",  # stage 1 only has to exist
         f"results_dir={folder / 'results'}", f"data_dir={folder / 'data'}", "device=cpu",
     ]  # fmt: skip
     config = runtime.resolve(runtime.compose(common))
@@ -92,9 +94,9 @@ def test_inversion_and_rendering_take_their_sizes_from_the_networks(tmp_path) ->
     offset = inverter.person_offset(frames[:2])
     assert offset is not None and offset.shape == (10, 512) and offset.any()
     threads = torch.get_num_threads()
-    both = inverter.person_offsets({"a": frames[:2], "b": frames[2:]})
-    assert torch.get_num_threads() == threads and list(both) == ["a", "b"]
-    for found, wanted in ((both["a"], offset), (both["b"], inverter.person_offset(frames[2:]))):
+    offsets = inverter.person_offsets({"a": frames[:2], "b": frames[2:]})
+    assert torch.get_num_threads() == threads and list(offsets) == ["a", "b"]
+    for found, wanted in ((offsets["a"], offset), (offsets["b"], inverter.person_offset(frames[2:]))):
         assert found is not None and wanted is not None and torch.allclose(found, wanted, atol=5e-3)
     w = inverter(frames, offset)
     alone = inverter(frames[:1])

@@ -45,7 +45,7 @@ def generators():
     torch.manual_seed(0)
     small = StyleGAN2(64, channels=dict.fromkeys((4, 8, 16, 32, 64), 32), mapping_layers=2)
     for name, parameter in small.named_parameters():
-        if name.endswith("noise_strength"):  # noise that shows
+        if name.endswith("noise_strength"):  # visible noise
             torch.nn.init.constant_(parameter, 0.1)
     return {"stylegan2": small.eval().requires_grad_(False), "embedded": load_generator("embedded")}
 
@@ -53,15 +53,15 @@ def generators():
 @pytest.mark.parametrize("name", ["stylegan2", "embedded"])
 def test_image_and_gradient_are_those_of_the_cpu(name):
     generator = generators()[name]
-    found = []
+    results = []
     for device in ("cpu", CUDA):
         generator = generator.to(device)
         w = sample_w(generator, 2, seed=1, psi=0.7).requires_grad_(True)
         image = generator.synthesis(w)
         shading = torch.linspace(-1, 1, image.shape[-1], device=device)
         (gradient,) = torch.autograd.grad((image * shading).mean() * 1e3, w)
-        found.append((w.detach().cpu(), image.detach().cpu(), gradient.cpu()))
-    for cpu, cuda in zip(*found, strict=True):
+        results.append((w.detach().cpu(), image.detach().cpu(), gradient.cpu()))
+    for cpu, cuda in zip(*results, strict=True):
         assert_close(cuda, cpu)
 
 
@@ -90,15 +90,15 @@ def test_encoder_landmarks_and_perceptual_distance_are_those_of_the_cpu():
 
 def test_the_discriminator_has_second_derivatives():
     net, image = Discriminator(32, dict.fromkeys((4, 8, 16, 32), 16)), torch.randn(4, 3, 32, 32)
-    found = []
+    results = []
     for device in ("cpu", CUDA):
         net = net.to(device)
         net.zero_grad()
         real = image.to(device).requires_grad_(True)
         (gradient,) = torch.autograd.grad(net(real).sum(), real, create_graph=True)
         gradient.square().sum().backward()
-        found.append(torch.cat([p.grad.flatten().cpu() for p in net.parameters() if p.grad is not None]))
-    assert_close(found[1], found[0])
+        results.append(torch.cat([p.grad.flatten().cpu() for p in net.parameters() if p.grad is not None]))
+    assert_close(results[1], results[0])
 
 
 def test_live_pairs_are_those_of_the_cpu():

@@ -1,4 +1,6 @@
-"""Which frames say who a speaker is: of a clip that is not tested, and of the part of it that is never scored."""
+"""Frames that define a speaker's identity: from a clip that is not scored, or from the part of it that is not
+scored.
+"""
 
 from dataclasses import replace
 from pathlib import Path
@@ -40,10 +42,10 @@ def talking(openings: np.ndarray, detected: np.ndarray) -> FrameClip:
     )
 
 
-def test_a_portrait_spans_the_opening_of_the_lips_and_leaves_out_what_is_scored() -> None:
+def test_a_portrait_spans_the_lip_opening_and_leaves_out_scored_frames() -> None:
     config = resolve(compose(["target.share=0.6", "encoder.inversion.person_frames=3"]))
     openings = np.random.default_rng(0).permutation(FRAMES).astype(np.float32)
-    openings[15] = 99  # widest of all, but in the part that is scored
+    openings[15] = 99  # the widest opening, but in the scored part
     detected = np.ones(FRAMES, bool)
     detected[int(openings[:12].argmax())] = False
     chosen = portrait_frames(talking(openings, detected), config)[:, 0, 0, 0]
@@ -53,7 +55,7 @@ def test_a_portrait_spans_the_opening_of_the_lips_and_leaves_out_what_is_scored(
     assert openings[chosen].max() == openings[allowed].max()
 
 
-def test_a_portrait_of_a_clip_with_hardly_a_face_is_what_there_is() -> None:
+def test_a_portrait_has_fewer_frames_if_few_faces_are_detected() -> None:
     config = resolve(compose([]))
     detected = np.zeros(FRAMES, bool)
     assert len(portrait_frames(talking(np.zeros(FRAMES), detected), config)) == 1
@@ -70,7 +72,7 @@ def test_a_speaker_s_portrait_comes_from_a_training_clip_if_there_is_one() -> No
     assert portrait_clip(entries, "y") == (entries[2], True)
 
 
-def test_the_identity_frame_is_the_one_that_is_asked_for() -> None:
+def test_the_identity_frame_follows_the_setting() -> None:
     openings = np.random.default_rng(0).permutation(FRAMES).astype(np.float32)
     detected = np.ones(FRAMES, bool)
     detected[[0, 1, int(openings.argmin())]] = False
@@ -83,9 +85,9 @@ def test_the_identity_frame_is_the_one_that_is_asked_for() -> None:
     ]
     assert len(set(drawn)) > 3 and set(drawn) <= set(allowed)
     assert drawn[4] == reference_frame(clip, DisplacementConfig(reference="random", reference_seed=4))
-    other = replace(clip, name="s/two")
+    renamed = replace(clip, name="s/two")
     assert any(
-        reference_frame(other, DisplacementConfig(reference="random", reference_seed=s)) != drawn[s]
+        reference_frame(renamed, DisplacementConfig(reference="random", reference_seed=s)) != drawn[s]
         for s in range(9)
     )
     assert reference_frame(clip, DisplacementConfig(reference="random"), before=3) == 2
@@ -109,6 +111,10 @@ def test_other_identity_frames_need_no_new_inversion(tmp_path: Path, monkeypatch
     run = Run(tmp_path / "results", tmp_path, Fabric(accelerator="cpu", devices=1))
     assert stage.invert_frames(resolve(compose()), run, prepared) == latents
     folder = stage.invert_frames(resolve(compose(["displacement.reference=first"])), run, prepared).folder
-    other = LatentClip.load(folder / "one.safetensors")
+    codes_of_first = LatentClip.load(folder / "one.safetensors")
     assert folder != tmp_path / "latents" and read_manifest(folder) == read_manifest(tmp_path / "latents")
-    assert other.ref_index == 7 and np.array_equal(other.w, w) and np.array_equal(other.w_ref, w[7])
+    assert (
+        codes_of_first.ref_index == 7
+        and np.array_equal(codes_of_first.w, w)
+        and np.array_equal(codes_of_first.w_ref, w[7])
+    )

@@ -70,9 +70,9 @@ def test_killed_twenty_times_is_bit_identical(tmp_path):
     settings: dict[str, Any] = {"steps": 100000, "save_every": 1}
     resumed = train(**parts(tmp_path, **settings), folder=tmp_path / "killed", stop_at=reached + 3)
     settings["save_every"] = 100000
-    whole = train(**parts(tmp_path, **settings), folder=tmp_path / "whole", stop_at=reached + 3)
+    uninterrupted = train(**parts(tmp_path, **settings), folder=tmp_path / "whole", stop_at=reached + 3)
     assert reached >= 20
-    for name, value in whole.state_dict().items():
+    for name, value in uninterrupted.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
 
 
@@ -111,7 +111,9 @@ def test_two_processes_are_one_with_the_same_batch(tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_prepare_and_invert_what_one_does(clip_folder, tmp_path):
-    """Each does its share; manifest and codes are those of one process, and both train stage 1."""
+    """Each process handles its share of the clips; manifest and codes equal those of a single process, and both train
+    stage 1.
+    """
     arguments = ["experiment=smoke", "data=folder", f"data.root={clip_folder}", "workers=1", "threads=1"]
     arguments += ["data.seen=0.0", "data.validation=0.0", "device=cpu", "losses.image=0", "losses.lip=0"]
     places = [f"results_dir={tmp_path / 'two'}", f"data_dir={tmp_path / 'two'}"]
@@ -125,12 +127,12 @@ def test_two_processes_prepare_and_invert_what_one_does(clip_folder, tmp_path):
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert (tmp_path / "two" / "smoke" / "stage1" / "trajectory.safetensors").is_file()
-    one = [f"results_dir={tmp_path / 'one'}", f"data_dir={tmp_path / 'one'}"]
-    config = runtime.resolve(runtime.compose([*arguments, *one]))
+    single = [f"results_dir={tmp_path / 'one'}", f"data_dir={tmp_path / 'one'}"]
+    config = runtime.resolve(runtime.compose([*arguments, *single]))
     folder = invert_frames_alone(config, runtime.start(config)).folder
-    other = tmp_path / "two" / folder.name
-    assert read_manifest(folder) == read_manifest(other) and len(read_manifest(folder).ok()) == 3
+    of_two = tmp_path / "two" / folder.name
+    assert read_manifest(folder) == read_manifest(of_two) and len(read_manifest(folder).ok()) == 3
     for entry in read_manifest(folder).ok():
-        one_clip, two_clip = (LatentClip.load(place / entry.file) for place in (folder, other))
+        one_clip, two_clip = (LatentClip.load(place / entry.file) for place in (folder, of_two))
         assert np.allclose(one_clip.w, two_clip.w, atol=0.01) and one_clip.ref_index == two_clip.ref_index
     assert not list((tmp_path / "two").glob("*/part-*.json"))

@@ -30,7 +30,7 @@ def tables(folder: Path, *more: str) -> int:
     return runtime.attempt(reproduce_tables, runtime.compose(arguments))
 
 
-def test_without_data_the_tables_say_so(tmp_path):
+def test_without_data_the_tables_state_that_it_is_missing(tmp_path):
     assert tables(tmp_path) == 0
     text = squeezed(tmp_path / "tables" / "table1.md")
     assert f"TCD-TIMIT: {NOT_REPRODUCED}" in text and f"GRID: {NOT_REPRODUCED}" in text
@@ -43,7 +43,7 @@ def test_without_data_the_tables_say_so(tmp_path):
     assert full["split"] == "tuned" and float(full["MOUTH_CORR"]) == pytest.approx(0.873, abs=0.001)
 
 
-def test_our_results_stand_beside_the_published_ones(tmp_path):
+def test_our_results_are_listed_beside_the_published_ones(tmp_path):
     report(tmp_path / "results" / "grid" / "report.json")
     report(tmp_path / "tcd [1].json", speakers=("s2", "28M"))
     assert tables(tmp_path, f"tables.tcd_timit={tmp_path / 'tcd [1].json'}") == 0
@@ -59,7 +59,7 @@ def test_our_results_stand_beside_the_published_ones(tmp_path):
     assert r"\toprule" in (tmp_path / "tables" / "table1.tex").read_text()
 
 
-def test_the_embedded_generator_is_not_taken_for_the_paper_s(tmp_path):
+def test_results_of_the_embedded_generator_are_marked(tmp_path):
     path = tmp_path / "results" / "grid" / "report.json"
     content = report(path) | {"config": {"generator": {"weights": "embedded"}}}
     path.write_text(json.dumps(content))

@@ -101,7 +101,7 @@ def test_only_path_arguments_are_quoted():
         (
             KeyboardInterrupt(),
             130,
-            "Stopped. What was finished is kept: the same command goes on from there.\n",
+            "Stopped. Finished results are kept; the same command resumes from them.\n",
         ),
     ],
 )

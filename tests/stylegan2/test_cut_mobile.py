@@ -31,19 +31,19 @@ def embedded() -> MobileStyleGAN:
 def test_cut_network_agrees_with_the_uncut_one(uncut: MobileStyleGAN, embedded: MobileStyleGAN) -> None:
     w = sample_w(embedded, 2, 5, 0.7)
     true = render_codes(uncut, w, 256)
-    made = render_codes(embedded, w, 256)
-    psnr = -10 * torch.log10(((made - true) / 2).square().mean())
+    images = render_codes(embedded, w, 256)
+    psnr = -10 * torch.log10(((images - true) / 2).square().mean())
     assert psnr > 25
 
 
 def test_the_head_is_learned_in_all_three_fits(uncut: MobileStyleGAN) -> None:
-    """Targets are made by a head whose styles differ between images: least squares cannot explain them."""
+    """The target images come from a head whose styles differ between images, so least squares alone cannot fit them."""
     torch.manual_seed(0)
-    student, other = cut(uncut, 64), cut(uncut, 64)
-    w = sample_w(other, 6, 0)
+    student, target_network = cut(uncut, 64), cut(uncut, 64)
+    w = sample_w(target_network, 6, 0)
     with torch.no_grad():
-        torch.nn.init.normal_(other.head.affine.weight, std=0.02)
-        target = other.synthesis(w)
+        torch.nn.init.normal_(target_network.head.affine.weight, std=0.02)
+        target = target_network.synthesis(w)
     pairs = [(w[i : i + 2], target[i : i + 2]) for i in (0, 2, 4)]
 
     def error() -> float:

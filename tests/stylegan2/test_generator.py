@@ -95,7 +95,7 @@ def test_checkpointed_activations_give_the_same_gradients_from_less_memory(half)
     for generator in wide_and_embedded():
         w = sample_w(generator, 1, seed=0, psi=0.7)
         generator.compute_in(half)
-        gradients, kept = [], []
+        gradients, stored_bytes = [], []
         for on in (False, True):
             generator.requires_grad_(True).zero_grad(set_to_none=True)
             generator.checkpoint_activations(on)
@@ -107,14 +107,16 @@ def test_checkpointed_activations_give_the_same_gradients_from_less_memory(half)
 
             with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
                 loss = generator.synthesis(w).square().mean()
-            own = {p.untyped_storage().data_ptr() for p in generator.parameters()}
-            kept.append(sum(size for address, size in sizes.items() if address not in own))
+            parameter_storages = {p.untyped_storage().data_ptr() for p in generator.parameters()}
+            stored_bytes.append(
+                sum(size for address, size in sizes.items() if address not in parameter_storages)
+            )
             loss.backward()
             gradients.append({name: p.grad for name, p in generator.named_parameters() if p.grad is not None})
         assert gradients[0].keys() == gradients[1].keys()
         for name, expected in gradients[0].items():
             torch.testing.assert_close(gradients[1][name], expected, atol=1e-6, rtol=1e-4)
-        assert kept[1] < kept[0] / 3, kept
+        assert stored_bytes[1] < stored_bytes[0] / 3, stored_bytes
 
 
 def test_published_sizes():
@@ -156,10 +158,10 @@ def test_truncation():
 
 def test_samples_depend_on_the_seed_alone():
     generator = tiny()
-    few, many = sample_w(generator, 2, seed=5), sample_w(generator, 9, seed=5)
-    assert torch.allclose(few, many[:2], atol=1e-6)
-    assert torch.equal(few[:, 0], few[:, -1])
-    assert not torch.allclose(few, sample_w(generator, 2, seed=6), atol=1e-3)
+    two, nine = sample_w(generator, 2, seed=5), sample_w(generator, 9, seed=5)
+    assert torch.allclose(two, nine[:2], atol=1e-6)
+    assert torch.equal(two[:, 0], two[:, -1])
+    assert not torch.allclose(two, sample_w(generator, 2, seed=6), atol=1e-3)
     assert torch.allclose(sample_w(generator, 1, seed=5, psi=0.0)[0, 0], generator.w_avg, atol=1e-6)
 
 

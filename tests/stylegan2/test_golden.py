@@ -66,11 +66,13 @@ def test_mapping_and_synthesis_reproduce_the_reference(generator, expected):
 
 @torch.no_grad()
 def test_nvidias_pickle_keeps_the_reference_weights(generator, expected, tmp_path):
-    """A snapshot as NVIDIA writes it gives bit-equal tensors, so the images of the test above are its images too."""
+    """A snapshot as written by NVIDIA gives bit-equal tensors, so the test above holds for its images too."""
     path = write_snapshot(tmp_path / "snapshot.pkl", G_ema=recorded(generator, "Generator"))
     again = read_public_checkpoint(path).build("g_ema")
-    state, theirs = generator.state_dict(), again.state_dict()
-    assert state.keys() == theirs.keys() and all(torch.equal(state[key], theirs[key]) for key in state)
+    state, read_state = generator.state_dict(), again.state_dict()
+    assert state.keys() == read_state.keys() and all(
+        torch.equal(state[key], read_state[key]) for key in state
+    )
     w = again.mapping(expected["z"])  # type: ignore[operator]
     assert torch.allclose(w, expected["w"], rtol=0, atol=TOLERANCE)
 

@@ -32,7 +32,7 @@ REBUILD = b"ctorch._utils\n_rebuild_tensor_v2\n"
 
 
 class Command:
-    """An object whose pickle calls os.system (or eval), which would create the marker file."""
+    """An object whose pickle calls os.system (or eval); if executed, this creates the marker file."""
 
     def __init__(self, marker, function=os.system):
         self.call = (
@@ -235,7 +235,7 @@ PICKLES = {
 def test_bombs_and_damage_in_pickles(name, tmp_path):
     content, words = PICKLES[name]
     (tmp_path / "bomb.pkl").write_bytes(content)
-    if words is None:  # harmless: this reader allocates neither memo nor frames in advance
+    if words is None:  # harmless, because this reader allocates neither memo nor frames in advance
         assert read_pickle(tmp_path / "bomb.pkl") is None
         return
     with pytest.raises(WeightsError, match=words) as caught:
@@ -321,7 +321,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 """
 
 
-# Our own files with a config that claims other sizes than the tensors have: what, kind, config.
+# Files in our format whose config states other sizes than the tensors have: loader, kind, config.
 BACKBONE = {"widths": [64, 64, 128, 256, 512], "depths": [3, 4, 14, 3]}
 CLAIMS = [
     ("generator 1", "stylegan2", {"resolution": 1024, "w_dim": 8192, "mapping_layers": 64}),
@@ -350,7 +350,7 @@ def claiming(folder):
     return paths
 
 
-def test_a_config_that_claims_too_much_is_refused_in_one_sentence(tmp_path):
+def test_a_config_with_oversized_networks_is_refused_in_one_sentence(tmp_path):
     read = {"generator": load_generator, "encoder": load_encoder, "identity": load_identity}
     for path in claiming(tmp_path):
         with pytest.raises(WeightsError, match=r"does not fit its own config|does not build") as caught:
@@ -360,7 +360,7 @@ def test_a_config_that_claims_too_much_is_refused_in_one_sentence(tmp_path):
 
 
 def test_bombs_together_take_little_memory(tmp_path):
-    """Measured in a process of its own; without the bounds, single files take gigabytes or all memory."""
+    """Measured in a separate process; without the limits, single files take gigabytes or all memory."""
     warnings.simplefilter("ignore")
     paths = []
     for name in (
@@ -428,10 +428,10 @@ def test_values_that_print_without_end_are_not_printed(tmp_path):
 def test_truncation_at_every_kilobyte(write, tmp_path):
     path = tmp_path / "whole"
     write(path)
-    whole = path.read_bytes()
-    assert read_public_checkpoint(path).build("g_ema").resolution == 8 and len(whole) > 10_000
-    for length in [*range(0, len(whole), 1024), 1, 2, 3, len(whole) - 1]:
-        path.write_bytes(whole[:length])
+    content = path.read_bytes()
+    assert read_public_checkpoint(path).build("g_ema").resolution == 8 and len(content) > 10_000
+    for length in [*range(0, len(content), 1024), 1, 2, 3, len(content) - 1]:
+        path.write_bytes(content[:length])
         with pytest.raises(WeightsError) as caught:
             read_public_checkpoint(path)
         assert str(path) in str(caught.value) and "\n" not in str(caught.value)
@@ -441,10 +441,10 @@ def test_flipped_bytes_never_raise_anything_else(tmp_path):
     """Every 509th byte of a snapshot inverted: it is read, or refused in a sentence."""
     path = tmp_path / "flipped.pkl"
     snapshot(path)
-    whole = path.read_bytes()
+    content = path.read_bytes()
     refused = 0
-    for position in range(0, len(whole), 509):
-        path.write_bytes(whole[:position] + bytes([whole[position] ^ 0xFF]) + whole[position + 1 :])
+    for position in range(0, len(content), 509):
+        path.write_bytes(content[:position] + bytes([content[position] ^ 0xFF]) + content[position + 1 :])
         try:
             read_public_checkpoint(path).build("g_ema")
         except WeightsError:

@@ -72,7 +72,7 @@ def test_averages_alone_make_a_flat_picture_and_details_have_their_directions() 
     assert picture(3) == [1, -1, -1, 1]
 
 
-def test_embedded_generator_is_a_generator_with_gradients(embedded: MobileStyleGAN) -> None:
+def test_the_embedded_generator_implements_the_protocol_with_gradients(embedded: MobileStyleGAN) -> None:
     assert isinstance(embedded, Generator)
     assert (embedded.num_rows, embedded.w_dim, embedded.resolution) == (14, 512, 256)
     w = sample_w(embedded, 1, 0, 0.7).requires_grad_(True)

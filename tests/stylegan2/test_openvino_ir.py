@@ -32,9 +32,9 @@ def test_uncut_network_equals_the_wheels_own(uncut: MobileStyleGAN) -> None:
     assert np.abs(uncut.mapping(z).detach().numpy() - w).max() < 1e-4
     image = compiled("SynthesisNetwork.xml")([w])[0]
     with torch.inference_mode():
-        ours = uncut.synthesis(extend_rows(torch.from_numpy(w)[:, None], 18)).numpy()
-    assert ours.shape == image.shape == (1, 3, 1024, 1024)
-    assert np.abs(ours - image).max() < 1e-3
+        images = uncut.synthesis(extend_rows(torch.from_numpy(w)[:, None], 18)).numpy()
+    assert images.shape == image.shape == (1, 3, 1024, 1024)
+    assert np.abs(images - image).max() < 1e-3
 
 
 def test_latents_with_fewer_rows_are_shown_at_1024_px(

@@ -18,7 +18,7 @@ from stylegan2.render import render
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-CAP_GIB = 1.5  # of resident memory for 1,000 frames at 256 px, the libraries included
+CAP_GIB = 1.5  # largest resident memory for 1,000 frames at 256 px, including the libraries
 
 
 def generators():
@@ -63,17 +63,17 @@ def test_frames_do_not_depend_on_chunks_or_container(small):
 
 
 def test_latents_are_read_as_frames_are_taken(small):
-    w, taken = sample_w(small, 1, seed=0)[0], []
+    w, latents_read = sample_w(small, 1, seed=0)[0], []
 
     def endless():
         while True:
-            taken.append(1)
+            latents_read.append(1)
             yield w
 
     frames = render(small, endless(), chunk=4)
     for _ in range(6):
         next(frames)
-    assert len(taken) == 8
+    assert len(latents_read) == 8
     assert not torch.is_inference_mode_enabled()  # the consumer can still train
 
 
@@ -98,13 +98,13 @@ def test_wrong_latents_and_chunks_are_refused(small):
 
 
 @torch.inference_mode()
-def test_a_synthesis_goes_on_from_any_row(generator):
+def test_a_synthesis_continues_from_any_row(generator):
     w = sample_w(generator, 2, 0).clone()
     for rows in (0, 1, 2, 4, 5, generator.num_rows):
         w[:, :rows] = w[0, :rows]
-        whole = generator.synthesis(w)
+        expected = generator.synthesis(w)
         resumed = generator.synthesis(w, start=generator.start(w[0], rows))
-        assert (resumed - whole).abs().max() < 2e-6 * whole.abs().max(), rows
+        assert (resumed - expected).abs().max() < 2e-6 * expected.abs().max(), rows
 
 
 @pytest.mark.parametrize("chunk", [1, 3])

@@ -33,9 +33,7 @@ def test_rosinality_files_with_a_decoder_prefix_and_without_noise_load(tmp_path)
     w = sample_w(generator, 1, seed=0)
     assert torch.equal(first.w_avg, generator.w_avg)
     assert torch.equal(first.synthesis(w, noise="none"), generator.synthesis(w, noise="none"))
-    assert torch.equal(
-        first.synthesis(w), second.synthesis(w)
-    )  # the noise that takes its place is always the same
+    assert torch.equal(first.synthesis(w), second.synthesis(w))  # the random noise used instead is fixed
 
 
 def test_unsafe_or_damaged_checkpoints_are_not_opened(tmp_path):

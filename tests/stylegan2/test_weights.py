@@ -18,9 +18,9 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.fixture(scope="module")
 def generator():
     torch.manual_seed(0)
-    made = StyleGAN2(16, z_dim=8, w_dim=8, channels={4: 8, 8: 8, 16: 4}, mapping_layers=2)
-    made.mapping.estimate_w_avg(100)
-    return made.eval().requires_grad_(False)
+    network = StyleGAN2(16, z_dim=8, w_dim=8, channels={4: 8, 8: 8, 16: 4}, mapping_layers=2)
+    network.mapping.estimate_w_avg(100)
+    return network.eval().requires_grad_(False)
 
 
 def rewrite(path, change):
@@ -73,11 +73,11 @@ def test_hostile_files_are_refused_in_one_sentence(generator, tmp_path):
             rewrite(path, change)
         return path
 
-    whole = good.read_bytes()
+    intact = good.read_bytes()
     cases = {
         case("text", b"not weights at all"): "not a safetensors file",
         case("empty", b""): "not a safetensors file",
-        case("truncated", whole[: len(whole) // 2]): "cut short",
+        case("truncated", intact[: len(intact) // 2]): "cut short",
         case("no_kind", change=lambda s, m: m.pop("kind")): "kind",
         case("no_config", change=lambda s, m: m.pop("config")): "config",
         case("bad_json", change=lambda s, m: m.update(config="{")): "config",

@@ -1,4 +1,6 @@
-"""The synthetic corpus: no text in two splits, the same bytes for the same seed, and speech that predicts the mouth."""
+"""The synthetic corpus: no text in two splits, the same bytes for the same seed, and mouth motion predictable from
+speech.
+"""
 
 import json
 from collections import defaultdict

@@ -109,7 +109,7 @@ def test_fast_speech_undershoots():
     assert swing(2.0) > swing(1.0) > swing(0.5)
 
 
-def test_silence_is_rest():
+def test_pauses_give_the_rest_shape():
     assert move(("_", 0.5)).max() < 1e-4
     weights = move(("_", 0.3), ("a", 0.2), ("_", 0.4))
     assert weights[0].max() < 1e-3 and weights[-1].max() < 1e-3

@@ -47,7 +47,7 @@ print(json.dumps({{"offsets": len(offsets), "frames": frames, "frames_per_s": fr
 
 
 def _write(folder: Path, clips: int) -> None:
-    """Clips that differ in one value only, because the test does not look at what is read."""
+    """Clips that differ in one value only, because their content does not matter here."""
     rng = np.random.default_rng(0)
     w = rng.standard_normal((FRAMES, ROWS, DIM)).astype(np.float16)
     rows = FEATURES.rows_per_frame * (FRAMES - 1) + FEATURES.rows
@@ -78,4 +78,4 @@ def test_a_corpus_of_grids_size_needs_no_more_memory_than_a_hundredth_of_it(tmp_
     assert large["offsets"] == small["offsets"] == 3000
     assert large["frames"] == 300 * 16 * 32
     assert large["peak_mb"] < small["peak_mb"] + 100
-    assert large["frames_per_s"] > 2000  # of a busy disk and core; 6,500 measured
+    assert large["frames_per_s"] > 2000  # required on a busy disk and core; 6,500 were measured

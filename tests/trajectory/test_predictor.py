@@ -1,4 +1,6 @@
-"""Prediction: a file alone rebuilds the model, frame by frame equals the whole clip, and mistakes are named."""
+"""Prediction: a file alone rebuilds the model, streaming equals prediction of the whole clip, and errors are
+reported.
+"""
 
 from typing import Any
 
@@ -78,11 +80,11 @@ def test_the_gain_scales_motion_about_the_mean_displacement():
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
 def test_frame_by_frame_equals_the_whole_clip(cell):
     model = predictor(cell=cell, bidirectional=False)
-    whole = predict(model, speech(model), W_REF)
-    assert np.allclose(np.stack(list(stream(model, speech(model).values, W_REF))), whole, atol=1e-5)
+    whole_clip = predict(model, speech(model), W_REF)
+    assert np.allclose(np.stack(list(stream(model, speech(model).values, W_REF))), whole_clip, atol=1e-5)
 
 
-def test_a_model_that_needs_the_whole_clip_says_so():
+def test_a_model_that_needs_the_whole_clip_cannot_be_streamed():
     for model in (predictor(), *(predictor(kind, bidirectional=False) for kind in ("clip", "none"))):
         with pytest.raises(TrajectoryError, match="needs the whole clip"):
             next(stream(model, speech(model).values, W_REF))

@@ -1,4 +1,4 @@
-"""L_lpips: its gradient reaches the model alone, it falls on a toy problem, and its target is the frame it names."""
+"""L_lpips: only the model gets a gradient, the loss decreases on a toy problem, and its target is the chosen frame."""
 
 from dataclasses import replace
 from typing import Any
@@ -96,7 +96,7 @@ def test_the_gradient_reaches_the_model_and_not_the_generator(generator, space, 
 
 
 @pytest.mark.parametrize("real", [False, True])
-def test_it_falls_on_a_toy_problem(real, generator, space, place):
+def test_the_loss_decreases_on_a_toy_problem(real, generator, space, place):
     torch.manual_seed(1)
     c = torch.randn(1, LENGTH, 6, requires_grad=True)
     optimiser, values = torch.optim.Adam([c], lr=0.1), []
@@ -143,5 +143,5 @@ def test_no_distance_to_itself(generator, space, place):
 
 def test_a_clip_without_frames_is_named(generator, space, place):
     nameless = (replace(place[0], frames=None), 0)
-    with pytest.raises(TrajectoryError, match="a/one names no file"):
+    with pytest.raises(TrajectoryError, match="a/one has no file"):
         image_loss(LossConfig(real_target=True), generator, space, nameless, torch.randn(1, LENGTH, 6))

@@ -1,4 +1,4 @@
-"""Training of stage 1: it learns, validates, ends early, and resumes exactly after a kill."""
+"""Training of stage 1: it fits, validates, stops early, and resumes exactly after a kill."""
 
 import os
 import signal
@@ -36,7 +36,7 @@ from trajectory.training.train_config import TrainConfig, learning_rate
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def test_it_overfits_a_tiny_clip_and_follows_an_unheard_one(tmp_path):
+def test_training_overfits_a_tiny_clip_and_generalises_to_another(tmp_path):
     changes = {"steps": 150, "val_every": 50, "save_every": 150, "lr": 1e-2, "ema": 0.95}
     pieces = parts(tmp_path, **changes)
     space, sampler, validation = pieces["space"], pieces["sampler"], pieces["validation"]
@@ -78,9 +78,9 @@ def test_killed_and_resumed_is_bit_identical(tmp_path):
     reached = torch.load(checkpoint, weights_only=True)["step"]
     goal = reached + 10
     resumed = train(**parts(tmp_path, steps=100000), folder=tmp_path / "killed", stop_at=goal)
-    whole = train(**parts(tmp_path, steps=100000), folder=tmp_path / "whole", stop_at=goal)
+    uninterrupted = train(**parts(tmp_path, steps=100000), folder=tmp_path / "whole", stop_at=goal)
     assert reached >= 5
-    for name, value in whole.state_dict().items():
+    for name, value in uninterrupted.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
     one, two = (torch.load(tmp_path / run / "state.pt", weights_only=True) for run in ("whole", "killed"))
     assert one["step"] == two["step"] == goal
@@ -91,12 +91,12 @@ def test_killed_and_resumed_is_bit_identical(tmp_path):
 
 def test_another_model_is_not_resumed(tmp_path):
     train(**parts(tmp_path, steps=5), folder=tmp_path / "run")
-    rest = parts(tmp_path, steps=10)
+    inputs = parts(tmp_path, steps=10)
     config = TrajectoryConfig(channels=4, audio_dim=16, hidden=24)
-    rest["net"] = TrajectoryNet(config, (FEATURES.rows, FEATURES.width), 3, 2)
+    inputs["net"] = TrajectoryNet(config, (FEATURES.rows, FEATURES.width), 3, 2)
     with pytest.raises(ValueError, match=r"net\.hidden was 16, is 24.*resume=none"):
-        train(**rest, folder=tmp_path / "run")
-    train(**rest, folder=tmp_path / "run", resume=None)
+        train(**inputs, folder=tmp_path / "run")
+    train(**inputs, folder=tmp_path / "run", resume=None)
 
 
 def test_a_longer_schedule_may_be_resumed(tmp_path):
@@ -121,23 +121,25 @@ def test_the_image_term_is_computed_at_its_steps(tmp_path):
         calls.append(x.shape)
         return (x - y).abs().mean((1, 2, 3))
 
-    rest = parts(tmp_path, steps=6)
-    rest["losses"] = LossConfig(image_every=3, image_size=16)
-    train(**rest, folder=tmp_path / "run", rendered=RenderedLoss(Flat(), rest["losses"], perceptual))
+    inputs = parts(tmp_path, steps=6)
+    inputs["losses"] = LossConfig(image_every=3, image_size=16)
+    train(**inputs, folder=tmp_path / "run", rendered=RenderedLoss(Flat(), inputs["losses"], perceptual))
     assert calls == [(1, 3, 16, 16)] * 2
 
 
 def test_without_validation_clips_the_last_average_is_exported(tmp_path):
-    rest = parts(tmp_path, steps=5)
-    rest["validation"] = []
-    model = train(**rest, folder=tmp_path / "run")
+    inputs = parts(tmp_path, steps=5)
+    inputs["validation"] = []
+    model = train(**inputs, folder=tmp_path / "run")
     assert torch.equal(model.gain, torch.ones(2)) and (tmp_path / "run" / "trajectory.safetensors").is_file()
 
 
 def train_impatiently(
     folder: Path, run: str, monkeypatch: pytest.MonkeyPatch, validations: int = 0, **more: Any
 ) -> Any:
-    """Trains until two validations in a row are no better; the third of all has the best score. validations: made before."""
+    """Trains until two consecutive validations are no better; the third validation has the best score. validations:
+    number already made.
+    """
     count = validations
 
     def scored(*arguments: Any) -> Any:
@@ -163,13 +165,13 @@ def test_training_ends_when_validation_no_longer_improves(tmp_path, monkeypatch)
 
 
 def test_a_resumed_run_ends_as_early(tmp_path, monkeypatch):
-    """It was stopped between two validations without a better score, and again after the last."""
+    """The run was stopped between two validations without a better score, and again after the last one."""
     train_impatiently(tmp_path, "cut", monkeypatch, stop_at=9)
     assert not (tmp_path / "cut" / "trajectory.safetensors").exists()
     resumed = train_impatiently(tmp_path, "cut", monkeypatch, validations=4)
-    whole = train_impatiently(tmp_path, "whole", monkeypatch)
+    uninterrupted = train_impatiently(tmp_path, "whole", monkeypatch)
     again = train_impatiently(tmp_path, "cut", monkeypatch, validations=5)
-    for key, value in whole.net.state_dict().items():
+    for key, value in uninterrupted.net.state_dict().items():
         for other in (resumed, again):
             assert torch.equal(value, other.net.state_dict()[key]), key
     assert torch.load(tmp_path / "cut" / "state.pt", weights_only=True)["step"] == 10
@@ -223,7 +225,7 @@ def test_learning_rate_rises_then_falls_to_its_end():
 
 
 def test_settings():
-    """How often is saved and logged does not decide what is learnt; impossible values are refused."""
+    """Saving and logging intervals may change when resuming; impossible values are refused."""
     assert keyed_fields(TrainConfig()) == keyed_fields(TrainConfig(log_every=3, save_every=7))
     wrong: list[dict[str, Any]] = [{"steps": 0}, {"patience": -1}, {"lr": 0.0}]
     for bad in wrong:

@@ -77,12 +77,12 @@ def test_at_which_steps_frames_are_rendered():
             LossConfig(**bad)
 
 
-def test_the_lip_axis_is_found_again():
+def test_the_lip_axis_is_recovered():
     rng = np.random.default_rng(0)
     axis = np.array([0.5, -1.0, 0.0, 2.0])
     clips = [
         (c := rng.standard_normal((300, 4)), c @ axis + k) for k in range(3)
-    ]  # each clip's level is its own
+    ]  # each clip has its own mean opening
     np.testing.assert_allclose(fit_lip_axis(clips), axis, atol=0.05)
 
 
@@ -106,7 +106,8 @@ def test_lip_loss_is_one_minus_the_correlation():
     ]
     mask = torch.ones(3, 40, dtype=torch.bool)
     assert lip_loss(predicted, truth, axis, mask).item() == pytest.approx(1 - np.mean(r), abs=1e-4)
-    assert lip_loss(3 * truth + 1, truth, axis, mask).item() == pytest.approx(0, abs=1e-4)  # rhythm, not size
+    # The loss depends on timing, not on size.
+    assert lip_loss(3 * truth + 1, truth, axis, mask).item() == pytest.approx(0, abs=1e-4)
     assert lip_loss(-truth, truth, axis, mask).item() == pytest.approx(2, abs=1e-4)
 
 

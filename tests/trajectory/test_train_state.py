@@ -15,7 +15,7 @@ from trajectory.training.train_state import TrainState, changed_keys, flat
 
 
 class Counter:
-    """Stands in for the sampler: its state is its step."""
+    """Replaces the sampler: its state is its step."""
 
     def __init__(self):
         self.step = 0
@@ -67,7 +67,7 @@ def test_everything_is_restored(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["state.pt"]  # no temporary file is left
 
 
-def test_the_average_follows_and_soon_forgets_the_initial_weights():
+def test_the_average_follows_the_weights_and_drops_the_initial_ones():
     state = fresh()
     with torch.no_grad():
         for p in state.net.parameters():

@@ -51,7 +51,7 @@ def test_stored_windows_are_the_extracted_ones(tmp_path, config):
     assert np.allclose(batch.values[0], values, rtol=1e-3, atol=1e-3)  # float16 on disk
 
 
-def test_a_part_of_a_clip_is_the_part_of_the_whole(tmp_path):
+def test_a_window_equals_that_part_of_the_whole_clip(tmp_path):
     clip = clips(tmp_path)[1]
     rows, w, w_ref = read_window(clip, FEATURES, 0, 20)
     part, w_part, _ = read_window(clip, FEATURES, 5, 8)
@@ -87,13 +87,13 @@ def test_processes_share_one_batch(tmp_path):
     """Each reads its part of the batch that one process would read whole, padding and augmentation included."""
     train = split_of(clips(tmp_path), "train")
     augmentation = AugmentConfig()
-    whole = next(WindowSampler(train, FEATURES, augmentation, batch=6, length=14, seed=4))
+    single_process = next(WindowSampler(train, FEATURES, augmentation, batch=6, length=14, seed=4))
     for rank in range(3):
         part = next(WindowSampler(train, FEATURES, augmentation, 2, 14, seed=4, rank=rank, world=3))
         share = slice(2 * rank, 2 * rank + 2)
-        assert part.places == whole.places[share]
+        assert part.places == single_process.places[share]
         for name in ("values", "d", "w_ref", "mask"):
-            assert np.array_equal(getattr(part, name), getattr(whole, name)[share]), name
+            assert np.array_equal(getattr(part, name), getattr(single_process, name)[share]), name
 
 
 def test_offsets_are_spread_over_all_clips(tmp_path):

@@ -1,4 +1,6 @@
-"""Pivotal tuning on a small generator: it fits the frames, is repeatable, keeps the original, and reports errors."""
+"""Pivotal tuning on a small generator: it fits the frames, is repeatable, leaves the original unchanged, and reports
+errors.
+"""
 
 import copy
 from typing import Any
@@ -16,7 +18,7 @@ L, D, SIZE = 4, 6, 16
 
 
 class Toy(nn.Module):
-    """The smallest generator of the protocol: rows of W+ -> features -> image."""
+    """A minimal generator of the protocol: rows of W+ -> features -> image."""
 
     num_rows, w_dim, resolution = L, D, SIZE
 
@@ -109,8 +111,8 @@ def test_stops_at_the_threshold_of_its_own_metric(scene):
     start = run(scene, steps=1).before["perceptual"]
     result = run(scene, steps=500, threshold={"toy": 0.7 * start})
     assert result.stopped == "threshold" and len(result.steps) < 500
-    other = run(scene, steps=20, threshold={"lpips-alex": 10.0, "toy": None})
-    assert other.stopped == "steps"
+    without_threshold = run(scene, steps=20, threshold={"lpips-alex": 10.0, "toy": None})
+    assert without_threshold.stopped == "steps"
 
 
 def test_frames_are_chosen_at_even_distances(scene):
@@ -181,7 +183,7 @@ def test_locality_samples_lie_at_distance_alpha(scene):
     )
 
 
-def test_locality_keeps_the_generator_elsewhere(scene):
+def test_locality_preserves_images_of_other_latents(scene):
     generator, pivots, _ = scene
     near = nearby(generator, pivots, 3.0, torch.Generator().manual_seed(9))
 
@@ -193,7 +195,7 @@ def test_locality_keeps_the_generator_elsewhere(scene):
     assert regularised.after["l2"] < regularised.before["l2"] and "locality" in regularised.steps[0]
 
 
-def test_the_response_term_keeps_what_displacements_do(scene):
+def test_the_response_term_preserves_the_effect_of_displacements(scene):
     generator, pivots, _ = scene
     d = 0.5 * torch.randn(8, L, D, generator=torch.Generator().manual_seed(3))
 

@@ -1,4 +1,4 @@
-"""Tuned generators on disk: exact up to float16 of the difference, small, and accepted with their own base only."""
+"""Tuned generators on disk: exact up to float16 of the difference, small, and loaded only with their base."""
 
 import json
 import time

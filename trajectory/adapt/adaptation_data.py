@@ -1,4 +1,4 @@
-"""The data that stage 1 is adapted to one person with: speech, W+ codes and lip opening of the frames that may be used.
+"""The data for adapting stage 1 to one person: speech, W+ codes and lip opening of the frames that may be used.
 
 Shapes: U frames, J feature rows, K rows of a window, M bins, X = K M, L rows of W+, D = 512, C coefficients.
 """
@@ -22,12 +22,12 @@ from trajectory.losses.lip_loss import fit_lip_axis
 from trajectory.model.displacement import TrajectoryError
 from trajectory.model.predictor import TrajectoryPredictor
 
-LEAST_SECONDS = 2.0  # of speech with a face
+LEAST_SECONDS = 2.0  # seconds of speech with a detected face
 
 
 @dataclass(frozen=True)
 class PersonalSpeech:
-    """A person's speech and face in the U frames of a clip that may be learnt from.
+    """A person's speech and face in the U frames of a clip that may be used for adaptation.
 
     sound: of these frames. w (U, L, D) float32: their codes; w_ref (L, D): the identity latent. opening (U,): the
     lips' aperture; known (U,) bool: where landmarks were found.
@@ -46,7 +46,7 @@ class PersonalSpeech:
 
 
 def personal_speech(clip: FrameClip, w_TLD: np.ndarray, used: int, w_ref_LD: np.ndarray) -> PersonalSpeech:
-    """The first `used` frames of a clip. Later frames are for scoring: nothing of them is taken, nor of their sound."""
+    """The first `used` frames of a clip. Later frames and their sound are not used, because they are scored."""
     return PersonalSpeech(
         sound=Waveform(np.asarray(clip.waveform)[: samples_of_frames(used)]),
         w=np.asarray(w_TLD[:used], np.float32),
@@ -60,7 +60,7 @@ def require_enough_speech(speech: PersonalSpeech) -> None:
     """Raises TrajectoryError for less than LEAST_SECONDS of frames with a face."""
     if (known := int(speech.known.sum())) < LEAST_SECONDS * FPS:
         raise TrajectoryError(
-            f"{known} frames ({known / FPS:.1f} s) of speech with a face are too few to adapt stage 1 to, it needs "
+            f"{known} frames ({known / FPS:.1f} s) of speech with a face are too few for adapting stage 1, which needs "
             f"{LEAST_SECONDS * FPS:.0f}: give a longer clip, raise target.share, or set adapt=none."
         )
 
@@ -68,9 +68,10 @@ def require_enough_speech(speech: PersonalSpeech) -> None:
 class AdaptationData:
     """A person's speech in the features and coefficients of a stage-1 model.
 
-    x (U, K, M): windows; rows (J, M): the same features, each row once; d (U, L, D), c (U, C): displacements and
-    coefficients. Of the frames with landmarks: axis (C,), l of the equation in personal_adaptation.py, reads the lips'
-    opening; direction (C,), v, is how coefficients change with it; mean (C,), m; opening: the mean of o.
+    x (U, K, M): windows; rows (J, M): the same features, without the overlap of windows; d (U, L, D), c (U, C):
+    displacements and coefficients. Of the frames with landmarks: axis (C,), l of the equation in
+    personal_adaptation.py, reads the lips' opening; direction (C,), v, is how coefficients change with it; mean (C,),
+    m; opening: the mean of o.
     """
 
     def __init__(self, base: TrajectoryPredictor, speech: PersonalSpeech) -> None:

@@ -6,13 +6,13 @@ o: the lips' opening. net: the base model, trained for some steps on the clip; l
 (trajectory.losses.lip_loss). s, b: ridge regression from a frame's own window (encoders.ridge_regression). a: the share of
 the regression. v: how this person's coefficients change with their lips' opening; m: their mean; g: a gain (`opening_gain`).
 
-Seconds of speech are too little to train a network on, and a base trained on synthetic voices helps little with a real
-one: a ridge regression does better, so it has the larger share, and the net adds what is not linear. Only the lips'
-opening is predicted, because errors in the other coefficients would move the head and close the lips.
+A few seconds of speech are too little to train a network, and a base trained on synthetic voices transfers poorly to
+real ones. Ridge regression is more accurate, so it has the larger share; the net contributes the non-linear part. Only
+the lips' opening is predicted, because errors in the other coefficients would move the head and close the lips.
 
-`adapt` gets the first frames of a clip only. The last `validation` of these choose the number of steps and measure
-before and after; then the same number of steps is made on all of them. Shapes: U frames, V held-out frames, J feature
-rows, K rows of a window, M bins, L rows of W+, D = 512, C coefficients.
+`adapt` gets the first frames of a clip only. The last share `validation` of these frames is held out to choose the
+number of steps and to measure the model before and after; then the same number of steps is made on all frames. Shapes:
+U frames, V held-out frames, J feature rows, K rows of a window, M bins, L rows of W+, D = 512, C coefficients.
 """
 
 from __future__ import annotations
@@ -49,20 +49,20 @@ from trajectory.training.amplitude_calibration import opening_gain
 class AdaptConfig:
     """Adaptation of stage 1 to one person. The defaults are ours, for clips of 5 to 25 s."""
 
-    enabled: bool = False  # configs/adapt/personal.yaml sets it
+    enabled: bool = False  # set by configs/adapt/personal.yaml
     steps: int = 100  # gradient steps of the net, at most
-    every: int = 25  # steps between two measurements on the held-out frames, and the fewest steps made
-    lr: float = 1e-3  # AdamW's first learning rate, falling to 0 along a cosine
-    weight_decay: float = 1e-2  # AdamW's
-    batch: int = 16  # windows in a step
+    # Steps between two measurements on the held-out frames; also the smallest number of steps
+    every: int = 25
+    lr: float = 1e-3  # initial learning rate of AdamW; it falls to 0 along a cosine
+    weight_decay: float = 1e-2  # weight decay of AdamW
+    batch: int = 16  # windows per step
     length: int = 32  # frames of a window
     lip: float = 3.0  # weight of L_lip beside L_latent, as in configs/config.yaml
-    augment: AugmentConfig = field(default_factory=AugmentConfig)  # of these windows
-    shortcut: float = (
-        0.75  # a, the share of the regression; 0: the net alone, 1: the regression alone, no steps
-    )
+    augment: AugmentConfig = field(default_factory=AugmentConfig)  # augmentation of these windows
+    # a, the share of the regression; 0: the net alone; 1: the regression alone, without training steps
+    shortcut: float = 0.75
     validation: float = 0.2  # share of the frames that is held out
-    seed: int = 0  # of windows and dropout
+    seed: int = 0  # seed of windows and dropout
 
     def __post_init__(self) -> None:
         if min(self.steps, self.every, self.batch) < 1 or self.length < 2:
@@ -78,7 +78,9 @@ class AdaptConfig:
 @dataclass(frozen=True)
 class Adapted:
     """predictor: the adapted model, in eval mode. steps: how many were made. before, after: `lips` (correlation of the
-    lips' opening) and `latent` (distance in W) on the held-out frames, of the base and of an adaptation without them."""
+    lips' opening) and `latent` (distance in W) on the held-out frames, of the base and of a model adapted without these
+    frames.
+    """
 
     predictor: TrajectoryPredictor
     before: dict[str, float]
@@ -94,10 +96,10 @@ def adapt(base: TrajectoryPredictor, speech: PersonalSpeech, config: AdaptConfig
     """
     if base.shortcut is not None:
         raise TrajectoryError(
-            "This stage 1 was already adapted to one person: give the model that it was adapted from."
+            "This stage 1 was already adapted to one person: give the model from which it was adapted."
         )
     require_enough_speech(speech)
-    with torch.random.fork_rng():  # the caller's random numbers are not touched
+    with torch.random.fork_rng():  # leaves the caller's random state unchanged
         return _adapt(base, speech, config)
 
 
@@ -152,7 +154,7 @@ def load_adapted(path: str | Path, base_hash: str, device: str | torch.device = 
         if saved_hash:
             problem = f"was adapted from the stage-1 model {str(saved_hash)[:12]}"
         raise TrajectoryError(
-            f"{path} {problem}; {base_hash[:12]} is in use: name the one it was made with (stage1.weights=), or adapt "
+            f"{path} {problem}; {base_hash[:12]} is in use: give the one it was adapted from (stage1.weights=), or adapt "
             "again with scripts/train_stage2.py adapt=personal."
         )
     return load_trajectory(path, device)
@@ -219,7 +221,7 @@ def _steps(
             group["lr"] = config.lr * 0.5 * (1 + math.cos(math.pi * step / config.steps))
         values, d, known = _windows(data, base, config, rng)
         net.train()
-        net.frontend.eval()  # its dropout and running statistics, too
+        net.frontend.eval()  # includes its dropout and running statistics
         coefficients, _ = net(values, identity.expand(len(values), -1))
         loss = weighted_sum(stage1_losses(coefficients, d, known, base.space, losses, axis), losses)
         optimiser.zero_grad()

@@ -1,4 +1,5 @@
-"""Augments windows of speech features as other voices and rooms would, so that stage 1 generalises to unseen speakers.
+"""Augments windows of speech features, imitating other voices and rooms, so that stage 1 generalises to unseen
+speakers.
 
 Shapes: N windows, J feature rows (10 ms each by default), M bins.
 """
@@ -16,7 +17,7 @@ from audio.features import FeatureConfig
 
 @dataclass
 class AugmentConfig:
-    """Largest change of each kind, drawn anew for each training window, in units of normalised features; 0 = off.
+    """Largest change of each kind, in units of normalised features; drawn anew for each training window; 0 = off.
 
     All are ours: the paper states no augmentation.
     """

@@ -27,7 +27,7 @@ class TrajectoryClip:
     """One clip on disk: latents is its LatentClip file, features the file that `store_features` wrote.
 
     split: train, val, seen or unseen; num_frames: T. frames: its FrameClip file, for losses on the camera's frames.
-    Only paths and numbers, so thousands of clips fit in memory.
+    It contains only paths and numbers, so that thousands of clips fit in memory.
     """
 
     name: str
@@ -48,7 +48,7 @@ class WindowBatch:
 
     values: (N, T, K, M) feature windows. d: (N, T, L, D) displacements w_t - w_ref. w_ref: (N, L, D).
     mask: (N, T) bool, false where a window that reaches beyond its clip is padded with zeros.
-    places: of each window, its clip and its first frame in it.
+    places: for each window, its clip and its first frame in the clip.
     """
 
     values: np.ndarray
@@ -59,7 +59,7 @@ class WindowBatch:
 
 
 def store_features(features: AudioFeatures, config: FeatureConfig, path: str | Path) -> None:
-    """Writes a clip's feature rows as float16, each once: the windows, which overlap, are cut when they are read."""
+    """Writes a clip's feature rows as float16, each once; the overlapping windows are cut when the file is read."""
     with atomic_path(path) as temporary:
         save_file({"rows": rows_of(features, config).astype(np.float16)}, temporary)
 
@@ -71,7 +71,7 @@ def rows_of(features: AudioFeatures, config: FeatureConfig) -> np.ndarray:
 
 
 def windows_of(rows_NJM: np.ndarray, config: FeatureConfig) -> np.ndarray:
-    """Rows (N, J, M) -> windows (N, T, K, M): frame t sees rows r t .. r t + K - 1, r rows per frame."""
+    """Rows (N, J, M) -> windows (N, T, K, M): frame t gets rows r t .. r t + K - 1, r rows per frame."""
     sliding_NXMK = np.lib.stride_tricks.sliding_window_view(rows_NJM, config.rows, axis=1)
     return np.ascontiguousarray(sliding_NXMK[:, :: config.rows_per_frame].transpose(0, 1, 3, 2), np.float32)
 
@@ -135,7 +135,7 @@ def offsets_of(clips: Sequence[TrajectoryClip], max_samples: int) -> np.ndarray:
 class WindowSampler:
     """An endless iterator over random windows of the training split. Batch number `step` depends on (seed, step) alone.
 
-    The step is therefore the whole state, and a resumed run gets the same batches as one that never stopped. Clips are
+    The step is therefore the only state, and a resumed run gets the same batches as an uninterrupted one. Clips are
     drawn in proportion to their frames; windows have `length` frames, fewer where the clip is shorter. With several
     processes (`world`), each reads its own `batch` windows of the batch that a single process would draw with
     world x batch windows.
@@ -173,18 +173,19 @@ class WindowSampler:
         longest = max(min(clip.num_frames, self.length) for clip in drawn)
 
         # Read this process's windows, padded with zeros to the longest of all.
-        own = slice(self.rank * self.batch, (self.rank + 1) * self.batch)
-        places = tuple(zip(drawn, starts, strict=True))[own]
+        own_part = slice(self.rank * self.batch, (self.rank + 1) * self.batch)
+        places = tuple(zip(drawn, starts, strict=True))[own_part]
         parts = [read_window(clip, self.features, start, self.length) for clip, start in places]
         frames = np.array([len(w) for _, w, _ in parts])
         step = self.features.rows_per_frame
         own_rows = np.stack([_pad(rows, (longest - len(w)) * step) for rows, w, _ in parts])
         d = np.stack([_pad(w - w_ref, longest - len(w)) for _, w, w_ref in parts])
 
-        # Augment a batch of all windows, so that each window gets the random numbers it would get in one process.
+        # Augment a batch of all processes' windows, so that each window gets the same random numbers as in a single
+        # process.
         rows = np.zeros((len(drawn), *own_rows.shape[1:]), np.float32)
-        rows[own] = own_rows
-        rows = augment(rows, self.augmentation, self.features, rng)[own]
+        rows[own_part] = own_rows
+        rows = augment(rows, self.augmentation, self.features, rng)[own_part]
 
         mask = np.arange(longest)[None] < frames[:, None]
         w_ref = np.stack([w_ref for *_, w_ref in parts])

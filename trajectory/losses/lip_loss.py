@@ -1,9 +1,9 @@
-"""L_lip, the loss on the rhythm of the lips (ours), and the linear axis that reads their opening from coefficients.
+"""L_lip, the loss on the timing of lip motion (ours), and the linear axis that predicts lip opening from coefficients.
 
     o_t ~ <a, c_t> + const        L_lip = mean over windows of 1 - r(<a, c>, <a, c^>),  r = Pearson's correlation
 
-L_latent weighs every direction of W+ by how far it moves, so large regions such as the cheeks count more than the
-timing of the lips. L_lip looks only at when and how far the lips open, relative to the same window.
+L_latent weights each direction of W+ by the size of its motion, so directions that change large regions such as the
+cheeks dominate over those of the lips. L_lip depends only on the course of the lips' opening within a window.
 
 Shapes: N clips, T frames, F frames of all clips, C coefficients.
 """
@@ -17,8 +17,8 @@ from torch import Tensor
 
 from trajectory.model.displacement import TrajectoryError
 
-RIDGE = 0.01  # penalty, relative to a coefficient's unit variance; keeps peculiarities of single clips small
-STILL = 0.02  # inter-ocular distances; where the lips move less, the correlation fades to 0
+RIDGE = 0.01  # penalty, relative to a coefficient's unit variance; limits overfitting to single clips
+STILL = 0.02  # inter-ocular distances; if the lips move less than this, the correlation tends to 0
 
 
 def fit_lip_axis(clips: Iterable[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:

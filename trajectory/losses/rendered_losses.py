@@ -2,8 +2,8 @@
 
     L_lpips = LPIPS(G(w_ref + d^_t), G(w_t))
 
-Rendering costs a forward and a backward pass of the generator, so one frame is drawn from the batch, every
-losses.image_every steps. The networks' own weights get no gradient.
+Rendering takes a forward and a backward pass of the generator, so only one frame of a batch is rendered, every
+losses.image_every steps. The weights of generator and distance get no gradient.
 
 Shapes: N clips, T frames, L rows of W+, D = 512, C coefficients.
 """
@@ -64,5 +64,5 @@ class RenderedLoss:
 def _camera_frame(clip: TrajectoryClip, first: int, t: int, device: torch.device) -> Tensor:
     """Frame t of the window that begins at `first`, (1, 3, H, W)."""
     if clip.frames is None:
-        raise TrajectoryError(f"clip {clip.name} names no file of its frames, which losses.real_target needs")
+        raise TrajectoryError(f"clip {clip.name} has no file of its frames, which losses.real_target needs")
     return to_tensor(np.asarray(FrameClip.load(clip.frames).frames[first + t]), device)

@@ -29,8 +29,8 @@ class LossConfig:
     lip: float = 3.0
     # Target of L_lpips: the inverted frame G(w_t), as in the paper, or with real_target the camera's frame.
     real_target: bool = False
-    # Where L_latent is taken. "w": over all of W+, the paper's equation. "basis": inside the span of the offset basis
-    # only, which leaves out what no coefficient can change, the frame encoder's noise in the other directions.
+    # Space of L_latent. "w": all of W+, the paper's equation. "basis": the span of the offset basis only, because no
+    # coefficient can reduce the error in the other directions, which is noise of the frame encoder.
     space: Literal["w", "basis"] = "basis"
     image_every: int = 4  # steps between two computations of L_lpips, because rendering is slow (0 = never)
     image_size: int = 128  # px at which images are compared
@@ -70,7 +70,7 @@ def stage1_losses(
 ) -> dict[str, Tensor]:
     """The unweighted losses that need no rendering: "latent", and "lip" if it has a weight and its axis is given.
 
-    "latent" is in units of W in either space: coefficients are multiplied by their scale.
+    "latent" is in units of W in both spaces, because coefficients are multiplied by their scale.
     """
     if config.space == "basis":
         predicted = coefficients_NTC * space.offset_scale
@@ -84,5 +84,5 @@ def stage1_losses(
 
 
 def weighted_sum(losses: Mapping[str, Tensor], config: LossConfig) -> Tensor:
-    """What training minimises: each loss times the weight of its name in `config`, added up."""
+    """The training loss: the sum of all losses, each times its weight in `config`."""
     return torch.stack([getattr(config, name) * value for name, value in losses.items()]).sum()

@@ -24,7 +24,7 @@ class CompactFrontend(nn.Sequential):
             return [nn.Conv2d(c_in, c_out, kernel, stride, pad), nn.GroupNorm(1, c_out), nn.SiLU()]
 
         c = channels
-        # Only spectra are narrowed at once: a dozen cepstra keep their width in the first layer.
+        # The first layer has stride 4 over the bins of a spectrum, but stride 1 over a dozen cepstral coefficients.
         first_stride = (2, 4) if window[1] >= 40 else (2, 1)
         layers = [
             *block(1, c // 2, (3, 7), first_stride),
@@ -81,7 +81,7 @@ def build_frontend(
 
 
 def _flat_size(layers: nn.Module, window: tuple[int, int]) -> int:
-    """How many numbers `layers` make of one window."""
+    """Number of output values of `layers` for one window."""
     try:
         with torch.no_grad():
             return layers.eval()(torch.zeros(1, 1, *window)).numel()

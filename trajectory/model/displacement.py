@@ -21,27 +21,27 @@ from encoders.bases.offset_pca import fit_pca
 
 
 class TrajectoryError(ValueError):
-    """A mistake of the user in stage 1: no clips to train on, a checkpoint of another model, and so on."""
+    """A user error in stage 1, such as no training clips or a checkpoint of another model."""
 
 
 @dataclass
 class DisplacementConfig:
     """The two projections and the choice of the identity frame.
 
-    The paper leaves V unexplained; the PCA of W in MoCoGAN-HD and the PCA of offsets in AudioStyleNet are closest.
+    The paper does not define V; the closest published choices are the PCA of W in MoCoGAN-HD and the PCA of offsets in
+    AudioStyleNet.
     """
 
     components: int = 32  # C, principal components of the displacements
     identity_dims: int = 64  # P, principal components of identity latents
     # [start, stop) of the W+ rows that may move; None: all. AudioStyleNet moves rows 4 to 7: [4, 8].
     rows: list[int] | None = None
-    max_samples: int = (
-        3000  # most frames the offset projection is fitted on; memory: samples x L x D x 8 bytes
-    )
+    # Largest number of frames for fitting the offset projection; memory: samples x L x D x 8 bytes
+    max_samples: int = 3000
     # The identity frame, whose latent is w_ref: "neutral" (lips closest, at their usual width), "first", or "random". All
     # are chosen among the frames in which a face was found, if there are any.
     reference: Literal["neutral", "first", "random"] = "neutral"
-    reference_seed: int = 0  # of reference=random, together with the clip's name
+    reference_seed: int = 0  # seed of reference=random, together with the clip's name
 
     def __post_init__(self) -> None:
         if min(self.components, self.identity_dims) < 1 or self.max_samples < 2:
@@ -122,8 +122,8 @@ class DisplacementSpace(nn.Module):
 def fit_space(d_NLD: np.ndarray, identities_NLD: np.ndarray, config: DisplacementConfig) -> DisplacementSpace:
     """Both projections: the offset one from displacements of the training split, V from identity latents.
 
-    identities: better a thousand samples of the generator's W (`stylegan2.protocol.sample_w`) than the few training
-    speakers, which span few directions. Raises TrajectoryError if the displacements are all equal.
+    identities: preferably a thousand samples of the generator's W (`stylegan2.protocol.sample_w`), because a few
+    training speakers span few directions. Raises TrajectoryError if the displacements are all equal.
     """
     num, num_rows, w_dim = d_NLD.shape
     rows = (config.rows[0], config.rows[1]) if config.rows is not None else (0, num_rows)

@@ -20,11 +20,11 @@ from trajectory.model.displacement import DisplacementSpace, TrajectoryError
 from trajectory.model.recurrent_net import State, TrajectoryConfig, TrajectoryNet
 
 KIND = "trajectory"
-RETIRED = ("kernel", "heads", "context")  # settings that are gone, but in older files
+RETIRED = ("kernel", "heads", "context")  # removed settings that older files still contain
 
 
 class TrajectoryPredictor(nn.Module):
-    """Everything that turns speech into W+: the net, the frozen projections, the feature settings and the gain.
+    """The complete stage-1 model from speech to W+: net, frozen projections, feature settings and gain.
 
         w_t = w_ref + decode(gain * c_t),    c_t = net(x)_t [+ shortcut(x_t)]
 
@@ -83,9 +83,9 @@ def stream(
     normalisation, whose floor is relative to the clip's maximum).
     """
     features = model.features
-    whole = features.kind == "encoder" or features.normalise == "clip"
-    whole = whole or (features.kind, features.normalise) == ("logmel", "none")
-    if model.net.config.bidirectional or whole:
+    whole_clip = features.kind == "encoder" or features.normalise == "clip"
+    whole_clip = whole_clip or (features.kind, features.normalise) == ("logmel", "none")
+    if model.net.config.bidirectional or whole_clip:
         raise TrajectoryError(
             "this stage-1 model needs the whole clip; to stream, train one with "
             "trajectory.bidirectional=false, audio.normalise=fixed and no speech encoder"
@@ -122,7 +122,7 @@ def load_trajectory(path: str | Path, device: str | torch.device = "cpu") -> Tra
             f"{path} holds a {file.kind!r}, expected a stage-1 trajectory (scripts/train_stage1.py)"
         )
     fitting(lambda: _built(file.config), file, path, "train it again")
-    model = _built(file.config)  # again, because `fitting` builds on the meta device, without memory
+    model = _built(file.config)  # built again, because `fitting` builds on the meta device, without memory
     model.load_state_dict(file.state)
     return model.to(device).eval()
 

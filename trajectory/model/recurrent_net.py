@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from trajectory.model.audio_frontends import Frontend, build_frontend
 
-State = Tensor | tuple[Tensor, Tensor] | None  # of a GRU, of an LSTM; None at the beginning of a clip
+State = Tensor | tuple[Tensor, Tensor] | None  # state of a GRU or an LSTM; None at the beginning of a clip
 
 
 @dataclass
@@ -23,19 +23,20 @@ class TrajectoryConfig:
 
     # "compact" (ours, strided, 0.2 M parameters), "atvgnet" (the paper's), "dense" (for audio.kind=encoder)
     frontend: Frontend = "compact"
-    channels: int = (
-        16  # of the compact front end's second layer; the dense one projects rows to 4 times as many
-    )
+    # Channels of the compact front end's second layer; the dense one projects rows to 4 times as many
+    channels: int = 16
     audio_dim: int = 128  # E; the paper: 256
     cell: Literal["gru", "lstm"] = "gru"  # "lstm" is the paper's; the GRU does better (docs/RESULTS.md)
     hidden: int = 128  # units of the recurrent net in each direction; the paper: 256
     layers: int = 1  # of the recurrent net; the paper: 3
-    bidirectional: bool = True  # frame-by-frame prediction (predictor.stream) needs false
+    bidirectional: bool = True  # must be false for frame-by-frame prediction (predictor.stream)
     # How V(w_ref) enters: "concat" to the decoder's input (the paper's), or "none".
     identity: Literal["concat", "none"] = "concat"
     decoder: int = 256  # width of the decoder's hidden layers
-    dropout: float = 0.2  # on audio codes, recurrent outputs and in the decoder (ours; the paper states none)
-    # Chance that V(w_ref) of a training clip is set to zero: without it a net learns few speakers by heart.
+    # Dropout of audio codes, recurrent outputs and decoder layers (ours; the paper states none)
+    dropout: float = 0.2
+    # Probability that V(w_ref) of a training clip is set to zero, which avoids overfitting to the few training
+    # speakers.
     identity_dropout: float = 0.5
 
     def __post_init__(self) -> None:
@@ -86,7 +87,8 @@ class TrajectoryNet(nn.Module):
     def forward(self, values_NTKM: Tensor, identity_NP: Tensor, state: State = None) -> tuple[Tensor, State]:
         """Returns the coefficients and the recurrent state after the last frame.
 
-        With one direction, a clip in pieces, each with the state of the piece before, gives what the whole clip gives.
+        A unidirectional net gives the same result for a clip in pieces, each started from the previous state, as for
+        the whole clip.
         """
         audio_NTE = self.encode_audio(values_NTKM)
         hidden_NTH, state = self.recurrent(self.dropout(audio_NTE), state)

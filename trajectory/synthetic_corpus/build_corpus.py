@@ -1,4 +1,4 @@
-"""Builds the embedded corpus: ordinary mp4 files with sound in which synthetic speakers say sentences.
+"""Builds the embedded corpus: mp4 files with sound, in which synthetic speakers say sentences.
 
     text -> espeak-ng: sound and phonemes -> visemes (T, A) -> w_t = w_speaker + sum_a weight_ta direction_a -> frames
 
@@ -32,20 +32,20 @@ from trajectory.synthetic_corpus.sentences import Kind, Sentence, SentenceSource
 from trajectory.synthetic_corpus.speakers import FACE_SEEDS, Speaker, draw_speakers, face_latent
 
 HEAD = (AXES.index("yaw"), AXES.index("pitch"))
-MOUTH = (0, 1, 2)  # open, wide, round: scaled by the speaker's amplitude; closures are not
+MOUTH = (0, 1, 2)  # open, wide, round: scaled by the speaker's amplitude; closures are not scaled
 
 
 @dataclass
 class CorpusConfig:
     """The size of the synthetic corpus and how its speakers look and move (all ours)."""
 
-    seed: int = 0  # draws faces, voices, sentences, blinks and head sway; another seed changes all of them
-    speakers: int = 12  # all of them
-    unseen_speakers: int = 3  # the last ones, never trained on
-    sentences: int = 20  # of each speaker
+    seed: int = 0  # seed of faces, voices, sentences, blinks and head sway
+    speakers: int = 12  # number of speakers, unseen ones included
+    unseen_speakers: int = 3  # number of unseen speakers (the last ones), which are never trained on
+    sentences: int = 20  # number of sentences of each speaker
     grid_share: float = 0.5  # share of sentences with GRID's grammar; the others are free
     psi: float = 0.7  # truncation of the faces, the usual value
-    sway: float = 0.5  # of the head; 1: about 6 degrees of yaw and 3 of pitch, beyond which faces distort
+    sway: float = 0.5  # amplitude of head motion; 1: about 6 degrees of yaw and 3 of pitch, beyond which faces are distorted
 
     def __post_init__(self) -> None:
         limits = {
@@ -78,7 +78,7 @@ class Performance:
 
     @property
     def name(self) -> str:
-        """Of the clip, which is also its path without a suffix."""
+        """Name of the clip; also its path without the suffix."""
         return f"{self.speaker.name}/{self.sentence.name}"
 
 
@@ -136,7 +136,7 @@ def build_corpus(
     """
     if unknown := set(basis.names) - set(AXES):
         raise ValueError(
-            f"the viseme basis has the axes {sorted(unknown)}; the visemes only know {', '.join(AXES)}"
+            f"the viseme basis has the axes {sorted(unknown)}; the visemes support only {', '.join(AXES)}"
         )
     out = Path(out_dir)
     performances = [perform(config, *planned) for planned in plan_corpus(config)]
@@ -160,7 +160,7 @@ def build_corpus(
             pool.shutdown(cancel_futures=True)
             raise
 
-    # List them.
+    # Write the list of clips.
     clips = [
         {
             "file": f"{p.name}.mp4",
@@ -212,7 +212,7 @@ def _make_clip(
 
 
 def _weights_hash(generator: Generator) -> str:
-    """Of all tensors of a generator."""
+    """Hash of all tensors of a generator."""
     state = generator.state_dict() if isinstance(generator, nn.Module) else {}
     return content_hash({name: value.cpu().numpy() for name, value in state.items()})
 

@@ -1,4 +1,4 @@
-"""Phonemes -> motion of the mouth along articulatory axes, with coarticulation; blinks and head sway.
+"""Computes motion along articulatory axes from phonemes, with coarticulation; also blinks and head sway.
 
 Weights (T video frames, A axes) lie in [0, 1], the head's in [-1, 1]: 0 is the speaker's rest (lips together, neutral),
 1 the axis' full amplitude. The viseme basis (encoders/bases/viseme_basis.py) turns them into displacements of W+.
@@ -12,7 +12,8 @@ from audio.timing import FPS
 from encoders.bases.viseme_basis import AXES
 from trajectory.synthetic_corpus.espeak import Phoneme, Utterance
 
-# (pressure of the lips, share of the opening that is closed): p b m close all of it, teeth on the lower lip most of it.
+# (pressure of the lips, share of the opening that is closed): all of it for p b m, most of it for f v (teeth on lower
+# lip).
 SEALS = {"p": (0.9, 1.0), "b": (0.85, 1.0), "m": (0.7, 1.0), "f": (0.35, 0.7), "v": (0.3, 0.7)}
 
 
@@ -27,7 +28,7 @@ class Target:
     lips: float = 1.0  # dominance of `wide` and `round`
 
 
-# Vowels: the lower, the more open; front vowels are wide, rounded back vowels round.
+# Vowels: low vowels are more open; front vowels are wide, rounded back vowels round.
 VOWELS = {
     "i": Target(0.22, wide=0.85),
     "I": Target(0.34, wide=0.55, lips=0.7),
@@ -171,8 +172,9 @@ def closures(phonemes: tuple[Phoneme, ...]) -> list[Closure]:
 
 
 def blinks(num_frames: int, rng: np.random.Generator) -> np.ndarray:
-    """Closing of the eyelids (T,) in [0, 1]: every 2 to 6 s, the first after 0.3 to 4 s, they close within 80 ms, stay
-    closed for one frame and open within 160 ms."""
+    """Closure of the eyelids (T,) in [0, 1]: they close within 80 ms, stay closed for one frame and open within 160 ms,
+    every 2 to 6 s, for the first time after 0.3 to 4 s.
+    """
     times_T = (np.arange(num_frames) + 0.5) / FPS
     lids_T = np.zeros(num_frames, np.float32)
     shut = rng.uniform(0.3, 4.0)

@@ -1,4 +1,5 @@
-"""Speech with phoneme times from espeak-ng, through ctypes on the library inside the espeakng-loader wheel.
+"""Synthesises speech with phoneme times by espeak-ng, called through ctypes in the library of the espeakng-loader
+wheel.
 
 espeak-ng is GPL-3, so the wheel is an optional dependency, imported only when speech is synthesised.
 The library keeps one state per process, and earlier speech changes later speech (oscillator phases, the flutter of the
@@ -22,7 +23,7 @@ from audio.waveform import Waveform, to_mono16k
 SYNCHRONOUS, UTF8, PHONEME_EVENTS, DONT_EXIT = 2, 1, 0x0001, 0x8000
 EVENT_LIST_END, EVENT_PHONEME = 0, 7
 RATE_WPM, VOLUME, PITCH, PITCH_RANGE = 1, 2, 3, 4
-SLOWEST, FASTEST = 80, 320  # words per minute: espeak's minimum, and where it begins to drop phonemes
+SLOWEST, FASTEST = 80, 320  # words per minute: espeak's minimum, and the rate above which it drops phonemes
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,7 @@ def _fresh_library() -> Iterator[tuple[ctypes.CDLL, int]]:
         loader = importlib.import_module("espeakng_loader")
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            "the synthetic corpus is spoken by espeak-ng, which is not installed (it is GPL-3, so it is an extra): "
+            "the speech of the synthetic corpus is made by espeak-ng, which is not installed (it is GPL-3, so it is an extra): "
             'pip install "espeakng-loader==0.2.4"'
         ) from error
     library = ctypes.CDLL(loader.get_library_path())
@@ -162,7 +163,7 @@ def _fresh_library() -> Iterator[tuple[ctypes.CDLL, int]]:
         rate = library.espeak_Initialize(SYNCHRONOUS, 0, data, PHONEME_EVENTS | DONT_EXIT)
         if rate <= 0:
             raise RuntimeError(f"espeak-ng could not read its voices in {loader.get_data_path()}")
-        library.srand(1)  # the C library's random numbers, which breath and echo use
+        library.srand(1)  # seed of the C library's random numbers, used for breath and echo
         yield library, rate
     finally:
         library.espeak_Terminate()

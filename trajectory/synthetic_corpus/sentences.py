@@ -57,7 +57,7 @@ def splits_of(sentences: int, unseen: bool) -> list[Split]:
 
 
 class SentenceSource:
-    """Draws sentences such that no text of one split is a text of another.
+    """Draws sentences such that no text occurs in two splits.
 
     GRID sentences are drawn from 64,000 without repetition. The free ones are divided among train, val and test by the
     seed (60, 15, 25 %) and taken in turn within a split, so a text is said twice only after all others of its split. The

@@ -1,4 +1,4 @@
-"""The speakers of the synthetic corpus: people who do not exist, each with a face, a voice and a way of speaking."""
+"""The synthetic speakers of the corpus, each with a face, a voice and speaking parameters."""
 
 from dataclasses import dataclass
 from itertools import chain, zip_longest
@@ -10,10 +10,10 @@ from stylegan2.protocol import Generator, sample_w
 
 Sex = Literal["m", "f"]
 
-# Seeds of sample_w(generator, 1, seed, psi), by the apparent sex of the face. Every face was looked at: clearly an adult,
-# frontal, eyes open, nothing before the mouth. And every face was measured while speaking (scripts/check_assets.py,
-# "corpus"): the aperture that dlib reads follows the intended one (correlation >= 0.9) and moves (standard deviation
-# >= 0.05). dlib misreads the mouths of 10, 32, 61, 70, 127 and 215, so they are left out.
+# Seeds of sample_w(generator, 1, seed, psi), by the apparent sex of the face. Every face was inspected by eye: clearly
+# an adult, frontal, eyes open, mouth not covered. Every face was also measured while speaking (scripts/check_assets.py,
+# "corpus"): the aperture that dlib reads follows the intended one (correlation >= 0.9) and moves (standard deviation >=
+# 0.05). dlib misreads the mouths of 10, 32, 61, 70, 127 and 215, so they are left out.
 FEMALE = (2, 6, 22, 35, 55, 56, 64, 66, 79, 81, 93, 144, 151, 153, 166, 209, 237)
 MALE = (0, 8, 20, 58, 63, 67, 91, 92, 103, 106, 133, 169, 184, 194, 196, 224, 233, 234)
 FACE_SEEDS: tuple[tuple[int, Sex], ...] = (
@@ -21,7 +21,7 @@ FACE_SEEDS: tuple[tuple[int, Sex], ...] = (
     *((seed, "m") for seed in MALE),
 )
 
-# Of espeak.
+# Voices of espeak.
 ACCENTS = (
     "en", "en-us", "en-gb-x-rp", "en-gb-scotland", "en-gb-x-gbclan", "en-gb-x-gbcwmd", "en-029", "en-us-nyc",
 )  # fmt: skip
@@ -47,7 +47,7 @@ class Speaker:
     rate: int  # words per minute
     pitch: int  # 0-100; 50 is the voice's default
     intonation: int  # range of the pitch, 0-100; 50 is the voice's default
-    amplitude: float  # of mouth motion, 0.8-1
+    amplitude: float  # amplitude of mouth motion, 0.8-1
     noise_db: float  # background noise relative to full scale
 
 

@@ -1,6 +1,6 @@
 """Validation of stage 1 by correlation, and the gain that calibrates the amplitude of its motion.
 
-Regression shrinks towards the mean what it cannot predict, so predicted motion is smaller than true motion.
+Regression shrinks unpredictable motion towards the mean, so predicted motion is smaller than true motion.
 Shapes: T frames of a clip, C coefficients of the displacement, L rows of W+, D = 512.
 """
 
@@ -25,7 +25,7 @@ LARGEST_GAIN = 2.0  # AudioStyleNet's fixed factor; beyond it faces distort
 
 @dataclass(frozen=True)
 class Agreement:
-    """How predicted coefficients follow the true ones, each clip's own mean removed.
+    """Agreement of predicted with true coefficients, each clip's mean removed.
 
     correlation: (C,) Pearson r of each coefficient, 0 where either is constant.
     predicted, truth: (C,) standard deviations. scale: (C,) weight of a coefficient in units of W.
@@ -48,7 +48,7 @@ class Agreement:
 def on_clip(
     net: nn.Module, space: DisplacementSpace, features: FeatureConfig, clip: TrajectoryClip
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Of a whole clip: predicted coefficients (T, C), true displacements (T, L, D), identity latent (1, L, D)."""
+    """Runs `net` on a clip: predicted coefficients (T, C), true displacements (T, L, D), identity latent (1, L, D)."""
     batch, device = read_clip(clip, features), space.offset_scale.device
     values, d, w_ref = (torch.from_numpy(x).to(device) for x in (batch.values, batch.d, batch.w_ref))
     return net(values, space.identity(w_ref))[0][0], d[0], w_ref
@@ -62,7 +62,7 @@ def validate(
     was_training = net.training
     net.eval()
     scale_C = space.offset_scale.cpu().numpy()
-    sums = np.zeros((3, space.num_coefficients))  # of predicted * truth, predicted^2, truth^2
+    sums = np.zeros((3, space.num_coefficients))  # sums of predicted * truth, predicted^2, truth^2
     distance, frames = 0.0, 0
     for clip in clips:
         predicted, d_TLD, _ = on_clip(net, space, features, clip)
@@ -98,8 +98,8 @@ def gain_of(report: Agreement, kind: Calibration = "scalar") -> Tensor:
 def opening_gain(predicted_T: np.ndarray, true_T: np.ndarray) -> float:
     """1 + r^2 (std(o) / std(o^) - 1) of the lips' opening, within [1, LARGEST_GAIN]; used in adaptation to one person.
 
-    A prediction that explains all (r = 1) gets the truth's amplitude. With the small r that seconds of speech allow,
-    std(o) / std(o^) alone would mostly amplify errors.
+    For r = 1 the prediction gets the true amplitude. A few seconds of speech give a small r, for which std(o) / std(o^)
+    alone would mostly amplify errors.
     """
     r2 = max(correlation(predicted_T, true_T), 0.0) ** 2
     ratio = float(true_T.std() / max(predicted_T.std(), 1e-9))

@@ -45,14 +45,14 @@ def train(
 ) -> TrajectoryPredictor:
     """Trains `net`, keeps the EMA weights that validate best, calibrates their amplitude and exports them.
 
-    folder: gets state.pt, trajectory.safetensors and tensorboard/. rendered: None for no L_lpips. lip_axis: (C,), None
-    for no L_lip. preview: draws a validation clip every config.pictures_every steps.
-    resume: "auto" continues folder/state.pt if it is there, a path that file, None starts anew.
-    stop_at: saves the state after that step and leaves without exporting, as a queue's time limit would.
+    folder: gets state.pt, trajectory.safetensors and tensorboard/. rendered: None: without L_lpips. lip_axis: (C,);
+    None: without L_lip. preview: draws a validation clip every config.pictures_every steps. resume: "auto" continues
+    folder/state.pt if it is there, a path that file, None starts anew. stop_at: saves the state after that step and
+    returns without exporting, as at a time limit of a job queue.
 
     Raises TrajectoryError where a gradient is not finite (float16's gradient scaler skips such steps instead), and the
     error of `load_checkpoint` for a checkpoint of other settings. Resuming is exact, except that with several processes
-    only the first one continues its own random numbers.
+    only the first one continues its random state.
 
     With several processes each takes its share of one global batch. The weights are those of one process with all of it,
     if there is no dropout (each process draws its own), no batch norm (the paper's front end; each process has its own
@@ -63,8 +63,8 @@ def train(
     folder, checkpoint = Path(folder), Path(folder) / "state.pt"
     torch.manual_seed(config.seed + fabric.global_rank)
     decayed = {"params": [p for p in net.parameters() if p.ndim > 1], "weight_decay": config.weight_decay}
-    others = {"params": [p for p in net.parameters() if p.ndim <= 1], "weight_decay": 0.0}
-    groups = [decayed, others]
+    undecayed = {"params": [p for p in net.parameters() if p.ndim <= 1], "weight_decay": 0.0}
+    groups = [decayed, undecayed]
     model, optimiser = fabric.setup(net, torch.optim.AdamW(groups, lr=config.lr))
     space = space.to(fabric.device)
     precision = fabric.strategy.precision
@@ -120,7 +120,7 @@ def train(
             state.update_ema(config.ema)
             log.train(state.step, terms | {"total": loss}, {"gradient": norm or 0.0, "lr": rate})
 
-            # Validate; the score is the same in all processes, so that they end together.
+            # Validate; the score is the same in all processes, so that all end at the same step.
             if validation and (state.step % config.val_every == 0 or state.step == config.steps):
                 report = validate(state.ema, space, sampler.features, validation)
                 state.keep_best(fabric.broadcast(report.score))

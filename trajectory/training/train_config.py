@@ -12,14 +12,14 @@ from trajectory.training.amplitude_calibration import Calibration
 class TrainConfig:
     """Optimiser (AdamW), schedule, validation and logging of stage 1.
 
-    The paper gives no schedule: the defaults fit minutes of speech; GRID's hours want lr=1e-4 and many more steps.
+    The paper gives no schedule. The defaults suit minutes of speech; for GRID's hours use lr=1e-4 and many more steps.
     """
 
     steps: int = 4000  # gradient steps; enough for the ten minutes of speech of experiment=embedded
     lr: float = 1e-3  # the highest learning rate, after the warm-up
     lr_end: float = 0.05  # the last learning rate, as a share of lr
     warmup: int = 50  # steps over which the rate rises to lr
-    weight_decay: float = 1e-2  # AdamW's, of matrices only (PyTorch's default)
+    weight_decay: float = 1e-2  # weight decay of AdamW, for matrices only (PyTorch's default)
     grad_clip: float = 1.0  # largest norm of the gradient (the usual value)
     ema: float = 0.99  # decay of the averaged weights, the ones that are validated and exported
     val_every: int = 100  # steps between two validations
@@ -28,8 +28,8 @@ class TrainConfig:
     # Steps between two previews (frames and lip opening of a validation clip) in TensorBoard; 0: never.
     pictures_every: int = field(default=500, metadata={"keyed": False})
     patience: int = 0  # validations in a row without a better score after which training ends; 0: never
-    calibration: Calibration = "scalar"  # how the amplitude is calibrated in the end (gain_of)
-    seed: int = 0  # of the windows, of dropout and of the rendered frames
+    calibration: Calibration = "scalar"  # how the amplitude is calibrated after training (gain_of)
+    seed: int = 0  # seed of the windows, of dropout and of the rendered frames
 
     def __post_init__(self) -> None:
         if min(self.steps, self.val_every, self.save_every, self.log_every) < 1:

@@ -1,6 +1,6 @@
-"""The state of a stage-1 training: all that changes from step to step, saved and resumed through one file.
+"""The state of stage-1 training: everything that changes during training, saved to and resumed from one file.
 
-A training that is killed and resumed ends with the same weights, bit for bit on a CPU, as one that never stopped.
+A training that is killed and resumed ends with the same weights as an uninterrupted one, bit for bit on a CPU.
 """
 
 from __future__ import annotations
@@ -47,7 +47,9 @@ class TrainState:
 
     @torch.no_grad()
     def update_ema(self, decay: float) -> None:
-        """ema <- d ema + (1 - d) net, d = min(decay, (1 + step) / (10 + step)), which soon forgets the first steps."""
+        """ema <- d ema + (1 - d) net, d = min(decay, (1 + step) / (10 + step)), so that the initial weights have little
+        influence.
+        """
         d = min(decay, (1 + self.step) / (10 + self.step))
         pairs = zip(self.ema.state_dict().values(), self.net.state_dict().values(), strict=True)
         for average, value in pairs:
@@ -68,12 +70,14 @@ class TrainState:
         return 0 < patience <= self.waited
 
     def reseed(self, seed: list[int]) -> None:
-        """New random numbers, for a process whose own are not in the checkpoint."""
+        """Seeds the random state of a process whose state is not in the checkpoint."""
         torch.manual_seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
         self.rng.bit_generator.state = np.random.default_rng(seed).bit_generator.state
 
     def save(self, path: Path) -> None:
-        """Writes one file under a temporary name and renames it, so a kill leaves the previous checkpoint whole."""
+        """Writes one file under a temporary name and renames it, so that a kill leaves the previous checkpoint
+        intact.
+        """
         save_checkpoint(path, self._parts(), torch.default_generator, self.rng, self.step, self.settings)
 
     def restore(self, path: Path) -> None:
@@ -87,7 +91,7 @@ class TrainState:
         return parts | {"optimiser": self.optimiser, "sampler": self.sampler, "precision": self.precision}
 
     def state_dict(self) -> dict[str, Any]:
-        """What is in no other part."""
+        """The state that is in no other part."""
         names = ("best", "best_score", "waited", "lip_axis")
         cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
         return {name: getattr(self, name) for name in names} | {"cuda_random": cuda}
@@ -110,7 +114,7 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def changed_keys(saved: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:
-    """What differs between nested settings, by dotted names: ["net.hidden was 64, is 128"]."""
+    """The differences between nested settings, by dotted names: ["net.hidden was 64, is 128"]."""
     old, new = flat(saved), flat(current)
     keys = sorted(old.keys() | new.keys())
     return [f"{key} was {old.get(key)}, is {new.get(key)}" for key in keys if old.get(key) != new.get(key)]

@@ -23,7 +23,7 @@ class TrainingLog:
         self.enabled, self.every = enabled, every
         if not enabled:
             return
-        # purge_step hides what a killed run logged after its last checkpoint: those steps are done again.
+        # purge_step hides what a killed run logged after its last checkpoint, because those steps are repeated.
         self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)
         columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]:.1f} it/s"))
         text = TextColumn("[bold]stage 1[/bold] loss {task.fields[loss]:.3f} val {task.fields[val]:.3f}")
@@ -42,7 +42,9 @@ class TrainingLog:
             self.writer.close()
 
     def train(self, step: int, losses: Mapping[str, Tensor], scalars: Mapping[str, Tensor | float]) -> None:
-        """Every `every` steps: losses, other scalars, steps per second. Rarely, because reading a loss waits for the GPU."""
+        """Every `every` steps: losses, other scalars, steps per second. Not every step, because reading a loss waits
+        for the GPU.
+        """
         if not self.enabled or step % self.every:
             return
         for name, value in losses.items():
