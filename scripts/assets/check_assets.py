@@ -12,7 +12,7 @@ from configs.schema import Config
 from encoders.bases.viseme_basis import MOUTH_AXES, VISEMES, load_viseme_basis
 from scripts.assets.face_checks import encoder_on_clips, encoder_on_samples, generator_against
 from scripts.assets.mouth_checks import corpus, visemes
-from scripts.core.networks import encoder_path, generator_path, the_detector, the_encoder, the_generator
+from scripts.core.networks import build_detector, build_encoder, build_generator, encoder_path, generator_path
 from scripts.core.provenance import provenance, write_json
 from scripts.core.runtime import Run, shown
 from stylegan2.embedded.openvino_ir import load_uncut_generator
@@ -49,7 +49,7 @@ def check_assets(config: Config, run: Run) -> Path:
     figures: dict[str, Any] = (
         json.loads(path.read_text(encoding="utf-8"))["figures"] if path.is_file() else {}
     )
-    generator, detector = the_generator(config, run), the_detector(config.data)
+    generator, detector = build_generator(config, run), build_detector(config.data)
     files = {"generator": generator_path(config), "encoder": encoder_path(config), "visemes": VISEMES}
     about = {"device": str(run.device), "threads": torch.get_num_threads(), "seconds": run.seconds}
     about |= {"weights": {name: file_hash(file) for name, file in files.items()}}
@@ -63,7 +63,7 @@ def check_assets(config: Config, run: Run) -> Path:
                     measured = generator_against(uncut, generator, psi, config, detector, sheet)
                     figures[what][f"psi_{psi}"] = measured
             elif what == "encoder":
-                encoder = the_encoder(config, run)
+                encoder = build_encoder(config, run)
                 figures[what] = {"samples": encoder_on_samples(encoder, generator, config, detector)}
                 if config.data.kind == "folder":
                     figures[what]["clips"] = encoder_on_clips(encoder, generator, config, run, detector)

@@ -22,7 +22,7 @@ from encoders.features.landmark_net import LandmarkNet, load_landmark_net, train
 from encoders.footage.faces import DlibDetector
 from metrics.report.plots import save_image
 from scripts.assets.mouth_checks import landmarks_of
-from scripts.core.networks import generator_path, keyed, the_generator
+from scripts.core.networks import build_generator, generator_path, keyed
 from scripts.core.provenance import save_provenance
 from scripts.core.runtime import Run, shown
 from stylegan2.images import to_uint8
@@ -40,7 +40,7 @@ NOTES = {
 
 
 def fit_visemes(config: Config, run: Run) -> Path:
-    folder, generator, settings = run.results / "visemes", the_generator(config, run), config.basis
+    folder, generator, settings = run.results / "visemes", build_generator(config, run), config.basis
     by_regression = [axis for axis in REGRESSED if axis in settings.axes]
     samples = labelled(generator, config, run) if by_regression or settings.landmark_steps else None
     with run.timed("landmark network"):

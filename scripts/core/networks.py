@@ -65,7 +65,7 @@ def weight_hashes(config: Config, **more: Path) -> dict[str, str]:
     return {name: file_hash(path) for name, path in files.items()}
 
 
-def the_generator(config: Config, run: Run) -> Any:
+def build_generator(config: Config, run: Run) -> Any:
     """The generator that the latents belong to, in float32 whatever config.precision is, because its results are cached."""
     return load_generator(generator_path(config), run.device)
 
@@ -76,12 +76,12 @@ def in_precision(generator: Any, config: Config) -> Any:
     return generator
 
 
-def the_renderer(config: Config, run: Run) -> Any:
+def build_renderer(config: Config, run: Run) -> Any:
     """The generator that renders the frames (generator.render), in config.precision."""
     if config.generator.render is None:
-        return in_precision(the_generator(config, run), config)
+        return in_precision(build_generator(config, run), config)
     renderer = load_generator(renderer_path(config, run), run.device)
-    rows = the_generator(config, run).num_rows
+    rows = build_generator(config, run).num_rows
     if renderer.num_rows != rows:
         raise WeightsError(
             f"generator.render={config.generator.render} reads {renderer.num_rows} rows of W+ and "
@@ -90,7 +90,7 @@ def the_renderer(config: Config, run: Run) -> Any:
     return in_precision(renderer, config)
 
 
-def the_trajectory(checkpoint: Path, config: Config, run: Run) -> TrajectoryPredictor:
+def build_predictor(checkpoint: Path, config: Config, run: Run) -> TrajectoryPredictor:
     """The stage-1 model in a checkpoint."""
     return with_encoder_of(config, load_trajectory(checkpoint, run.device))
 
@@ -102,14 +102,14 @@ def with_encoder_of(config: Config, model: TrajectoryPredictor) -> TrajectoryPre
     return model
 
 
-def the_encoder(config: Config, run: Run) -> Any:
+def build_encoder(config: Config, run: Run) -> Any:
     return e4e.load_encoder(encoder_path(config), run.device)
 
 
-def the_teacher(config: Config, run: Run) -> Perceptual:
+def build_teacher(config: Config, run: Run) -> Perceptual:
     """The perceptual distance that inversion and both stages minimise; evaluation uses another network."""
     return load_perceptual(config.teacher.net, config.teacher.family).to(run.device)
 
 
-def the_detector(data: DataConfig, device: str = "cpu") -> FaceDetector:
+def build_detector(data: DataConfig, device: str = "cpu") -> FaceDetector:
     return DlibDetector() if data.detector == "dlib" else FaceAlignmentDetector(device)

@@ -89,11 +89,11 @@ class Run:
         """Whether this is the process that writes the files which all processes share."""
         return self.fabric.is_global_zero
 
-    def mine(self, items: Sequence[Item]) -> list[Item]:
+    def own_share(self, items: Sequence[Item]) -> list[Item]:
         """The items that this process works on: every world_size-th one."""
         return list(items[self.fabric.global_rank :: self.fabric.world_size])
 
-    def meet(self) -> None:
+    def barrier(self) -> None:
         """Waits for the other processes."""
         self.fabric.barrier()
 

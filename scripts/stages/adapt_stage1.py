@@ -8,7 +8,7 @@ from pathlib import Path
 
 from configs.schema import Config
 from encoders.content_hash import content_hash
-from scripts.core.networks import the_trajectory, with_encoder_of
+from scripts.core.networks import build_predictor, with_encoder_of
 from scripts.core.runtime import Run, RunError, shown
 from scripts.stages.stage_results import Face
 from stylegan2.weights import file_hash
@@ -42,7 +42,7 @@ def adapt_stage1(
         return path
     run.say(f"adapting stage 1 to {name} ({len(own.w)} frames)")
     with run.timed("adapt"):
-        adapted = adapt(the_trajectory(checkpoint, config, run), own, config.adapt)
+        adapted = adapt(build_predictor(checkpoint, config, run), own, config.adapt)
         save_adapted(path, adapted, file_hash(checkpoint), {"face": name})
     run.say(
         f"correlation with the lips on held-out frames of the clip {adapted.before['lips']:.2f} -> "
@@ -75,5 +75,5 @@ def existing_adapted(
 def load_stage1_for(adapted: Path | None, checkpoint: Path, config: Config, run: Run) -> TrajectoryPredictor:
     """The adapted model, which must have started from this checkpoint, or the checkpoint's own model."""
     if adapted is None:
-        return the_trajectory(checkpoint, config, run)
+        return build_predictor(checkpoint, config, run)
     return with_encoder_of(config, load_adapted(adapted, file_hash(checkpoint), run.device))

@@ -35,7 +35,13 @@ from encoders.features.perceptual import load_perceptual
 from encoders.footage.prepare import align_photo
 from encoders.footage.video_writer import write_video
 from encoders.networks.e4e import FullEncoder
-from scripts.core.networks import the_detector, the_encoder, the_generator, the_renderer, the_teacher
+from scripts.core.networks import (
+    build_detector,
+    build_encoder,
+    build_generator,
+    build_renderer,
+    build_teacher,
+)
 from scripts.core.provenance import ROOT, provenance, write_json
 from scripts.core.runtime import Run, shown
 from scripts.stages.invert_frames import Inverter
@@ -75,7 +81,7 @@ def synthesis(config: Config, run: Run) -> list[Row]:
     """Frames a second of config F at each size and of the config's generator; config F against the reference."""
     rows: list[Row] = []
     generators = {f"config F, {size} px": config_f(size, run) for size in config.benchmark.sizes}
-    for name, generator in [*generators.items(), (config.generator.weights, the_generator(config, run))]:
+    for name, generator in [*generators.items(), (config.generator.weights, build_generator(config, run))]:
         w_NLD = sample_w(generator, 1, seed=0)
         reference = partial(load_reference(), generator, w_NLD) if name in generators else None
         reference_seconds = measure(reference, config) if reference else {}
@@ -96,7 +102,7 @@ def encoder(config: Config, run: Run) -> list[Row]:
     image = torch.randn(1, 3, 256, 256, device=run.device)
     return [
         {"encoder": name, "threads": threads, "images_per_s": 1 / seconds}
-        for name, network in ((config.encoder.weights, the_encoder(config, run)), ("full e4e", full))
+        for name, network in ((config.encoder.weights, build_encoder(config, run)), ("full e4e", full))
         for threads, seconds in measure(partial(network, image), config).items()
     ]
 
@@ -133,7 +139,7 @@ def tuning_step(config: Config, run: Run) -> list[Row]:
 
 def stage1_step(config: Config, run: Run) -> list[Row]:
     """Seconds of one training step of stage 1 on random windows, without and with the rendered image term."""
-    generator = the_generator(config, run)
+    generator = build_generator(config, run)
     model = untrained_stage1(config, generator).to(run.device).train()
     optimiser = torch.optim.AdamW(model.net.parameters(), lr=1e-6)
     shape = (config.windows.batch, config.windows.length)
@@ -142,7 +148,7 @@ def stage1_step(config: Config, run: Run) -> list[Row]:
     d = torch.randn(*shape, generator.num_rows, generator.w_dim, device=run.device) * 0.1
     mask = torch.ones(shape, dtype=torch.bool, device=run.device)
     image_loss = LossConfig(image_size=config.losses.image_size)
-    rendered = RenderedLoss(generator, image_loss, the_teacher(config, run))
+    rendered = RenderedLoss(generator, image_loss, build_teacher(config, run))
 
     def step(image_term: bool) -> None:
         coefficients, _ = model.coefficients(values, w_ref)
@@ -172,8 +178,8 @@ def end_to_end(config: Config, run: Run) -> list[Row]:
     waveform = Waveform(noise.astype(np.float32))
     # Steps that are done once per face
     with timer.timed("load"):
-        generator, renderer = the_generator(config, run), the_renderer(config, run)
-        inverter, detector = Inverter(config, run), the_detector(config.data, str(run.device))
+        generator, renderer = build_generator(config, run), build_renderer(config, run)
+        inverter, detector = Inverter(config, run), build_detector(config.data, str(run.device))
         extract_features(waveform, config.audio, 1)  # librosa imports most of its modules at its first use
     photo = next(iter(render(generator, sample_w(generator, 1, FACE_SEED, 0.5))))
     with timer.timed("face"):

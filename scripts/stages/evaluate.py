@@ -27,12 +27,12 @@ from metrics.scoring.control_baselines import ROWS, SPLITS, fit_energy, log_ener
 from metrics.scoring.ridge_baseline import MelRidge, fit_lips
 from metrics.scoring.row_accumulator import ClipScore, Judges
 from metrics.scoring.score_clips import Evaluation, stride_for
-from scripts.core.networks import renderer_path, the_renderer, the_trajectory, weight_hashes
+from scripts.core.networks import build_predictor, build_renderer, renderer_path, weight_hashes
 from scripts.core.provenance import plain, provenance, stage_seconds
 from scripts.core.runtime import Run, shown, start
 from scripts.stages.adapt_stage1 import load_stage1_for
 from scripts.stages.evaluate_case import Case, Controls, Preview, ScoringContext, score_case
-from scripts.stages.evaluators import judge_hashes, the_judges
+from scripts.stages.evaluators import build_judges, judge_hashes
 from scripts.stages.scored_clips import test_cases
 from scripts.stages.stage_results import Face, Latents, Person
 from scripts.stages.train_stage2 import load_person_generator
@@ -57,7 +57,7 @@ def evaluate(
     with run.timed("evaluate"):
         cases = test_cases(chosen, config, latents, face, person.adapted is not None)
         run.say(f"scoring {len(cases)} clips: {', '.join(sorted({case.split for case in cases}))}")
-        judges = the_judges(config, run.device)
+        judges = build_judges(config, run.device)
         files = {"renderer": renderer_path(config, run), "trajectory": checkpoint}
         files |= {"tuned": person.tuned} if person.tuned else {}
         files |= {"adapted": person.adapted} if person.adapted else {}
@@ -154,12 +154,12 @@ def _start_worker(
     """Builds the networks once for each process."""
     global _context
     run = run or start(replace(config, device="cpu", threads=threads), quiet=True)
-    generator = the_renderer(config, run)
+    generator = build_renderer(config, run)
     if evaluation is None:
-        evaluation = Evaluation(the_judges(config, run.device))
+        evaluation = Evaluation(build_judges(config, run.device))
     _context = ScoringContext(
         generator=generator,
-        model=the_trajectory(checkpoint, config, run),
+        model=build_predictor(checkpoint, config, run),
         evaluation=evaluation,
         every=every,
         controls=controls,

@@ -23,7 +23,7 @@ from scripts.core.provenance import plain, provenance, write_json
 from scripts.core.runtime import USER_ERRORS, Run, RunError, sentence, shown
 from scripts.stages.adapt_stage1 import demand_speech
 from scripts.stages.evaluate import evaluate
-from scripts.stages.evaluators import judge_hashes, the_judges
+from scripts.stages.evaluators import build_judges, judge_hashes
 from scripts.stages.face import face_of_data
 from scripts.stages.scored_clips import chosen_clips, trained_elsewhere
 from scripts.stages.stage_results import Latents
@@ -52,7 +52,7 @@ def evaluate_clips(
     files = {"renderer": renderer_path(config, run), "trajectory": checkpoint}
     if config.adapted not in ("auto", "none"):
         files["adapted"] = Path(config.adapted)
-    judges = judge_hashes(config, the_judges(config, run.device))
+    judges = judge_hashes(config, build_judges(config, run.device))
     made_with = weight_hashes(config, **files) | judges | {"latents": latents.name}
     speakers = list(dict.fromkeys(entry.speaker for entry in latents.entries()))
     if unknown := [name for name in config.target.controls if name not in speakers]:

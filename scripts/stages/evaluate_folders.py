@@ -27,7 +27,7 @@ from metrics.scoring.score_videos import CONTROLS, RULES, PairOptions, PairResul
 from metrics.scoring.video_files import FileRecord, VideoPair, expected_frames, remarks, score_files
 from scripts.core.provenance import plain, provenance
 from scripts.core.runtime import Run, RunError, shown, start
-from scripts.stages.evaluators import distance_columns, judge_hashes, the_judges
+from scripts.stages.evaluators import build_judges, distance_columns, judge_hashes
 
 Scored = tuple[FileRecord, PairResult | None]  # all files of one relative name
 
@@ -38,7 +38,7 @@ def compare(config: Config, run: Run) -> Path:
         raise RunError("predictions= and references= belong together: give both folders.")
     predictions, references = (Path(p) for p in (config.predictions, config.references))
     pairs = matched(predictions, references)
-    judges = the_judges(config, run.device, two_folders=True)
+    judges = build_judges(config, run.device, two_folders=True)
     method, other = method_name(predictions), read_other_report(config, judges)
     output = Path(config.output) if config.output else run.results / "compare" / method
 
@@ -213,7 +213,7 @@ _worker: tuple[str, Judges, PairOptions] | None = None  # judges of this worker 
 def _start_worker(config: Config, method: str, options: PairOptions, threads: int) -> None:
     global _worker
     run = start(replace(config, device="cpu", threads=threads), quiet=True)
-    _worker = method, the_judges(config, run.device, two_folders=True), options
+    _worker = method, build_judges(config, run.device, two_folders=True), options
 
 
 def _score_in_worker(pair: VideoPair) -> Scored:

@@ -11,12 +11,12 @@ from encoders.footage.faces import dlib_model_path
 from metrics.measures.fid import load_inception
 from metrics.measures.sync_distance import judge_path, load_judge
 from metrics.scoring.row_accumulator import Judges
-from scripts.core.networks import the_detector
+from scripts.core.networks import build_detector
 from stylegan2.public.catalogue import path_of
 from stylegan2.weights import file_hash
 
 
-def the_judges(config: Config, device: torch.device | str = "cpu", two_folders: bool = False) -> Judges:
+def build_judges(config: Config, device: torch.device | str = "cpu", two_folders: bool = False) -> Judges:
     """All judges of a config. two_folders: the distances of metrics.nets instead of the one perceptual distance."""
     metrics = config.metrics
     inception, no_inception = load_inception(device=device) if metrics.fid else (None, "metrics.fid=false")
@@ -24,7 +24,7 @@ def the_judges(config: Config, device: torch.device | str = "cpu", two_folders: 
     sync, absent = load_judge(metrics.sync, metrics.sync_weights, device)
     columns = distance_columns(metrics) if two_folders else {}
     return Judges(
-        detector=the_detector(config.data, str(device)),
+        detector=build_detector(config.data, str(device)),
         perceptual=None if two_folders else load_perceptual(metrics.net, metrics.perceptual).to(device),
         identity=DlibIdentity(),
         arcface=arcface,

@@ -11,7 +11,7 @@ from encoders.footage.prepare import align_photo, prepare_clip, read_photo
 from encoders.footage.video_reader import VideoError
 from encoders.geometry import aperture
 from encoders.manifest import ClipEntry
-from scripts.core.networks import the_detector
+from scripts.core.networks import build_detector
 from scripts.core.runtime import Run, RunError
 from scripts.stages.identity_frames import fitted_frames, portrait_clip, portrait_frames, reference_frame
 from scripts.stages.invert_frames import Inverter
@@ -70,7 +70,7 @@ def _face_of_photos(path: Path, config: Config, run: Run) -> Face:
     """The face of one photo, or of a folder of photos of one person; the identity frame is the photo whose lips are
     closest together.
     """
-    detector = the_detector(config.data, str(run.device))
+    detector = build_detector(config.data, str(run.device))
     photos = [align_photo(read_photo(file), detector, file) for file in _photo_files(path)]
     frames = np.stack([photo.crop for photo in photos])
     inverter = Inverter(config, run)
@@ -93,7 +93,7 @@ def _photo_files(path: Path) -> list[Path]:
 
 
 def _face_of_video(path: Path, config: Config, run: Run) -> Face:
-    detector = the_detector(config.data, str(run.device))
+    detector = build_detector(config.data, str(run.device))
     clip = prepare_clip(path, detector, path.stem, path.stem, path.stem, "unseen", config.prepare)
     reference = reference_frame(clip, config.displacement)
     chosen = uniform_frames(len(clip), config.tuning.max_frames)

@@ -8,7 +8,7 @@ from configs.schema import Config
 from encoders.footage.corpora import VIDEOS
 from encoders.footage.video_reader import read_audio
 from encoders.footage.video_writer import write_video
-from scripts.core.networks import renderer_path, the_renderer, weight_hashes
+from scripts.core.networks import build_renderer, renderer_path, weight_hashes
 from scripts.core.provenance import plain, provenance, write_json
 from scripts.core.runtime import Run, RunError, shown
 from scripts.stages.adapt_stage1 import load_stage1_for
@@ -30,7 +30,7 @@ def generate(config: Config, run: Run, person: Person, checkpoint: Path, speech:
     output, face = output_path(config, run), person.face
     with run.timed("generate"):
         speech = speech or face.speech or synthesised_sentence()
-        generator = load_person_generator(person, the_renderer(config, run), config, run)
+        generator = load_person_generator(person, build_renderer(config, run), config, run)
         model = load_stage1_for(person.adapted, checkpoint, config, run)
         frames = frames_of_samples(len(speech.samples))
         run.say(

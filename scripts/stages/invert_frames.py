@@ -14,13 +14,13 @@ from encoders.features.landmark_net import load_landmark_net
 from encoders.manifest import Manifest, write_manifest
 from encoders.records import FrameClip, LatentClip
 from scripts.core.networks import (
+    build_encoder,
+    build_generator,
+    build_teacher,
     encoder_path,
     generator_path,
     inversion_loss_hashes,
     keyed,
-    the_encoder,
-    the_generator,
-    the_teacher,
 )
 from scripts.core.runtime import Run, shown, threads
 from scripts.stages.identity_frames import neutral_frame, portrait_clip, portrait_frames, reference_frame
@@ -55,7 +55,7 @@ def _invert_all(
     )
     inverter = Inverter(config, run)
     # All clips of a speaker go to the same process, because they share one offset.
-    speakers = run.mine(list(dict.fromkeys(entry.speaker for entry in entries)))
+    speakers = run.own_share(list(dict.fromkeys(entry.speaker for entry in entries)))
     missing = [e for e in entries if e.speaker in speakers and not (folder / e.file).is_file()]
     portraits = {}
     for speaker in dict.fromkeys(entry.speaker for entry in missing):
@@ -66,10 +66,10 @@ def _invert_all(
         _latent_clip(latents.frames(entry), inverter, offsets[entry.speaker], hashes).save(
             folder / entry.file
         )
-    run.meet()
+    run.barrier()
     if run.first:
         write_manifest(folder, Manifest(tuple(entries), {"prepared": prepared.folder.name, **hashes}))
-    run.meet()
+    run.barrier()
 
 
 def _with_reference(latents: Latents, config: Config, run: Run) -> Latents:
@@ -77,14 +77,14 @@ def _with_reference(latents: Latents, config: Config, run: Run) -> Latents:
     choice = config.displacement
     folder = keyed(run, "latents", latents.name, choice.reference, choice.reference_seed)
     if not (folder / "manifest.json").is_file():
-        for entry in run.mine(latents.entries()):
+        for entry in run.own_share(latents.entries()):
             codes = latents.codes(entry)
             index = reference_frame(latents.frames(entry), choice)
             replace(codes, w_ref=codes.w[index].astype(np.float32), ref_index=index).save(folder / entry.file)
-        run.meet()
+        run.barrier()
         if run.first:
             write_manifest(folder, latents.manifest)
-        run.meet()
+        run.barrier()
     return Latents(folder, latents.prepared)
 
 
@@ -93,12 +93,12 @@ class Inverter:
 
     def __init__(self, config: Config, run: Run) -> None:
         self.settings, self.workers = config.encoder.inversion, config.workers
-        self.generator = the_generator(config, run).requires_grad_(False)
-        self.encoder = the_encoder(config, run) if self.settings.start == "encoder" else None
+        self.generator = build_generator(config, run).requires_grad_(False)
+        self.encoder = build_encoder(config, run) if self.settings.start == "encoder" else None
         self.losses = None
         if self.settings.steps or self.settings.person_steps:
             net = load_landmark_net().to(run.device) if self.settings.landmark_weight else None
-            self.losses = invert.InversionLosses(the_teacher(config, run), net)
+            self.losses = invert.InversionLosses(build_teacher(config, run), net)
         if self.encoder is not None and self.encoder.num_rows != self.generator.num_rows:
             raise WeightsError(
                 f"encoder.weights={config.encoder.weights} writes {self.encoder.num_rows} rows and "

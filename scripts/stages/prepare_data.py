@@ -19,7 +19,7 @@ from encoders.footage.prepare import PrepareConfig, prepare_clip
 from encoders.footage.video_reader import VideoError
 from encoders.manifest import ClipEntry, Manifest, read_manifest, write_manifest
 from encoders.records import FrameClip
-from scripts.core.networks import generator_path, keyed, the_detector
+from scripts.core.networks import build_detector, generator_path, keyed
 from scripts.core.runtime import Run, RunError, shown
 from scripts.stages.stage_results import Prepared
 from stylegan2.load import load_generator
@@ -49,7 +49,7 @@ def prepare_data(config: Config, run: Run) -> Prepared:
 
 def _prepare_all(videos: list[SourceVideo], folder: Path, config: Config, run: Run) -> None:
     run.say(f"preparing {len(videos)} videos into {shown(folder)} (detector {config.data.detector})")
-    tasks = [(video, folder, config.data, config.prepare) for video in run.mine(videos)]
+    tasks = [(video, folder, config.data, config.prepare) for video in run.own_share(videos)]
     workers = min(config.workers, len(tasks))
     if workers > 1:
         # spawn: a forked child would inherit torch's threads and, on a GPU, its context
@@ -64,13 +64,13 @@ def _prepare_all(videos: list[SourceVideo], folder: Path, config: Config, run: R
         raise RunError(f"None of the {len(entries)} videos can be used: {reasons}")
     if run.first:
         write_manifest(folder, manifest)
-    run.meet()
+    run.barrier()
 
 
 def _entries_of_all_processes(
     entries: list[ClipEntry], total: int, folder: Path, run: Run
 ) -> list[ClipEntry]:
-    """The entries of all processes, in the order of the videos (Run.mine gives every world_size-th video to one
+    """The entries of all processes, in the order of the videos (Run.own_share gives every world_size-th video to one
     process).
     """
     world, rank = run.fabric.world_size, run.fabric.global_rank
@@ -78,9 +78,9 @@ def _entries_of_all_processes(
         return entries
     parts = [folder / f"part-{number}.json" for number in range(world)]
     write_manifest(parts[rank], Manifest(tuple(entries)))
-    run.meet()
+    run.barrier()
     shares = [read_manifest(part).clips for part in parts]
-    run.meet()
+    run.barrier()
     parts[rank].unlink()
     return [shares[number % world][number // world] for number in range(total)]
 
@@ -97,7 +97,7 @@ def _prepare_one(task: tuple[SourceVideo, Path, DataConfig, PrepareConfig]) -> C
             clip = FrameClip.load(folder / file)
         else:
             if data.detector not in _detectors:
-                _detectors[data.detector] = the_detector(data)
+                _detectors[data.detector] = build_detector(data)
             detector = _detectors[data.detector]
             clip = prepare_clip(video.path, detector, video.name, *labels, settings, video.sound)
             clip.save(folder / file)
@@ -121,7 +121,7 @@ def embedded_videos(config: Config, run: Run) -> list[SourceVideo]:
                     f"The synthetic speakers need {error.name}, which is not installed: run pip install -e '.[corpus]', "
                     "or give videos of your own with data=folder data.root=FOLDER."
                 ) from error
-    run.meet()
+    run.barrier()
     clips = json.loads((folder / "corpus.json").read_text(encoding="utf-8"))["clips"]
     return [
         SourceVideo(

@@ -33,7 +33,7 @@ from encoders.training.encoder_data import (
 from encoders.training.encoder_losses import ImageLosses, mean_image_losses
 from encoders.training.encoder_trainer import EncoderTrainer, Validate
 from encoders.training.resume import checkpoint_to_resume
-from scripts.core.networks import generator_path, keyed, the_encoder, the_generator
+from scripts.core.networks import build_encoder, build_generator, generator_path, keyed
 from scripts.core.provenance import save_provenance
 from scripts.core.runtime import Run, RunError, demand_resume, shown
 from stylegan2.image_sources import GeneratorSamples
@@ -49,7 +49,7 @@ def train_encoder(config: Config, run: Run) -> Path:
     """The trained encoder's weight file."""
     folder, settings = run.results / "encoder", config.encoder_train
     demand_resume(config, "checkpoint.pt")
-    generator = the_generator(config, run)
+    generator = build_generator(config, run)
 
     # Encoder, losses and data
     with run.timed("encoder"):
@@ -87,7 +87,7 @@ def _new_encoder(config: Config, run: Run, generator: Generator) -> CompactE4E |
     settings, w_avg = config.encoder_train, generator.w_avg.cpu()
     sizes = {"num_rows": generator.num_rows, "w_dim": generator.w_dim}
     if settings.warm_start:
-        encoder = the_encoder(config, run)
+        encoder = build_encoder(config, run)
     elif settings.network == "full":
         encoder = FullEncoder(replace(config.encoder_full, **sizes), w_avg)
         if settings.identity:

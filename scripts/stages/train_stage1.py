@@ -18,7 +18,7 @@ from encoders.content_hash import keyed_fields
 from encoders.features.perceptual import demand_trunk
 from encoders.geometry import aperture
 from encoders.records import FrameClip
-from scripts.core.networks import in_precision, keyed, the_generator, the_teacher, weight_hashes
+from scripts.core.networks import build_generator, build_teacher, in_precision, keyed, weight_hashes
 from scripts.core.provenance import save_provenance, write_json
 from scripts.core.runtime import Run, RunError, demand_resume, shown
 from scripts.stages.stage_results import Latents
@@ -110,12 +110,12 @@ def _with_encoder_hash(config: Config) -> Config:
 def speech_clips(config: Config, run: Run, latents: Latents) -> list[TrajectoryClip]:
     """Every inverted clip with its speech features, which are cached in data/features-<hash>."""
     folder = keyed(run, "features", latents.prepared.name, config.audio)
-    for entry in run.mine(latents.entries()):
+    for entry in run.own_share(latents.entries()):
         if not (folder / entry.file).is_file():
             clip = latents.frames(entry)
             features = extract_features(Waveform(clip.waveform), config.audio, len(clip), run.device)
             store_features(features, config.audio, folder / entry.file)
-    run.meet()
+    run.barrier()
     clips = []
     for entry in latents.entries():
         paths = (latents.folder / entry.file, folder / entry.file, latents.prepared / entry.file)
@@ -130,7 +130,7 @@ def _train(
     sampler = WindowSampler(
         training, config.audio, config.augment, config.windows.batch, config.windows.length, config.train.seed
     )
-    generator = in_precision(the_generator(config, run), config)
+    generator = in_precision(build_generator(config, run), config)
     identities_NLD = sample_w(generator, IDENTITIES, config.train.seed).cpu().numpy()
     space = fit_space(
         offsets_of(training, config.displacement.max_samples), identities_NLD, config.displacement
@@ -141,7 +141,7 @@ def _train(
     net = TrajectoryNet(config.trajectory, window, space.identity_dims, space.num_coefficients)
     rendered = None
     if config.losses.renders:
-        rendered = RenderedLoss(generator, config.losses, the_teacher(config, run))
+        rendered = RenderedLoss(generator, config.losses, build_teacher(config, run))
     illustrated = run.first and config.train.pictures_every > 0 and len(validation) > 0
     lip_axis = preview = None
     try:
@@ -155,7 +155,7 @@ def _train(
     if run.first:  # all parts were checked to be present
         _forget(folder, config.resume)
         write_json(folder / "recipe.json", recipe)
-    run.meet()
+    run.barrier()
     resume = None if config.resume == "none" else config.resume
     parts = (net, space, sampler, validation)
     train(*parts, config.train, config.losses, folder, run.fabric, rendered, lip_axis, preview, resume)

@@ -14,12 +14,12 @@ from configs.schema import Config
 from encoders.content_hash import content_hash
 from metrics.report.plots import save_image, side_by_side
 from scripts.core.networks import (
+    build_renderer,
+    build_teacher,
     encoder_path,
     generator_path,
     inversion_loss_hashes,
     renderer_path,
-    the_renderer,
-    the_teacher,
     weight_hashes,
 )
 from scripts.core.provenance import save_provenance
@@ -87,8 +87,8 @@ def tuned_path(face: Face, config: Config, run: Run, training: Latents | None = 
 def _tune(path: Path, face: Face, config: Config, run: Run, training: Latents | None) -> None:
     count = len(uniform_frames(len(face.frames), config.tuning.max_frames))
     run.say(f"tuning the generator on {face.name} ({count} frames, at most {config.tuning.steps} steps)")
-    base = the_renderer(config, run)
-    teacher = the_teacher(config, run)
+    base = build_renderer(config, run)
+    teacher = build_teacher(config, run)
     displacements = _displacements(face, config, training)
     tuned = tune(base, face.w, face.frames, teacher, config.tuning, displacements)
     base_hash = file_hash(renderer_path(config, run))

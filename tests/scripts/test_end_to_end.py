@@ -20,7 +20,7 @@ from encoders.footage.video_reader import iter_frames, probe, read_audio
 from encoders.geometry import aperture
 from metrics.report.report_files import ROW_KEYS
 from scripts.core import runtime
-from scripts.core.networks import the_detector
+from scripts.core.networks import build_detector
 from scripts.stages import evaluate, face, generate, invert_frames, prepare_data, train_stage1, train_stage2
 from scripts.stages.run_pipeline import run_pipeline
 from scripts.stages.standalone import (
@@ -223,7 +223,7 @@ def test_a_folder_of_photos_is_one_face(finished, arguments, tmp_path, clip_fold
     person = train_stage2_alone(config, run)
     face = person.face
     assert len(face.frames) == len(face.w) == len(frames) == 3
-    detector = the_detector(config.data)
+    detector = build_detector(config.data)
     opening = [float(aperture(align_photo(frame, detector).landmarks[None])[0]) for frame in frames]
     assert (face.neutral == face.frames[int(np.argmin(opening))]).all()
     path = person.tuned

@@ -87,7 +87,9 @@ def rotated(path: Path) -> None:
 
 @pytest.fixture(autouse=True)
 def brightness_judges(monkeypatch):
-    monkeypatch.setattr(evaluate_folders, "the_judges", lambda config, device, two_folders: Judges(Reader()))
+    monkeypatch.setattr(
+        evaluate_folders, "build_judges", lambda config, device, two_folders: Judges(Reader())
+    )
     for module in (evaluate_folders, html_page):  # drawing the pictures of a clip takes a second
         monkeypatch.setattr(module, "MOST_CLIPS", 1)
     monkeypatch.setattr(row_accumulator, "ssim", lambda a, b: float((a == b).mean()))

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from scripts.core import runtime
 from scripts.core.arguments import quote_paths
-from scripts.core.networks import the_generator, the_renderer
+from scripts.core.networks import build_generator, build_renderer
 from stylegan2.weights import WeightsError
 
 PARSER = OverridesParser.create()
@@ -148,4 +148,4 @@ def test_seconds_do_not_count_inner_stages_twice(tmp_path):
 def test_precision_applies_to_rendering_but_not_to_cached_results(tmp_path, precision, half):
     config = runtime.resolve(runtime.compose([f"precision={precision}", f"results_dir={tmp_path}"]))
     run = runtime.start(config, quiet=True)
-    assert the_renderer(config, run).half == half and the_generator(config, run).half is None
+    assert build_renderer(config, run).half == half and build_generator(config, run).half is None
