@@ -20,12 +20,11 @@ from scripts.stages.train_stage2 import train_stage2
 
 
 def run_pipeline(config: Config, run: Run, video: bool = True) -> Path:
-    """Runs all stages and returns the path of report.json. video: whether to generate a video too (evaluate.py does
-    not).
-    """
+    """Runs all stages and returns the path of report.json. video: also generate a video (evaluate.py does not)."""
     # Report wrong inputs, and a lack of test clips, before anything is trained.
     check_training_inputs(config)
     speech = read_inputs(config, run) if video else None
+    face = face_of_files(config, run) if video else None
     latents = latents_of(config, run)
     chosen = chosen_clips(latents, config)
     target = face_of_data(config, latents)
@@ -36,7 +35,6 @@ def run_pipeline(config: Config, run: Run, video: bool = True) -> Path:
     checkpoint = checkpoint_of(config, run, training)
     person = train_stage2(config, run, target, training, checkpoint)
     if video:
-        face = face_of_files(config, run)
         shown = person if face is None else train_stage2(config, run, face, training, checkpoint)
         generate(config, run, shown, checkpoint, speech)
     report = evaluate(config, run, chosen, latents, training, checkpoint, person)
