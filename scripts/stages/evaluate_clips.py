@@ -14,9 +14,9 @@ from typing import Any
 from configs.schema import Config
 from metrics.measures.intervals import weighted_interval, weighted_mean
 from metrics.measures.lip_motion import lip_gain
-from metrics.report.report_files import COLUMNS
-from metrics.report.report_files import format_figure as figure
+from metrics.report.report_files import COLUMNS, format_figure
 from metrics.report.report_schema import ReportError, read_report
+from metrics.report.tables import Table
 from metrics.scoring.control_baselines import ROWS
 from scripts.core.networks import renderer_path, weight_hashes
 from scripts.core.provenance import plain, provenance, write_json
@@ -28,7 +28,6 @@ from scripts.stages.face import face_of_data
 from scripts.stages.scored_clips import chosen_clips, trained_elsewhere
 from scripts.stages.stage_results import Latents
 from scripts.stages.train_stage2 import train_stage2
-from stylegan2.weights import atomic_path
 
 SPLIT = "tuned"
 LISTED = ("lmd_mouth", "lip_gain", "mouth_corr", "width_corr", "closure_recall", "psnr", "identity")
@@ -81,9 +80,9 @@ def evaluate_clips(
     content = gather(clips) | {"failed": failed, "config": plain(config), **provenance()}
     path = run.results / "clips.json"
     write_json(path, content)
-    with atomic_path(path.with_suffix(".md")) as temporary:
-        temporary.write_text(markdown(content), encoding="utf-8")
-    run.say(markdown(content))
+    table = clips_table(content)
+    table.write(path.with_suffix(""))
+    run.say(table.markdown())
     run.say(f"clips: {shown(path)}")
     return path
 
@@ -186,29 +185,22 @@ def _against(clips: Sequence[Mapping[str, Any]], rival: str, column: str, sign: 
     }
 
 
-def markdown(content: Mapping[str, Any]) -> str:
-    """One table of all clips and the means, then sentences on the paired comparisons."""
-    head = ["clip", "row", "frames", *LISTED]
-    lines = [head, ["---", "---", *["---:"] * (len(head) - 2)]]
+def clips_table(content: Mapping[str, Any]) -> Table:
+    """All clips and the means over them; notes: the paired comparisons, and the clips that were left out."""
+    lines = []
     for r in content["clips"]:
         name = f"{r['clip']} (control)" if r["control"] else r["clip"]
-        lines.append([name, r["row"], str(r["frames"]), *(figure(c, r["figures"].get(c)) for c in LISTED)])
+        figures = (format_figure(c, r["figures"].get(c)) for c in LISTED)
+        lines.append([name, r["row"], str(r["frames"]), *figures])
     for row in content["rows"]:
-        cells = [_with_interval(c, row[c], row["interval"].get(c)) for c in LISTED]
-        lines.append([f"all {row['clips']}, by duration", row["row"], str(row["frames"]), *cells])
-    text = "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
-    for entry in content["against"]:
-        text += (
-            f"\n{entry['row']} is better than {entry['against']} in {entry['measure']} on {len(entry['better_on'])} "
-            f"of {len(entry['clips'])} clips ({', '.join(entry['better_on']) or 'none'}); difference "
-            f"{_with_interval(entry['measure'], entry['mean'], entry['interval'])}.\n"
-        )
-    for name, reason in content.get("failed", {}).items():
-        text += f"\n{name} was left out: {reason}\n"
-    return text + "\nControls are left out of the means. Intervals: 95 %, clips drawn with replacement.\n"
-
-
-def _with_interval(column: str, value: float | None, span: Sequence[float] | None) -> str:
-    if span is None:
-        return figure(column, value)
-    return f"{figure(column, value)} [{figure(column, span[0])}, {figure(column, span[1])}]"
+        figures = (format_figure(c, row[c], row["interval"].get(c)) for c in LISTED)
+        lines.append([f"all {row['clips']}, by duration", row["row"], str(row["frames"]), *figures])
+    notes = [
+        f"{entry['row']} is better than {entry['against']} in {entry['measure']} on {len(entry['better_on'])} of "
+        f"{len(entry['clips'])} clips ({', '.join(entry['better_on']) or 'none'}); difference "
+        f"{format_figure(entry['measure'], entry['mean'], entry['interval'])}"
+        for entry in content["against"]
+    ]
+    notes += [f"{name} was left out: {reason}" for name, reason in content.get("failed", {}).items()]
+    notes.append("Controls are left out of the means. Intervals: 95 %, clips drawn with replacement")
+    return Table(("clip", "row", "frames", *LISTED), lines, notes, words=2)
