@@ -1,8 +1,10 @@
 """The videos of a data set, the speaker of each, and the split into training, validation and test clips."""
 
 import re
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
+from string import Formatter
 from typing import Literal
 
 import numpy as np
@@ -69,6 +71,7 @@ class DataConfig:
     def __post_init__(self) -> None:
         if self.kind == "folder" and not self.root:
             raise ValueError("data=folder needs data.root=FOLDER, the folder that holds the videos.")
+        known = {"speaker", "sentence"}
         if self.pattern is not None:
             try:
                 groups = re.compile(self.pattern).groupindex
@@ -76,6 +79,10 @@ class DataConfig:
                 raise ValueError(f"data.pattern is not a regular expression ({error}).") from error
             if "speaker" not in groups:
                 raise ValueError("data.pattern needs a group (?P<speaker>...) that names the speaker.")
+            known |= set(groups)
+        used = {field for template in self.sound for _, field, _, _ in Formatter().parse(template) if field}
+        if self.pattern is not None and (unknown := sorted(used - known)):
+            raise ValueError(f"data.sound names {{{unknown[0]}}}, which is no group of data.pattern.")
         if self.kind == "embedded" and self.root:
             raise ValueError(f"data.root={self.root} is ignored with data=embedded: add data=folder.")
         if (
@@ -103,7 +110,7 @@ def folder_videos(data: DataConfig) -> list[SourceVideo]:
         for path, stem in zip(paths, stems, strict=True)
     ]
     if data.pattern is None:
-        groups = [{"speaker": name.split("/")[0]} for name in names]
+        groups = [{"speaker": name.split("/")[0], "sentence": None} for name in names]
     else:
         matches = [re.fullmatch(data.pattern, path.relative_to(root).as_posix()) for path in paths]
         kept = [i for i, match in enumerate(matches) if match is not None]
@@ -115,18 +122,14 @@ def folder_videos(data: DataConfig) -> list[SourceVideo]:
             )
         paths, names = [paths[i] for i in kept], [names[i] for i in kept]
         groups = [match.groupdict() for match in matches if match is not None]
+    videos = []
     splits = assign_splits([group["speaker"] for group in groups], data)
-    return [
-        SourceVideo(
-            path,
-            name,
-            group["speaker"],
-            group.get("sentence") or name.removeprefix(f"{group['speaker']}/"),
-            split,
-            _sound_file(root, data.sound, group),
-        )
-        for path, name, group, split in zip(paths, names, groups, splits, strict=True)
-    ]
+    for path, name, group, split in zip(paths, names, groups, splits, strict=True):
+        speaker = group["speaker"]
+        sentence = group.get("sentence") or name.removeprefix(f"{speaker}/")
+        sound = _sound_file(root, data.sound, group | {"sentence": sentence})
+        videos.append(SourceVideo(path, name, speaker, sentence, split, sound))
+    return videos
 
 
 def missing_speakers(data: DataConfig, speakers: set[str]) -> list[str]:
@@ -171,7 +174,8 @@ def _is_clip(path: Path, pictures: bool) -> bool:
     return path.suffix.lower() in VIDEOS
 
 
-def _sound_file(root: Path, templates: tuple[str, ...], groups: dict[str, str | None]) -> Path | None:
-    known = {name: text or "" for name, text in groups.items()}
-    files = (root / template.format_map(known) for template in templates)
+def _sound_file(root: Path, templates: tuple[str, ...], groups: dict[str, str]) -> Path | None:
+    """The first file of data.sound that exists; a group that matched nothing is empty."""
+    values = defaultdict(str, {name: text or "" for name, text in groups.items()})
+    files = (root / template.format_map(values) for template in templates)
     return next((file for file in files if file.is_file()), None)

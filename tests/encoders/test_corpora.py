@@ -126,9 +126,16 @@ def test_a_split_by_sentences_trains_on_every_speaker(tmp_path):
     assert splits == [(v.speaker, v.split) for v in folder_videos(data)]
 
 
-@pytest.mark.parametrize(("pattern", "said"), [("(", "regular expression"), ("s1/.*", "group")])
-def test_a_pattern_that_cannot_work_is_refused(pattern, said, tmp_path):
+@pytest.mark.parametrize(
+    ("pattern", "sound", "said"),
+    [
+        ("(", "", "regular expression"),
+        ("s1/.*", "", "needs a group"),
+        ("(?P<speaker>s1)/.*", "{take}.wav", r"\{take\}.*no group"),
+    ],
+)
+def test_a_pattern_that_cannot_work_is_refused(pattern, sound, said, tmp_path):
     with pytest.raises(ValueError, match=said):
-        DataConfig(kind="folder", root=str(tmp_path), pattern=pattern)
+        DataConfig(kind="folder", root=str(tmp_path), pattern=pattern, sound=(sound,))
     with pytest.raises(RunError, match=r"data\.root=FOLDER"):
         resolve(compose(["data=grid"]))

@@ -295,6 +295,7 @@ def test_the_papers_experiment_trains_at_the_smoke_runs_size(clip_folder, tmp_pa
     speakers = sorted(path.name for path in clip_folder.iterdir())
     words = [
         *("experiment=[paper_grid,smoke]", f"data.root={clip_folder}", "workers=1", "name=paper"),
+        "data.pattern=null",
         *(f"data.unseen_speakers=[{speakers[0]}]", "data.validation_speakers=[]", "losses.image_every=2"),
         *(f"results_dir={tmp_path / 'results'}", f"data_dir={tmp_path / 'data'}"),
     ]

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from encoders.bases.viseme_basis import VisemeBasis
+from scripts.core.runtime import compose, resolve
 from trajectory.synthetic_corpus.sentences import FREE_SENTENCES, SentenceSource, grid_sentence, splits_of
 from trajectory.synthetic_corpus.speakers import FACE_SEEDS, VARIANTS, draw_speakers
 
@@ -197,7 +198,7 @@ def test_a_basis_with_an_unknown_axis_is_refused(tmp_path):
         ("seed", -1),
         ("speakers", 0),
         ("speakers", 10**6),
-        ("unseen_speakers", 8),
+        ("unseen_speakers", 12),
         ("sentences", 2),
         ("grid_share", 1.5),
     ],
@@ -209,7 +210,7 @@ def test_a_wrong_config_is_refused(field, value):
 
 def test_the_demo_is_about_a_minute_of_training_speech():
     module = corpus_module()
-    config = module.CorpusConfig()
+    config = resolve(compose(["experiment=demo"])).corpus
     frames = [
         (len(module.perform(config, *planned).weights), planned[2]) for planned in module.plan_corpus(config)
     ]
