@@ -21,16 +21,6 @@ class OffsetBasis:
     components: np.ndarray  # (K, L, D) float32: u_k, orthonormal over (L, D), in order of decreasing variance
     scale: np.ndarray  # (K,) float32 > 0: s_k, the samples' standard deviation along u_k, in units of W
 
-    def project(self, d_TLD: np.ndarray) -> np.ndarray:
-        """Offsets (..., L, D) -> coefficients (..., K)."""
-        flat = (d_TLD - self.mean).reshape(*d_TLD.shape[:-2], -1)
-        return flat @ self.components.reshape(len(self.scale), -1).T / self.scale
-
-    def unproject(self, c_TK: np.ndarray) -> np.ndarray:
-        """Coefficients (..., K) -> offsets (..., L, D); the inverse of `project` inside the span of the basis."""
-        flat = (c_TK * self.scale) @ self.components.reshape(len(self.scale), -1)
-        return flat.reshape(*c_TK.shape[:-1], *self.mean.shape) + self.mean
-
 
 def fit_pca(d_NLD: np.ndarray, k: int) -> OffsetBasis:
     """The k leading principal components of N samples (fewer if the samples span fewer directions).
