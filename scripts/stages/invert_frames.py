@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,6 +12,7 @@ from rich.progress import track
 
 from configs.schema import Config
 from encoders import invert
+from encoders.content_hash import content_hash
 from encoders.features.landmark_net import load_landmark_net
 from encoders.manifest import Manifest, write_manifest
 from encoders.records import FrameClip, LatentClip
@@ -25,7 +28,7 @@ from scripts.core.networks import (
 from scripts.core.runtime import Run, shown, threads
 from scripts.stages.identity_frames import neutral_frame, portrait_clip, portrait_frames, reference_frame
 from scripts.stages.stage_results import Latents, Prepared
-from stylegan2.weights import WeightsError, file_hash
+from stylegan2.weights import WeightsError, atomic_path, file_hash
 
 
 def invert_frames(config: Config, run: Run, prepared: Prepared) -> Latents:
@@ -61,7 +64,7 @@ def _invert_all(
     for speaker in dict.fromkeys(entry.speaker for entry in missing):
         portrait, _ = portrait_clip(entries, speaker)
         portraits[speaker] = portrait_frames(latents.frames(portrait), config)
-    offsets = inverter.person_offsets(portraits)
+    offsets = inverter.person_offsets(portraits, folder / "offsets")
     for entry in track(missing, "invert", transient=True):
         _latent_clip(latents.frames(entry), inverter, offsets[entry.speaker], hashes).save(
             folder / entry.file
@@ -112,15 +115,28 @@ class Inverter:
             return None
         return invert.person_offset(frames, self.encoder, self.generator, self.settings, self.losses)
 
-    def person_offsets(self, portraits: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor | None]:
-        """person_offset of each speaker's frames. On a CPU several speakers are fitted at once, each with a share of the
-        cores, because the few frames of one speaker do not keep two cores busy."""
+    def person_offsets(
+        self, portraits: Mapping[str, np.ndarray], folder: Path
+    ) -> dict[str, torch.Tensor | None]:
+        """person_offset of each speaker's frames; a fitted offset is kept in `folder`, so that a run that is stopped does
+        not fit it again. On a CPU several speakers are fitted at once, each with a share of the cores, because the few
+        frames of one speaker do not keep two cores busy."""
         on_cpu, cores = self.generator.w_avg.device.type == "cpu", torch.get_num_threads()
         at_once = max(1, min(self.workers, len(portraits), cores)) if on_cpu else 1
         with threads(cores // at_once), ThreadPoolExecutor(at_once) as pool:
-            offsets = pool.map(self.person_offset, portraits.values())
+            offsets = pool.map(partial(self._kept_offset, folder=folder), portraits.values())
             tracked = track(offsets, "persons", len(portraits), transient=True)
             return dict(zip(portraits, tracked, strict=True))
+
+    def _kept_offset(self, frames: np.ndarray, folder: Path) -> torch.Tensor | None:
+        file = folder / f"{content_hash(frames)[:16]}.npy"
+        if file.is_file():
+            return torch.from_numpy(np.load(file)).to(self.generator.w_avg.device)
+        offset_LD = self.person_offset(frames)
+        if offset_LD is not None:
+            with atomic_path(file) as temporary:
+                np.save(temporary, offset_LD.cpu().numpy())
+        return offset_LD
 
     def __call__(self, frames: Iterable[np.ndarray], offset_LD: torch.Tensor | None = None) -> np.ndarray:
         """uint8 frames (256, 256, 3) -> float32 (T, L, D)."""

@@ -86,7 +86,7 @@ def tiny(folder: Path) -> list[str]:
     return networks(folder, 64, generator, encoder)
 
 
-def test_inversion_and_rendering_take_their_sizes_from_the_networks(tmp_path) -> None:
+def test_inversion_and_rendering_take_their_sizes_from_the_networks(tmp_path, monkeypatch) -> None:
     generator, encoder = tiny(tmp_path)
     config = runtime.resolve(runtime.compose([generator, encoder, "experiment=smoke"]))
     inverter = Inverter(config, runtime.start(config, quiet=True))
@@ -94,10 +94,16 @@ def test_inversion_and_rendering_take_their_sizes_from_the_networks(tmp_path) ->
     offset = inverter.person_offset(frames[:2])
     assert offset is not None and offset.shape == (10, 512) and offset.any()
     threads = torch.get_num_threads()
-    offsets = inverter.person_offsets({"a": frames[:2], "b": frames[2:]})
+    portraits = {"a": frames[:2], "b": frames[2:]}
+    offsets = inverter.person_offsets(portraits, tmp_path / "offsets")
     assert torch.get_num_threads() == threads and list(offsets) == ["a", "b"]
     for found, wanted in ((offsets["a"], offset), (offsets["b"], inverter.person_offset(frames[2:]))):
         assert found is not None and wanted is not None and torch.allclose(found, wanted, atol=5e-3)
+    monkeypatch.setattr(inverter, "person_offset", None)  # kept offsets are read, not fitted again
+    kept = inverter.person_offsets(portraits, tmp_path / "offsets")
+    for name in portraits:
+        again, first = kept[name], offsets[name]
+        assert again is not None and first is not None and torch.equal(again, first)
     w = inverter(frames, offset)
     alone = inverter(frames[:1])
     assert w.shape == (3, 10, 512) and np.isfinite(w).all()
