@@ -22,6 +22,8 @@ from audio.waveform import Waveform, to_mono16k
 
 # Formats that FFmpeg opens although they are no videos: text rendered as frames, and photos.
 _NOT_VIDEO = {"tty", "image2", "jpeg_pipe", "png_pipe", "webp_pipe", "bmp_pipe"}
+# Boxes of an MP4 or MOV file that belong to its pictures and sound. Bytes of any other kind may follow a whole file.
+_MEDIA_BOXES = {b"moov", b"mdat", b"moof", b"mfra", b"styp", b"sidx", b"emsg", b"prft"}
 LONGEST_GAP = 600  # seconds without a frame or sound; a longer gap indicates a broken time stamp
 X = TypeVar("X")
 
@@ -45,7 +47,10 @@ class VideoInfo:
 
 
 def _check_boxes(path: Path) -> None:
-    """Reads the top-level boxes of an MP4 or MOV file; VideoError if its index is missing or its end is cut off."""
+    """Reads the top-level boxes of an MP4 or MOV file; VideoError if its index is missing or its end is cut off.
+
+    Cameras and phones append bytes that are no box, or boxes of their own, after moov and mdat: these are left unread.
+    """
     size, offset, kinds = path.stat().st_size, 0, set()
     with path.open("rb") as file:
         while offset + 8 <= size and len(kinds) < 64:
@@ -54,15 +59,17 @@ def _check_boxes(path: Path) -> None:
             length, kind = int.from_bytes(head[:4], "big"), head[4:8]
             if not kinds and kind not in (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide"):
                 return  # another container
-            kinds.add(kind)
             if length == 1:
                 length = int.from_bytes(head[8:16], "big")
             elif length == 0:
                 length = size - offset
             if length < 8 or offset + length > size:
+                if {b"moov", b"mdat"} <= kinds and kind not in _MEDIA_BOXES:
+                    return  # all of the video is there
                 raise VideoError(
                     f"{path} is cut off ({size} bytes, it should have more); copy or download it again"
                 )
+            kinds.add(kind)
             offset += length
     if b"moov" not in kinds and b"moof" not in kinds:
         raise VideoError(f"{path} is cut off (its index, the moov box, is missing); copy or record it again")

@@ -62,7 +62,9 @@ def at_times(path, *times_ms):
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
         stream.codec_context.time_base = Fraction(1, 1000)
         for index, time in enumerate(times_ms):
-            frame = av.VideoFrame.from_ndarray(grey(40 * index), format="rgb24").reformat(format="yuv420p")
+            frame = av.VideoFrame.from_ndarray(grey(40 * index % 256), format="rgb24").reformat(
+                format="yuv420p"
+            )
             frame.pts, frame.time_base = time, Fraction(1, 1000)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
@@ -215,6 +217,43 @@ def test_files_that_are_not_a_video(tmp_path):
         read_all(tmp_path / "absent.mp4")
     with pytest.raises(VideoError, match="is a folder"):
         read_all(tmp_path)
+
+
+def box(kind, content=b""):
+    return struct.pack(">I", 8 + len(content)) + kind + content
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [
+        b"written by a phone",
+        b"end",
+        bytes(40),
+        box(b"SEFH", b"notes"),
+        box(b"free", bytes(9)) + b"more than a box",
+        box(b"uuid", bytes(100))[:60],
+    ],
+)
+def test_bytes_after_the_end_of_a_whole_file_are_left_unread(tmp_path, tail):
+    index_first = good_file(tmp_path / "good.mp4")
+    index_last = at_times(tmp_path / "x.mp4", *range(0, 1600, 40)).read_bytes()
+    assert index_first.index(b"moov") < index_first.index(b"mdat")
+    assert index_last.index(b"mdat") < index_last.index(b"moov")
+    for content in (index_first, index_last):
+        (tmp_path / "tail.mp4").write_bytes(content + tail)
+        assert probe(tmp_path / "tail.mp4").frames == read_all(tmp_path / "tail.mp4") == 40
+
+
+def test_a_file_that_is_cut_off_is_refused_whatever_boxes_are_complete(tmp_path):
+    content = good_file(tmp_path / "good.mp4")
+    cut = {
+        "second data.mp4": content + box(b"mdat", bytes(100))[:50],
+        "fragment.mp4": content + box(b"moof", bytes(100))[:50],
+    }
+    for name, data in cut.items():
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(VideoError, match="is cut off"):
+            read_all(tmp_path / name)
 
 
 def test_missing_frames_are_noticed(tmp_path):
