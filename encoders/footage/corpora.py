@@ -1,5 +1,6 @@
 """The videos of a data set, the speaker of each, and the split into training, validation and test clips."""
 
+import os
 import re
 from collections import defaultdict
 from dataclasses import dataclass
@@ -101,7 +102,7 @@ def folder_videos(data: DataConfig) -> list[SourceVideo]:
     root = Path(str(data.root))
     if not root.is_dir():
         raise CorpusError(f"data.root={root} is not a folder; give the folder that holds the videos.")
-    paths = sorted(path for path in root.rglob("*") if _is_clip(path, data.pattern is not None))
+    paths = sorted(path for path in paths_under(root) if _is_clip(path, data.pattern is not None))
     if not paths:
         raise CorpusError(f"{root} holds no video ({', '.join(sorted(VIDEOS))}); check data.root.")
     stems = [path.relative_to(root).with_suffix("").as_posix() for path in paths]
@@ -130,6 +131,24 @@ def folder_videos(data: DataConfig) -> list[SourceVideo]:
         sound = _sound_file(root, data.sound, group | {"sentence": sentence})
         videos.append(SourceVideo(path, name, speaker, sentence, split, sound))
     return videos
+
+
+def paths_under(folder: Path, above: tuple[Path, ...] = ()) -> list[Path]:
+    """All files and folders under a folder, also those behind symbolic links to folders, in no order.
+
+    A link is not followed if its folder is read anyway under its own name, or holds the link itself, which would never
+    end. above: the real folders that contain this one, when a link led to it.
+    """
+    above = (*above, folder.resolve())
+    found = []
+    for place, folders, files in os.walk(folder):  # lists links to folders, but does not enter them
+        found += [Path(place, name) for name in (*folders, *files)]
+        for link in (Path(place, name) for name in folders):
+            if link.is_symlink():
+                target = link.resolve()
+                if not any(target.is_relative_to(real) or real.is_relative_to(target) for real in above):
+                    found += paths_under(link, above)
+    return found
 
 
 def missing_speakers(data: DataConfig, speakers: set[str]) -> list[str]:

@@ -15,7 +15,7 @@ import torch
 from rich.progress import track
 
 from configs.schema import Config
-from encoders.footage.corpora import VIDEOS
+from encoders.footage.corpora import VIDEOS, paths_under
 from metrics.measures.kid import Features
 from metrics.report.html_page import MOST_CLIPS, mouth_correlation, write_page
 from metrics.report.paired_differences import clip_records, compare_reports
@@ -116,7 +116,7 @@ def _videos(folder: Path, what: str) -> dict[str, Path]:
     if not folder.is_dir():
         raise RunError(f"{what}={folder} is not a folder; give the folder that holds the videos.")
     videos: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
+    for path in sorted(paths_under(folder)):
         if path.suffix.lower() in VIDEOS and path.is_file() and not path.name.startswith("."):
             name = path.relative_to(folder).with_suffix("").as_posix()
             if name in videos:

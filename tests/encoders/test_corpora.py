@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from encoders.footage.corpora import CorpusError, DataConfig, folder_videos, missing_speakers
+from encoders.footage.corpora import CorpusError, DataConfig, folder_videos, missing_speakers, paths_under
 from scripts.core.runtime import RunError, compose, resolve
 
 # data set -> files that are read: path -> (speaker, sentence, sound), and files that are not
@@ -124,6 +124,41 @@ def test_a_split_by_sentences_trains_on_every_speaker(tmp_path):
         counts = [splits.count((speaker, split)) for split in ("train", "val", "seen", "unseen")]
         assert counts == [32, 4, 4, 0]
     assert splits == [(v.speaker, v.split) for v in folder_videos(data)]
+
+
+def test_folders_behind_links_are_read(tmp_path):
+    touch(tmp_path, "root/s1/a.mp4", "disk/s2/b.mp4", "disk2/more/c.mp4", "pictures/0001.jpg")
+    root = tmp_path / "root"
+    (root / "s2").symlink_to(tmp_path / "disk/s2")
+    (tmp_path / "disk/s2/inner").symlink_to(tmp_path / "disk2")
+    (root / "s3").mkdir()
+    (root / "s3/swwp2s").symlink_to(tmp_path / "pictures")
+    names = {video.name for video in folder_videos(DataConfig(kind="folder", root=str(root)))}
+    assert names == {"s1/a", "s2/b", "s2/inner/more/c"}
+    (tmp_path / "root2").symlink_to(root)
+    assert {v.name for v in folder_videos(DataConfig(kind="folder", root=str(tmp_path / "root2")))} == names
+    pattern = r"(?P<speaker>s3)/\w+"
+    assert [v.name for v in folder_videos(DataConfig("folder", str(root), pattern))] == ["s3/swwp2s"]
+
+
+def test_links_that_lead_back_or_nowhere_are_passed_over(tmp_path):
+    touch(tmp_path, "root/s1/a.mp4", "disk/b.mp4", "disk3/c.mp4")
+    root = tmp_path / "root"
+    links = {
+        "root/s1/up": root,
+        "root/above": tmp_path,
+        "root/s1/self": root / "s1/self",
+        "root/absent": tmp_path / "absent",
+        "root/alias": root / "s1",  # read under its own name; twice could put one clip into two splits
+        "root/disk": tmp_path / "disk",
+        "disk/there": tmp_path / "disk3",
+        "disk3/back": tmp_path / "disk",
+        "disk3/home": root,
+    }
+    for link, target in links.items():
+        (tmp_path / link).symlink_to(target)
+    found = [path.relative_to(root).as_posix() for path in paths_under(root) if path.suffix]
+    assert sorted(found) == ["disk/b.mp4", "disk/there/c.mp4", "s1/a.mp4"]
 
 
 @pytest.mark.parametrize(
