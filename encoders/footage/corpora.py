@@ -189,7 +189,9 @@ def _is_clip(path: Path, pictures: bool) -> bool:
     if path.name.startswith("."):
         return False
     if path.is_dir():
-        return pictures and any(file.suffix.lower() in PICTURES for file in path.iterdir())
+        return pictures and any(
+            file.suffix.lower() in PICTURES and not file.name.startswith(".") for file in path.iterdir()
+        )
     return path.suffix.lower() in VIDEOS
 
 

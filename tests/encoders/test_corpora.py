@@ -126,6 +126,12 @@ def test_a_split_by_sentences_trains_on_every_speaker(tmp_path):
     assert splits == [(v.speaker, v.split) for v in folder_videos(data)]
 
 
+def test_a_folder_of_hidden_pictures_is_no_clip(tmp_path):
+    touch(tmp_path, "s3/swwp2s/0001.jpg", "s3/swwp2s/._0001.jpg", "s3/hidden/._0001.jpg")
+    data = DataConfig("folder", str(tmp_path), r"(?P<speaker>s3)/\w+")
+    assert [video.name for video in folder_videos(data)] == ["s3/swwp2s"]
+
+
 def test_folders_behind_links_are_read(tmp_path):
     touch(tmp_path, "root/s1/a.mp4", "disk/s2/b.mp4", "disk2/more/c.mp4", "pictures/0001.jpg")
     root = tmp_path / "root"
