@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from string import Formatter
@@ -105,11 +105,7 @@ def folder_videos(data: DataConfig) -> list[SourceVideo]:
     paths = sorted(path for path in paths_under(root) if _is_clip(path, data.pattern is not None))
     if not paths:
         raise CorpusError(f"{root} holds no video ({', '.join(sorted(VIDEOS))}); check data.root.")
-    stems = [path.relative_to(root).with_suffix("").as_posix() for path in paths]
-    names = [
-        path.relative_to(root).as_posix() if stems.count(stem) > 1 else stem
-        for path, stem in zip(paths, stems, strict=True)
-    ]
+    names = clip_names([path.relative_to(root) for path in paths])
     if data.pattern is None:
         groups = [{"speaker": name.split("/")[0], "sentence": None} for name in names]
     else:
@@ -131,6 +127,13 @@ def folder_videos(data: DataConfig) -> list[SourceVideo]:
         sound = _sound_file(root, data.sound, group | {"sentence": sentence})
         videos.append(SourceVideo(path, name, speaker, sentence, split, sound))
     return videos
+
+
+def clip_names(paths: list[Path]) -> list[str]:
+    """Relative path -> name of the clip: without suffix, unless several paths differ only in the suffix."""
+    stems = [path.with_suffix("").as_posix() for path in paths]
+    count = Counter(stems)
+    return [path.as_posix() if count[stem] > 1 else stem for path, stem in zip(paths, stems, strict=True)]
 
 
 def paths_under(folder: Path, above: tuple[Path, ...] = ()) -> list[Path]:
@@ -173,8 +176,11 @@ def assign_splits(speakers: list[str], data: DataConfig) -> list[str]:
         held_out = set(data.unseen_speakers)
     fixed = dict.fromkeys(held_out, "unseen") | dict.fromkeys(data.validation_speakers, "val")
     splits = ["train" if by_sentence else fixed.get(speaker, "train") for speaker in speakers]
+    clips_of = defaultdict(list)
+    for i, speaker in enumerate(speakers):
+        clips_of[speaker].append(i)
     for speaker in names:
-        clips = [i for i, name in enumerate(speakers) if name == speaker and splits[i] == "train"]
+        clips = [i for i in clips_of[speaker] if splits[i] == "train"]
         clips = [clips[i] for i in rng.permutation(len(clips))]
         for split, share in (("seen", data.seen), ("val", data.validation)):
             count = max(round(share * len(clips)), int(share > 0))
