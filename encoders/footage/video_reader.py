@@ -1,11 +1,12 @@
 """Reads the frames and the sound of a video (PyAV): frames at 25 fps by their time stamps, sound as 16 kHz mono.
 
-Time 0 is the first frame, for frames and sound alike. Only one or two frames are in memory at any moment.
+Time 0 is the first frame, for frames and sound alike. Only a few frames are in memory at any moment.
 """
 
 from __future__ import annotations
 
 import contextlib
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -14,6 +15,7 @@ from typing import Any, TypeVar
 
 import av
 import av.error
+import av.filter
 import numpy as np
 from av.video.reformatter import Colorspace
 
@@ -26,6 +28,7 @@ _NOT_VIDEO = {"tty", "image2", "jpeg_pipe", "png_pipe", "webp_pipe", "bmp_pipe"}
 _MEDIA_BOXES = {b"moov", b"mdat", b"moof", b"mfra", b"styp", b"sidx", b"emsg", b"prft"}
 LONGEST_GAP = 600  # seconds without a frame or sound; a longer gap indicates a broken time stamp
 X = TypeVar("X")
+Timed = tuple[Fraction, Fraction, Any]  # time stamp and duration in seconds, decoded frame
 
 
 class VideoError(ValueError):
@@ -142,7 +145,7 @@ def _decoded(container: Any, stream: Any) -> Iterator[Any]:
             yield None
 
 
-def _timed_frames(container: Any, path: str | Path) -> Iterator[tuple[Fraction, Fraction, Any]]:
+def _timed_frames(container: Any, path: str | Path) -> Iterator[Timed]:
     """(time stamp, duration, frame), times in seconds and rising; VideoError if the file ends too early."""
     stream = _video_stream(container, path)
     usual = 1 / Fraction(stream.average_rate or stream.guessed_rate or FPS)
@@ -179,6 +182,55 @@ def _timed_frames(container: Any, path: str | Path) -> Iterator[tuple[Fraction, 
         raise VideoError(
             f"{path} is damaged or cut short: {count} of its {declared} frames can be read; copy or convert it again"
         )
+
+
+def _deinterlaced(timed: Iterable[Timed]) -> Iterator[Timed]:
+    """The same items, an interlaced frame replaced by one full picture of its first field, the other lines estimated.
+
+    Without this, moving edges have combs, because the two fields of a frame were recorded at different times. Frames
+    that are not marked as interlaced stay as they are.
+    """
+    graph, kind = None, None
+    waiting: deque[Timed] = deque()  # frames inside the filter, which looks one ahead
+    for item in timed:
+        frame = item[2]
+        now = (frame.width, frame.height, frame.format.name)
+        if graph is not None and now != kind:
+            yield from _from_filter(graph, waiting, last=True)
+            graph = None
+        if graph is None and frame.interlaced_frame and min(frame.width, frame.height) >= 4:
+            graph, kind = _filter(frame), now
+        if graph is None:
+            yield item
+        else:
+            waiting.append(item)
+            graph.push(frame)
+            yield from _from_filter(graph, waiting)
+    if graph is not None:
+        yield from _from_filter(graph, waiting, last=True)
+
+
+def _filter(frame: Any) -> Any:
+    """A graph that makes one picture of each interlaced frame and passes the others. Its time stamps are not used."""
+    graph = av.filter.Graph()
+    rate = Fraction(1, FPS)
+    source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=rate)
+    graph.link_nodes(source, graph.add("bwdif", "mode=send_frame:deint=interlaced"), graph.add("buffersink"))
+    graph.configure()
+    return graph
+
+
+def _from_filter(graph: Any, waiting: deque[Timed], last: bool = False) -> Iterator[Timed]:
+    """The pictures that a filter has ready, each with the time stamp and duration of its own frame."""
+    if last:
+        graph.push(None)
+    while waiting:
+        try:
+            picture = graph.pull()
+        except (av.error.BlockingIOError, av.error.EOFError):
+            return
+        time, duration, frame = waiting.popleft()
+        yield time, duration, picture if frame.interlaced_frame else frame
 
 
 def nearest_in_time(timed: Iterable[tuple[Fraction, Fraction, X]], fps: int = FPS) -> Iterator[X]:
@@ -254,7 +306,7 @@ def iter_frames(path: str | Path, fps: int = FPS) -> Iterator[np.ndarray]:
     with _opened(path) as container:
         aspect = _video_stream(container, path).sample_aspect_ratio
         convert = None
-        for frame in nearest_in_time(_timed_frames(container, path), fps):
+        for frame in nearest_in_time(_deinterlaced(_timed_frames(container, path)), fps):
             convert = convert or _Converter(frame, aspect)
             yield convert(frame)
 
