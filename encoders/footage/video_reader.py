@@ -21,6 +21,7 @@ from av.video.reformatter import Colorspace
 
 from audio.timing import FPS
 from audio.waveform import Waveform, to_mono16k
+from encoders.footage.tone_mapping import HLG, PQ, sdr_picture
 
 # Formats that FFmpeg opens although they are no videos: text rendered as frames, and photos.
 _NOT_VIDEO = {"tty", "image2", "jpeg_pipe", "png_pipe", "webp_pipe", "bmp_pipe"}
@@ -257,9 +258,14 @@ def nearest_in_time(timed: Iterable[tuple[Fraction, Fraction, X]], fps: int = FP
 
 
 class _Converter:
-    """Decoded frames -> uint8 (H, W, 3) RGB with square pixels, rotated upright, all of the first frame's size."""
+    """Decoded frames -> uint8 (H, W, 3) RGB with square pixels, rotated upright, all of the first frame's size.
 
-    def __init__(self, first: Any, aspect: Fraction | None) -> None:
+    HDR frames are made SDR.
+    """
+
+    def __init__(self, first: Any, stream: Any) -> None:
+        aspect: Fraction | None = stream.sample_aspect_ratio
+        self.transfer = int(stream.codec_context.color_trc or 0)
         self.turns = round((first.rotation or 0) / 90) % 4  # counterclockwise quarter turns, as for np.rot90
         self.height = first.height
         self.width = max(1, round(first.width * (aspect or 1)))
@@ -268,9 +274,16 @@ class _Converter:
         self.matrix = Colorspace.ITU709 if unlabelled_hd else None
 
     def __call__(self, frame: Any) -> np.ndarray:
+        hdr = self.transfer in (PQ, HLG)
         image = frame.to_ndarray(
-            format="rgb24", width=self.width, height=self.height, src_colorspace=self.matrix, threads=1
+            format="rgb48le" if hdr else "rgb24",
+            width=self.width,
+            height=self.height,
+            src_colorspace=self.matrix,
+            threads=1,
         )
+        if hdr:
+            image = sdr_picture(image, self.transfer)
         return np.ascontiguousarray(np.rot90(image, self.turns) if self.turns else image)
 
 
@@ -279,7 +292,7 @@ def probe(path: str | Path) -> VideoInfo:
     with _opened(path) as container:
         stream = _video_stream(container, path)
         time, _, first = next(_timed_frames(container, path))
-        convert = _Converter(first, stream.sample_aspect_ratio)
+        convert = _Converter(first, stream)
         rate = Fraction(stream.average_rate or stream.guessed_rate or FPS)
         if stream.duration:
             duration = float(stream.duration * stream.time_base)
@@ -304,10 +317,10 @@ def iter_frames(path: str | Path, fps: int = FPS) -> Iterator[np.ndarray]:
     Raises VideoError, also at the end if fewer frames came than the file declares. A repeated frame is a new array.
     """
     with _opened(path) as container:
-        aspect = _video_stream(container, path).sample_aspect_ratio
+        stream = _video_stream(container, path)
         convert = None
         for frame in nearest_in_time(_deinterlaced(_timed_frames(container, path)), fps):
-            convert = convert or _Converter(frame, aspect)
+            convert = convert or _Converter(frame, stream)
             yield convert(frame)
 
 

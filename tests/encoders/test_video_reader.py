@@ -168,6 +168,27 @@ def test_a_video_may_change_between_interlaced_and_progressive_and_in_size(tmp_p
         assert (picture.width, picture.height) == (frame.width, frame.height)
 
 
+@pytest.mark.parametrize(("transfer", "code"), [(16, 0.5081), (18, 0.628)])  # PQ and HLG codes of 100 cd/m2
+def test_hdr_video_is_read_as_sdr(tmp_path, transfer, code):
+    path = tmp_path / "x.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p10le"
+        context = stream.codec_context
+        context.color_primaries, context.color_trc, context.colorspace = 9, transfer, 9  # BT.2020
+        for index in range(3):
+            planes = np.full((HEIGHT * 3 // 2, WIDTH), 512, np.uint16)
+            planes[:HEIGHT] = round(64 + 876 * code)
+            frame = av.VideoFrame.from_ndarray(planes, format="yuv420p10le")
+            frame.pts, frame.time_base = index, Fraction(1, 25)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    shown = next(iter_frames(path))
+    assert shown.dtype == np.uint8 and shown.shape == (HEIGHT, WIDTH, 3)
+    linear = 100 / 203  # of white, which is 203 cd/m2
+    assert np.abs(shown - 255 * (1.055 * linear ** (1 / 2.4) - 0.055)).max() <= 3
+
+
 def turned_by_a_phone(path, a, b, c, d):
     """Write the rotation matrix of a phone's video into the track header."""
     content = bytearray(path.read_bytes())
