@@ -1,7 +1,8 @@
 """The videos of a data set, the speaker of each, and the split into training, validation and test clips."""
 
+import os
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from string import Formatter
@@ -101,14 +102,10 @@ def folder_videos(data: DataConfig) -> list[SourceVideo]:
     root = Path(str(data.root))
     if not root.is_dir():
         raise CorpusError(f"data.root={root} is not a folder; give the folder that holds the videos.")
-    paths = sorted(path for path in root.rglob("*") if _is_clip(path, data.pattern is not None))
+    paths = sorted(path for path in paths_under(root) if _is_clip(path, data.pattern is not None))
     if not paths:
         raise CorpusError(f"{root} holds no video ({', '.join(sorted(VIDEOS))}); check data.root.")
-    stems = [path.relative_to(root).with_suffix("").as_posix() for path in paths]
-    names = [
-        path.relative_to(root).as_posix() if stems.count(stem) > 1 else stem
-        for path, stem in zip(paths, stems, strict=True)
-    ]
+    names = clip_names([path.relative_to(root) for path in paths])
     if data.pattern is None:
         groups = [{"speaker": name.split("/")[0], "sentence": None} for name in names]
     else:
@@ -130,6 +127,31 @@ def folder_videos(data: DataConfig) -> list[SourceVideo]:
         sound = _sound_file(root, data.sound, group | {"sentence": sentence})
         videos.append(SourceVideo(path, name, speaker, sentence, split, sound))
     return videos
+
+
+def clip_names(paths: list[Path]) -> list[str]:
+    """Relative path -> name of the clip: without suffix, unless several paths differ only in the suffix."""
+    stems = [path.with_suffix("").as_posix() for path in paths]
+    count = Counter(stems)
+    return [path.as_posix() if count[stem] > 1 else stem for path, stem in zip(paths, stems, strict=True)]
+
+
+def paths_under(folder: Path, above: tuple[Path, ...] = ()) -> list[Path]:
+    """All files and folders under a folder, also those behind symbolic links to folders, in no order.
+
+    A link is not followed if its folder is read anyway under its own name, or holds the link itself, which would never
+    end. above: the real folders that contain this one, when a link led to it.
+    """
+    above = (*above, folder.resolve())
+    found = []
+    for place, folders, files in os.walk(folder):  # lists links to folders, but does not enter them
+        found += [Path(place, name) for name in (*folders, *files)]
+        for link in (Path(place, name) for name in folders):
+            if link.is_symlink():
+                target = link.resolve()
+                if not any(target.is_relative_to(real) or real.is_relative_to(target) for real in above):
+                    found += paths_under(link, above)
+    return found
 
 
 def missing_speakers(data: DataConfig, speakers: set[str]) -> list[str]:
@@ -154,8 +176,11 @@ def assign_splits(speakers: list[str], data: DataConfig) -> list[str]:
         held_out = set(data.unseen_speakers)
     fixed = dict.fromkeys(held_out, "unseen") | dict.fromkeys(data.validation_speakers, "val")
     splits = ["train" if by_sentence else fixed.get(speaker, "train") for speaker in speakers]
+    clips_of = defaultdict(list)
+    for i, speaker in enumerate(speakers):
+        clips_of[speaker].append(i)
     for speaker in names:
-        clips = [i for i, name in enumerate(speakers) if name == speaker and splits[i] == "train"]
+        clips = [i for i in clips_of[speaker] if splits[i] == "train"]
         clips = [clips[i] for i in rng.permutation(len(clips))]
         for split, share in (("seen", data.seen), ("val", data.validation)):
             count = max(round(share * len(clips)), int(share > 0))
@@ -170,7 +195,9 @@ def _is_clip(path: Path, pictures: bool) -> bool:
     if path.name.startswith("."):
         return False
     if path.is_dir():
-        return pictures and any(file.suffix.lower() in PICTURES for file in path.iterdir())
+        return pictures and any(
+            file.suffix.lower() in PICTURES and not file.name.startswith(".") for file in path.iterdir()
+        )
     return path.suffix.lower() in VIDEOS
 
 

@@ -1,11 +1,12 @@
 """Reads the frames and the sound of a video (PyAV): frames at 25 fps by their time stamps, sound as 16 kHz mono.
 
-Time 0 is the first frame, for frames and sound alike. Only one or two frames are in memory at any moment.
+Time 0 is the first frame, for frames and sound alike. Only a few frames are in memory at any moment.
 """
 
 from __future__ import annotations
 
 import contextlib
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -14,16 +15,21 @@ from typing import Any, TypeVar
 
 import av
 import av.error
+import av.filter
 import numpy as np
 from av.video.reformatter import Colorspace
 
 from audio.timing import FPS
 from audio.waveform import Waveform, to_mono16k
+from encoders.footage.tone_mapping import HLG, PQ, sdr_picture
 
 # Formats that FFmpeg opens although they are no videos: text rendered as frames, and photos.
 _NOT_VIDEO = {"tty", "image2", "jpeg_pipe", "png_pipe", "webp_pipe", "bmp_pipe"}
+# Boxes of an MP4 or MOV file that belong to its pictures and sound. Bytes of any other kind may follow a whole file.
+_MEDIA_BOXES = {b"moov", b"mdat", b"moof", b"mfra", b"styp", b"sidx", b"emsg", b"prft"}
 LONGEST_GAP = 600  # seconds without a frame or sound; a longer gap indicates a broken time stamp
 X = TypeVar("X")
+Timed = tuple[Fraction, Fraction, Any]  # time stamp and duration in seconds, decoded frame
 
 
 class VideoError(ValueError):
@@ -45,7 +51,10 @@ class VideoInfo:
 
 
 def _check_boxes(path: Path) -> None:
-    """Reads the top-level boxes of an MP4 or MOV file; VideoError if its index is missing or its end is cut off."""
+    """Reads the top-level boxes of an MP4 or MOV file; VideoError if its index is missing or its end is cut off.
+
+    Cameras and phones append bytes that are no box, or boxes of their own, after moov and mdat: these are left unread.
+    """
     size, offset, kinds = path.stat().st_size, 0, set()
     with path.open("rb") as file:
         while offset + 8 <= size and len(kinds) < 64:
@@ -54,15 +63,17 @@ def _check_boxes(path: Path) -> None:
             length, kind = int.from_bytes(head[:4], "big"), head[4:8]
             if not kinds and kind not in (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide"):
                 return  # another container
-            kinds.add(kind)
             if length == 1:
                 length = int.from_bytes(head[8:16], "big")
             elif length == 0:
                 length = size - offset
             if length < 8 or offset + length > size:
+                if {b"moov", b"mdat"} <= kinds and kind not in _MEDIA_BOXES:
+                    return  # all of the video is there
                 raise VideoError(
                     f"{path} is cut off ({size} bytes, it should have more); copy or download it again"
                 )
+            kinds.add(kind)
             offset += length
     if b"moov" not in kinds and b"moof" not in kinds:
         raise VideoError(f"{path} is cut off (its index, the moov box, is missing); copy or record it again")
@@ -135,7 +146,7 @@ def _decoded(container: Any, stream: Any) -> Iterator[Any]:
             yield None
 
 
-def _timed_frames(container: Any, path: str | Path) -> Iterator[tuple[Fraction, Fraction, Any]]:
+def _timed_frames(container: Any, path: str | Path) -> Iterator[Timed]:
     """(time stamp, duration, frame), times in seconds and rising; VideoError if the file ends too early."""
     stream = _video_stream(container, path)
     usual = 1 / Fraction(stream.average_rate or stream.guessed_rate or FPS)
@@ -174,6 +185,55 @@ def _timed_frames(container: Any, path: str | Path) -> Iterator[tuple[Fraction, 
         )
 
 
+def _deinterlaced(timed: Iterable[Timed]) -> Iterator[Timed]:
+    """The same items, an interlaced frame replaced by one full picture of its first field, the other lines estimated.
+
+    Without this, moving edges have combs, because the two fields of a frame were recorded at different times. Frames
+    that are not marked as interlaced stay as they are.
+    """
+    graph, kind = None, None
+    waiting: deque[Timed] = deque()  # frames inside the filter, which looks one ahead
+    for item in timed:
+        frame = item[2]
+        now = (frame.width, frame.height, frame.format.name)
+        if graph is not None and now != kind:
+            yield from _from_filter(graph, waiting, last=True)
+            graph = None
+        if graph is None and frame.interlaced_frame and min(frame.width, frame.height) >= 4:
+            graph, kind = _filter(frame), now
+        if graph is None:
+            yield item
+        else:
+            waiting.append(item)
+            graph.push(frame)
+            yield from _from_filter(graph, waiting)
+    if graph is not None:
+        yield from _from_filter(graph, waiting, last=True)
+
+
+def _filter(frame: Any) -> Any:
+    """A graph that makes one picture of each interlaced frame and passes the others. Its time stamps are not used."""
+    graph = av.filter.Graph()
+    rate = Fraction(1, FPS)
+    source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=rate)
+    graph.link_nodes(source, graph.add("bwdif", "mode=send_frame:deint=interlaced"), graph.add("buffersink"))
+    graph.configure()
+    return graph
+
+
+def _from_filter(graph: Any, waiting: deque[Timed], last: bool = False) -> Iterator[Timed]:
+    """The pictures that a filter has ready, each with the time stamp and duration of its own frame."""
+    if last:
+        graph.push(None)
+    while waiting:
+        try:
+            picture = graph.pull()
+        except (av.error.BlockingIOError, av.error.EOFError):
+            return
+        time, duration, frame = waiting.popleft()
+        yield time, duration, picture if frame.interlaced_frame else frame
+
+
 def nearest_in_time(timed: Iterable[tuple[Fraction, Fraction, X]], fps: int = FPS) -> Iterator[X]:
     """(time, duration, item), times in seconds and rising -> for each k / fps the item nearest in time.
 
@@ -198,9 +258,14 @@ def nearest_in_time(timed: Iterable[tuple[Fraction, Fraction, X]], fps: int = FP
 
 
 class _Converter:
-    """Decoded frames -> uint8 (H, W, 3) RGB with square pixels, rotated upright, all of the first frame's size."""
+    """Decoded frames -> uint8 (H, W, 3) RGB with square pixels, rotated upright, all of the first frame's size.
 
-    def __init__(self, first: Any, aspect: Fraction | None) -> None:
+    HDR frames are made SDR.
+    """
+
+    def __init__(self, first: Any, stream: Any) -> None:
+        aspect: Fraction | None = stream.sample_aspect_ratio
+        self.transfer = int(stream.codec_context.color_trc or 0)
         self.turns = round((first.rotation or 0) / 90) % 4  # counterclockwise quarter turns, as for np.rot90
         self.height = first.height
         self.width = max(1, round(first.width * (aspect or 1)))
@@ -209,9 +274,16 @@ class _Converter:
         self.matrix = Colorspace.ITU709 if unlabelled_hd else None
 
     def __call__(self, frame: Any) -> np.ndarray:
+        hdr = self.transfer in (PQ, HLG)
         image = frame.to_ndarray(
-            format="rgb24", width=self.width, height=self.height, src_colorspace=self.matrix, threads=1
+            format="rgb48le" if hdr else "rgb24",
+            width=self.width,
+            height=self.height,
+            src_colorspace=self.matrix,
+            threads=1,
         )
+        if hdr:
+            image = sdr_picture(image, self.transfer)
         return np.ascontiguousarray(np.rot90(image, self.turns) if self.turns else image)
 
 
@@ -220,7 +292,7 @@ def probe(path: str | Path) -> VideoInfo:
     with _opened(path) as container:
         stream = _video_stream(container, path)
         time, _, first = next(_timed_frames(container, path))
-        convert = _Converter(first, stream.sample_aspect_ratio)
+        convert = _Converter(first, stream)
         rate = Fraction(stream.average_rate or stream.guessed_rate or FPS)
         if stream.duration:
             duration = float(stream.duration * stream.time_base)
@@ -245,10 +317,10 @@ def iter_frames(path: str | Path, fps: int = FPS) -> Iterator[np.ndarray]:
     Raises VideoError, also at the end if fewer frames came than the file declares. A repeated frame is a new array.
     """
     with _opened(path) as container:
-        aspect = _video_stream(container, path).sample_aspect_ratio
+        stream = _video_stream(container, path)
         convert = None
-        for frame in nearest_in_time(_timed_frames(container, path), fps):
-            convert = convert or _Converter(frame, aspect)
+        for frame in nearest_in_time(_deinterlaced(_timed_frames(container, path)), fps):
+            convert = convert or _Converter(frame, stream)
             yield convert(frame)
 
 

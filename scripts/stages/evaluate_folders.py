@@ -4,6 +4,7 @@ This is `evaluate.py predictions=DIR references=DIR`. It needs neither a checkpo
 scored is listed with the reason and makes the exit code 1; if the prediction is at fault, it counts as a black video.
 """
 
+import unicodedata
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
@@ -15,7 +16,7 @@ import torch
 from rich.progress import track
 
 from configs.schema import Config
-from encoders.footage.corpora import VIDEOS
+from encoders.footage.corpora import VIDEOS, paths_under
 from metrics.measures.kid import Features
 from metrics.report.html_page import MOST_CLIPS, mouth_correlation, write_page
 from metrics.report.paired_differences import clip_records, compare_reports
@@ -112,13 +113,15 @@ def matched(predictions: Path, references: Path) -> list[VideoPair]:
 
 
 def _videos(folder: Path, what: str) -> dict[str, Path]:
-    """Relative name without suffix -> file."""
+    """Relative name without suffix -> file. An accented letter is one character in names written on Linux and Windows,
+    and a letter with an accent after it in names written by macOS; here it is always one character, so that both match.
+    """
     if not folder.is_dir():
         raise RunError(f"{what}={folder} is not a folder; give the folder that holds the videos.")
     videos: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
+    for path in sorted(paths_under(folder)):
         if path.suffix.lower() in VIDEOS and path.is_file() and not path.name.startswith("."):
-            name = path.relative_to(folder).with_suffix("").as_posix()
+            name = unicodedata.normalize("NFC", path.relative_to(folder).with_suffix("").as_posix())
             if name in videos:
                 raise RunError(
                     f"{videos[name]} and {path} have the same name without suffix; remove one of the two files."

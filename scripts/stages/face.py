@@ -82,9 +82,12 @@ def _face_of_photos(path: Path, config: Config, run: Run) -> Face:
 
 
 def _photo_files(path: Path) -> list[Path]:
+    """The photo, or those of a folder. Hidden files are no photos: macOS writes ._photo.jpg beside photo.jpg."""
     if not path.is_dir():
         return [path]
-    files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+    files = sorted(
+        file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
+    )
     if not files:
         raise VideoError(
             f"photo {path} is a folder without a picture; put JPEG or PNG files there, or name one"

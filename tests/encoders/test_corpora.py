@@ -2,11 +2,20 @@
 splits.
 """
 
+import time
 from pathlib import Path
 
 import pytest
 
-from encoders.footage.corpora import CorpusError, DataConfig, folder_videos, missing_speakers
+from encoders.footage.corpora import (
+    CorpusError,
+    DataConfig,
+    assign_splits,
+    clip_names,
+    folder_videos,
+    missing_speakers,
+    paths_under,
+)
 from scripts.core.runtime import RunError, compose, resolve
 
 # data set -> files that are read: path -> (speaker, sentence, sound), and files that are not
@@ -124,6 +133,65 @@ def test_a_split_by_sentences_trains_on_every_speaker(tmp_path):
         counts = [splits.count((speaker, split)) for split in ("train", "val", "seen", "unseen")]
         assert counts == [32, 4, 4, 0]
     assert splits == [(v.speaker, v.split) for v in folder_videos(data)]
+
+
+def test_a_folder_of_hidden_pictures_is_no_clip(tmp_path):
+    touch(tmp_path, "s3/swwp2s/0001.jpg", "s3/swwp2s/._0001.jpg", "s3/hidden/._0001.jpg")
+    data = DataConfig("folder", str(tmp_path), r"(?P<speaker>s3)/\w+")
+    assert [video.name for video in folder_videos(data)] == ["s3/swwp2s"]
+
+
+def test_clips_are_named_without_suffix_where_that_is_enough():
+    paths = [Path(p) for p in ("a.mp4", "a.mov", "s1/a.mp4", "s1/b.x.mp4", "s1/b.y.mp4", "s2/c.mp4", "s2/c")]
+    stems = [path.with_suffix("").as_posix() for path in paths]
+    by_definition = [p.as_posix() if stems.count(s) > 1 else s for p, s in zip(paths, stems, strict=True)]
+    assert clip_names(paths) == by_definition
+    assert by_definition == ["a.mp4", "a.mov", "s1/a", "s1/b.x", "s1/b.y", "s2/c.mp4", "s2/c"]
+
+
+def test_twenty_thousand_clips_and_speakers_take_less_than_a_second():
+    paths = [Path(f"s{k}/clip{k}.mp4") for k in range(20_000)]
+    begin = time.process_time()
+    names = clip_names(paths)
+    splits = assign_splits([name.split("/")[0] for name in names], DataConfig())
+    assert time.process_time() - begin < 1
+    assert names == [f"s{k}/clip{k}" for k in range(20_000)]
+    assert splits.count("unseen") == 4000 and splits.count("train") == 16_000  # a speaker's only clip stays
+
+
+def test_folders_behind_links_are_read(tmp_path):
+    touch(tmp_path, "root/s1/a.mp4", "disk/s2/b.mp4", "disk2/more/c.mp4", "pictures/0001.jpg")
+    root = tmp_path / "root"
+    (root / "s2").symlink_to(tmp_path / "disk/s2")
+    (tmp_path / "disk/s2/inner").symlink_to(tmp_path / "disk2")
+    (root / "s3").mkdir()
+    (root / "s3/swwp2s").symlink_to(tmp_path / "pictures")
+    names = {video.name for video in folder_videos(DataConfig(kind="folder", root=str(root)))}
+    assert names == {"s1/a", "s2/b", "s2/inner/more/c"}
+    (tmp_path / "root2").symlink_to(root)
+    assert {v.name for v in folder_videos(DataConfig(kind="folder", root=str(tmp_path / "root2")))} == names
+    pattern = r"(?P<speaker>s3)/\w+"
+    assert [v.name for v in folder_videos(DataConfig("folder", str(root), pattern))] == ["s3/swwp2s"]
+
+
+def test_links_that_lead_back_or_nowhere_are_passed_over(tmp_path):
+    touch(tmp_path, "root/s1/a.mp4", "disk/b.mp4", "disk3/c.mp4")
+    root = tmp_path / "root"
+    links = {
+        "root/s1/up": root,
+        "root/above": tmp_path,
+        "root/s1/self": root / "s1/self",
+        "root/absent": tmp_path / "absent",
+        "root/alias": root / "s1",  # read under its own name; twice could put one clip into two splits
+        "root/disk": tmp_path / "disk",
+        "disk/there": tmp_path / "disk3",
+        "disk3/back": tmp_path / "disk",
+        "disk3/home": root,
+    }
+    for link, target in links.items():
+        (tmp_path / link).symlink_to(target)
+    found = [path.relative_to(root).as_posix() for path in paths_under(root) if path.suffix]
+    assert sorted(found) == ["disk/b.mp4", "disk/there/c.mp4", "s1/a.mp4"]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,14 @@ import soundfile
 from drawn_videos import HEIGHT, WIDTH, brightness, clicks, grey, levels, onset
 from PIL import Image
 
-from encoders.footage.video_reader import VideoError, iter_frames, nearest_in_time, probe, read_audio
+from encoders.footage.video_reader import (
+    VideoError,
+    _deinterlaced,
+    iter_frames,
+    nearest_in_time,
+    probe,
+    read_audio,
+)
 from encoders.footage.video_writer import write_video
 
 
@@ -62,7 +69,9 @@ def at_times(path, *times_ms):
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
         stream.codec_context.time_base = Fraction(1, 1000)
         for index, time in enumerate(times_ms):
-            frame = av.VideoFrame.from_ndarray(grey(40 * index), format="rgb24").reformat(format="yuv420p")
+            frame = av.VideoFrame.from_ndarray(grey(40 * index % 256), format="rgb24").reformat(
+                format="yuv420p"
+            )
             frame.pts, frame.time_base = time, Fraction(1, 1000)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
@@ -89,6 +98,95 @@ def test_reading_holds_only_a_few_frames(tmp_path):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 8 * frame_bytes
+
+
+def bar(place):
+    """A red and grey picture with a white bar."""
+    image = grey(60, 128, 192)
+    image[:, :40] = 180, 20, 20
+    image[:, place : place + 24] = 240
+    return image
+
+
+def fields(path, count=12, still=False, interlaced=True, matrix=1):
+    """A video whose odd lines (the first field) show a bar, and whose even lines show it 20 ms later, 5 px further."""
+    options = {"bf": "0", "qp": "4"} | ({"x264-params": "bff=1"} if interlaced else {})
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options=options)
+        stream.width, stream.height, stream.pix_fmt = 192, 128, "yuv420p"
+        stream.codec_context.colorspace = matrix
+        for index in range(count):
+            image = bar(48 if still else 44 + 10 * index)
+            image[::2] = bar(48 if still else 44 + 10 * index + 5)[::2]
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame = frame.reformat(format="yuv420p", dst_colorspace=matrix)
+            frame.pts, frame.time_base = index, Fraction(1, 25)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def test_interlaced_frames_have_no_combs(tmp_path):
+    shown = np.stack(list(iter_frames(fields(tmp_path / "x.mp4"))))
+    with av.open(str(tmp_path / "x.mp4")) as container:
+        assert all(frame.interlaced_frame for frame in container.decode(video=0))
+    expected = np.stack([bar(44 + 10 * index) for index in range(12)])  # at the time of the first field
+    assert shown.shape == expected.shape
+    even, odd = shown[:, 2:-2:2].astype(int), shown[:, 3:-1:2].astype(int)
+    assert np.abs(even - odd).mean() < 4
+    assert np.abs(odd - expected[:, 3:-1:2]).mean() < 2
+
+
+@pytest.mark.parametrize("matrix", [1, 5])  # BT.709, BT.601
+def test_interlaced_frames_keep_their_colours_and_turn(tmp_path, matrix):
+    path = fields(tmp_path / "x.mp4", still=True, matrix=matrix)
+    turned_by_a_phone(path, 0, 1, -1, 0)
+    shown = np.stack(list(iter_frames(path))).astype(int)
+    assert np.abs(shown - np.rot90(bar(48), -1)).mean() < 4
+
+
+def test_progressive_frames_stay_as_decoded(tmp_path):
+    path = fields(tmp_path / "x.mp4", interlaced=False)
+    with av.open(str(path)) as container:
+        decoded = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    assert np.array_equal(np.stack(list(iter_frames(path))), np.stack(decoded))
+
+
+def test_a_video_may_change_between_interlaced_and_progressive_and_in_size(tmp_path):
+    write_video(tmp_path / "small.mp4", levels(3))
+    fields(tmp_path / "progressive.mp4", 4, interlaced=False)
+    fields(tmp_path / "interlaced.mp4", 5)
+    frames = []
+    for name in ("progressive", "interlaced", "progressive", "small", "interlaced"):
+        with av.open(str(tmp_path / f"{name}.mp4")) as container:
+            frames += container.decode(video=0)
+    items = [(Fraction(k), Fraction(1), frame) for k, frame in enumerate(frames)]
+    made = list(_deinterlaced(items))
+    assert [item[:2] for item in made] == [item[:2] for item in items]
+    for (*_, frame), (*_, picture) in zip(items, made, strict=True):
+        assert (picture is frame) == (not frame.interlaced_frame)
+        assert (picture.width, picture.height) == (frame.width, frame.height)
+
+
+@pytest.mark.parametrize(("transfer", "code"), [(16, 0.5081), (18, 0.628)])  # PQ and HLG codes of 100 cd/m2
+def test_hdr_video_is_read_as_sdr(tmp_path, transfer, code):
+    path = tmp_path / "x.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p10le"
+        context = stream.codec_context
+        context.color_primaries, context.color_trc, context.colorspace = 9, transfer, 9  # BT.2020
+        for index in range(3):
+            planes = np.full((HEIGHT * 3 // 2, WIDTH), 512, np.uint16)
+            planes[:HEIGHT] = round(64 + 876 * code)
+            frame = av.VideoFrame.from_ndarray(planes, format="yuv420p10le")
+            frame.pts, frame.time_base = index, Fraction(1, 25)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    shown = next(iter_frames(path))
+    assert shown.dtype == np.uint8 and shown.shape == (HEIGHT, WIDTH, 3)
+    linear = 100 / 203  # of white, which is 203 cd/m2
+    assert np.abs(shown - 255 * (1.055 * linear ** (1 / 2.4) - 0.055)).max() <= 3
 
 
 def turned_by_a_phone(path, a, b, c, d):
@@ -215,6 +313,43 @@ def test_files_that_are_not_a_video(tmp_path):
         read_all(tmp_path / "absent.mp4")
     with pytest.raises(VideoError, match="is a folder"):
         read_all(tmp_path)
+
+
+def box(kind, content=b""):
+    return struct.pack(">I", 8 + len(content)) + kind + content
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [
+        b"written by a phone",
+        b"end",
+        bytes(40),
+        box(b"SEFH", b"notes"),
+        box(b"free", bytes(9)) + b"more than a box",
+        box(b"uuid", bytes(100))[:60],
+    ],
+)
+def test_bytes_after_the_end_of_a_whole_file_are_left_unread(tmp_path, tail):
+    index_first = good_file(tmp_path / "good.mp4")
+    index_last = at_times(tmp_path / "x.mp4", *range(0, 1600, 40)).read_bytes()
+    assert index_first.index(b"moov") < index_first.index(b"mdat")
+    assert index_last.index(b"mdat") < index_last.index(b"moov")
+    for content in (index_first, index_last):
+        (tmp_path / "tail.mp4").write_bytes(content + tail)
+        assert probe(tmp_path / "tail.mp4").frames == read_all(tmp_path / "tail.mp4") == 40
+
+
+def test_a_file_that_is_cut_off_is_refused_whatever_boxes_are_complete(tmp_path):
+    content = good_file(tmp_path / "good.mp4")
+    cut = {
+        "second data.mp4": content + box(b"mdat", bytes(100))[:50],
+        "fragment.mp4": content + box(b"moof", bytes(100))[:50],
+    }
+    for name, data in cut.items():
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(VideoError, match="is cut off"):
+            read_all(tmp_path / name)
 
 
 def test_missing_frames_are_noticed(tmp_path):

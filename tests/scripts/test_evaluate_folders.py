@@ -279,6 +279,30 @@ def test_names_match_without_suffix_and_doubles_are_refused(tmp_path):
     assert method_name(tmp_path / "static") == "static_method"
 
 
+def test_names_match_however_their_accents_are_written(tmp_path):
+    one, two = "Zo\u00eb/caf\u00e9", "Zoe\u0308/cafe\u0301"  # as one character each, and as two
+    for name in (f"p/{one}.mp4", f"r/{two}.mp4"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
+    for folders in (("p", "r"), ("r", "p")):
+        (pair,) = matched(*(tmp_path / folder for folder in folders))
+        assert (pair.name, pair.speaker) == (one, "Zo\u00eb")
+        assert pair.prediction and pair.prediction.is_file()
+        assert pair.reference and pair.reference.is_file()
+
+
+def test_folders_behind_links_are_matched(tmp_path):
+    for name in ("p/s1/a.mp4", "r/s1/a.mp4", "disk/p/b.mp4", "disk/r/b.mp4"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    for side in ("p", "r"):
+        (tmp_path / side / "s2").symlink_to(tmp_path / "disk" / side)
+        (tmp_path / side / "s2/up").symlink_to(tmp_path / side)
+    pairs = matched(tmp_path / "p", tmp_path / "r")
+    assert [(pair.name, pair.speaker) for pair in pairs] == [("s1/a", "s1"), ("s2/b", "s2")]
+    assert all(pair.prediction and pair.reference for pair in pairs)
+
+
 def test_a_video_is_decoded_once_and_its_last_picture_held(tmp_path):
     prediction = Prediction(video(tmp_path / "x.mp4", LEVELS[:5]))
     frames = iter(prediction)
