@@ -15,6 +15,8 @@ from audio.timing import RATE
 
 # Seconds; a shorter sound has less than one syllable, and edge effects of the resampler dominate
 SHORTEST_S = 0.1
+# Amplitude, -60 dB of full scale; a sound whose peak is lower holds no speech
+SILENT = 1e-3
 
 
 class AudioError(ValueError):
@@ -37,6 +39,11 @@ class Waveform:
     @property
     def seconds(self) -> float:
         return len(self.samples) / self.rate
+
+    @property
+    def silent(self) -> bool:
+        """Whether the sound is silent throughout."""
+        return bool(np.abs(self.samples).max(initial=0) < SILENT)
 
 
 def to_mono16k(samples: np.ndarray, rate: int, name: str = "the sound") -> Waveform:

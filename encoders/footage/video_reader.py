@@ -18,7 +18,7 @@ import numpy as np
 from av.video.reformatter import Colorspace
 
 from audio.timing import FPS
-from audio.waveform import Waveform, to_mono16k
+from audio.waveform import AudioError, Waveform, to_mono16k
 
 # Formats that FFmpeg opens although they are no videos: text rendered as frames, and photos.
 _NOT_VIDEO = {"tty", "image2", "jpeg_pipe", "png_pipe", "webp_pipe", "bmp_pipe"}
@@ -255,19 +255,32 @@ def iter_frames(path: str | Path, fps: int = FPS) -> Iterator[np.ndarray]:
 def read_audio(path: str | Path) -> Waveform:
     """The sound of a video as 16 kHz mono, sample 0 at the first frame; its length is the sound's own.
 
-    Encoder priming, a late or early start and gaps follow the time stamps. Raises VideoError (no audio track,
-    unreadable) and AudioError (too short, not finite).
+    Of several audio tracks the first that is not silent is read; if all are silent, the first. Encoder priming, a late
+    or early start and gaps follow the time stamps. Raises VideoError (no audio track, unreadable) and AudioError (too
+    short, not finite).
     """
     with _opened(path) as container:
-        if not container.streams.audio:
+        tracks = len(container.streams.audio)
+        if not tracks:
             raise VideoError(
                 f"{path} has no audio track; use a recording with sound, or give the sound as a wav file"
             )
         has_frames = any(not _is_cover(stream) for stream in container.streams.video)
     start = probe(path).start if has_frames else None
+    first = _read_track(path, 0, start)
+    if not first.silent:
+        return first
+    for index in range(1, tracks):
+        with contextlib.suppress(VideoError, AudioError):  # a track that cannot be read is passed over
+            if not (track := _read_track(path, index, start)).silent:
+                return track
+    return first
 
+
+def _read_track(path: str | Path, index: int, start: Fraction | None) -> Waveform:
+    """One audio track as 16 kHz mono; sample 0 at `start` (seconds), or at the track's first sample if that is None."""
     with _opened(path) as container:
-        stream = container.streams.audio[0]
+        stream = container.streams.audio[index]
         base, rate, length, blocks = Fraction(stream.time_base), 0, 0, []
         for frame in _decoded(container, stream):
             if frame is None:
