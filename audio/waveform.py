@@ -17,6 +17,8 @@ from audio.timing import RATE
 SHORTEST_S = 0.1
 # Amplitude, -60 dB of full scale; a sound whose peak is lower holds no speech
 SILENT = 1e-3
+# RMS of the mean of the channels over that of the loudest channel; below it the channels cancel each other
+CANCELLED = 0.1
 
 
 class AudioError(ValueError):
@@ -46,8 +48,20 @@ class Waveform:
         return bool(np.abs(self.samples).max(initial=0) < SILENT)
 
 
+def mix_channels(samples_CS: np.ndarray) -> np.ndarray:
+    """(C, S) floating point -> (S,): the mean of the channels, or the loudest channel if they cancel each other.
+
+    Channels of opposite phase, from a wrongly wired microphone for instance, have a mean of silence.
+    """
+    mean = samples_CS.mean(axis=0)
+    energies = np.einsum("cs,cs->c", samples_CS, samples_CS, dtype=np.float64)
+    if np.einsum("s,s->", mean, mean, dtype=np.float64) < CANCELLED**2 * energies.max():
+        return samples_CS[energies.argmax()]
+    return mean
+
+
 def to_mono16k(samples: np.ndarray, rate: int, name: str = "the sound") -> Waveform:
-    """Averages the channels and resamples to 16 kHz.
+    """Mixes the channels (mix_channels) and resamples to 16 kHz.
 
     samples: (S,) or (S, C), floating point in [-1, 1], or signed integers (scaled by their full range).
     The result has round(S * 16000 / rate) samples, so that timing is exact at any source rate.
@@ -66,7 +80,8 @@ def to_mono16k(samples: np.ndarray, rate: int, name: str = "the sound") -> Wavef
         )
     if np.issubdtype(samples.dtype, np.signedinteger):
         samples = samples / -float(np.iinfo(samples.dtype).min)
-    mono = samples.astype(np.float64) if samples.ndim == 1 else samples.astype(np.float64).mean(axis=1)
+    mono = samples.astype(np.float64)
+    mono = mono if mono.ndim == 1 else mix_channels(mono.T)
     if not np.isfinite(mono).all():
         raise AudioError(f"{name} holds NaN or infinite samples; export it again, as 16-bit PCM for instance")
     length = (2 * len(mono) * RATE + rate) // (2 * rate)

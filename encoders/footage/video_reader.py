@@ -18,7 +18,7 @@ import numpy as np
 from av.video.reformatter import Colorspace
 
 from audio.timing import FPS
-from audio.waveform import AudioError, Waveform, to_mono16k
+from audio.waveform import AudioError, Waveform, mix_channels, to_mono16k
 
 # Formats that FFmpeg opens although they are no videos: text rendered as frames, and photos.
 _NOT_VIDEO = {"tty", "image2", "jpeg_pipe", "png_pipe", "webp_pipe", "bmp_pipe"}
@@ -293,7 +293,7 @@ def _read_track(path: str | Path, index: int, start: Fraction | None) -> Wavefor
             stamp = frame.pts * base if frame.pts is not None else None
             if start is None:
                 start = stamp or Fraction(0)
-            block = _mono(frame)
+            block = _channels(frame)
             # Position the block by its time stamp: pad a gap with silence, cut an overlap. Some containers round time
             # stamps to a millisecond, so after the first block differences below 40 ms are ignored.
             gap = round((stamp - start) * rate) - length if stamp is not None else 0
@@ -302,10 +302,10 @@ def _read_track(path: str | Path, index: int, start: Fraction | None) -> Wavefor
                     raise VideoError(
                         f"the audio track of {path} has a gap of {gap // rate} s; convert it first"
                     )
-                block = np.concatenate([np.zeros(gap, np.float32), block]) if gap > 0 else block[-gap:]
-            if len(block):
+                block = np.pad(block, ((0, 0), (gap, 0))) if gap > 0 else block[:, -gap:]
+            if block.size:
                 blocks.append(block)
-                length += len(block)
+                length += block.shape[1]
         if not blocks:
             raise VideoError(
                 f"the audio track of {path} holds no sound that can be decoded; export the video again"
@@ -314,11 +314,17 @@ def _read_track(path: str | Path, index: int, start: Fraction | None) -> Wavefor
             # The last block is padded to full size; the end of the sound is read from the header.
             end = round((((stream.start_time or 0) + stream.duration) * base - start) * rate)
             length = end if 0 < length - end <= 4096 else length
-    return to_mono16k(np.concatenate(blocks)[:length], rate, name=f"the sound of {path}")
+    if (
+        len({len(block) for block in blocks}) > 1
+    ):  # the number of channels changes: each block is mixed by itself
+        blocks = [mix_channels(block)[None] for block in blocks]
+    return to_mono16k(
+        mix_channels(np.concatenate(blocks, axis=1)[:, :length]), rate, name=f"the sound of {path}"
+    )
 
 
-def _mono(frame: Any) -> np.ndarray:
-    """Decoded sound of any sample format -> float32 (S,) in [-1, 1], the mean of the channels."""
+def _channels(frame: Any) -> np.ndarray:
+    """Decoded sound of any sample format -> float32 (C, S) in [-1, 1]."""
     samples = frame.to_ndarray()
     if not frame.format.is_planar:
         samples = samples.reshape(-1, len(frame.layout.channels)).T
@@ -326,4 +332,4 @@ def _mono(frame: Any) -> np.ndarray:
         samples = (samples.astype(np.float32) - 128.0) / 128.0
     elif np.issubdtype(samples.dtype, np.signedinteger):
         samples = samples / -float(np.iinfo(samples.dtype).min)
-    return samples.astype(np.float32).mean(axis=0)
+    return samples.astype(np.float32)

@@ -52,6 +52,26 @@ def test_integers_are_scaled_and_channels_averaged():
     np.testing.assert_allclose(to_mono16k(samples, 16000).samples, 0.25)
 
 
+@pytest.mark.parametrize(
+    ("factors", "expected"),
+    [
+        ([1, -1], 1),  # the mean is silent
+        ([0.5, -0.55], -0.55),  # nearly so
+        ([1, 0], 0.5),  # one channel is silent
+        ([1, -0.7], 0.15),  # the mean has more than a tenth of the loudest channel
+        ([0, 1, 0, 0, 0, 0], 1 / 6),
+        ([0, 0], 0),
+    ],
+)
+def test_channels_that_cancel_each_other_give_the_loudest(tmp_path, factors, expected):
+    samples = tone(0.5, 16000)[:, None] * factors
+    np.testing.assert_allclose(to_mono16k(samples, 16000).samples, expected * tone(0.5, 16000), atol=1e-6)
+    soundfile.write(tmp_path / "x.wav", samples, 16000, subtype="FLOAT")
+    np.testing.assert_allclose(
+        read_waveform(tmp_path / "x.wav").samples, expected * tone(0.5, 16000), atol=1e-6
+    )
+
+
 def test_silence_is_allowed(tmp_path):
     soundfile.write(tmp_path / "x.wav", np.zeros(16000), 16000)
     assert not read_waveform(tmp_path / "x.wav").samples.any()

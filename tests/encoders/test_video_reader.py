@@ -1,5 +1,6 @@
 """Reading a video: frames in time, rotation, sound, and files that are not a video or are damaged."""
 
+import itertools
 import struct
 import tracemalloc
 from fractions import Fraction
@@ -284,6 +285,25 @@ def test_the_first_track_that_is_not_silent_is_read(tmp_path, tracks, expected):
 def test_silent_tracks_alone_give_the_first(tmp_path):
     waveform = read_audio(with_tracks(tmp_path / "x.mkv", SILENCE, SILENCE[:, :16000]))
     assert waveform.silent and len(waveform.samples) == 32000
+
+
+def test_channels_of_opposite_phase_give_the_loudest(tmp_path):
+    click = click_at(8000)
+    samples = read_audio(with_tracks(tmp_path / "x.mkv", np.concatenate([0.9 * click, -click]))).samples
+    np.testing.assert_allclose(samples, -click[0], atol=1e-4)
+
+
+def test_a_mean_that_is_not_silent_is_kept(tmp_path):
+    click = click_at(8000)
+    samples = read_audio(with_tracks(tmp_path / "x.mkv", np.concatenate([click, 0 * click]))).samples
+    np.testing.assert_allclose(samples, click[0] / 2, atol=1e-4)
+
+
+def test_a_number_of_channels_that_changes_in_the_track(tmp_path, monkeypatch):
+    path, real = with_tracks(tmp_path / "x.mkv", np.repeat(click_at(8000), 2, 0)), video_reader._channels
+    counts = itertools.cycle([1, 2])
+    monkeypatch.setattr(video_reader, "_channels", lambda frame: real(frame)[: next(counts)])
+    np.testing.assert_allclose(read_audio(path).samples, click_at(8000)[0], atol=1e-4)
 
 
 def test_a_second_track_is_not_decoded_after_a_first_with_sound(tmp_path, monkeypatch):
