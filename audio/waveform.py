@@ -25,6 +25,10 @@ class AudioError(ValueError):
     """A sound that cannot be used; the message names it and the remedy."""
 
 
+class UnknownFormatError(AudioError):
+    """A file that libsndfile cannot open; another reader may know its format."""
+
+
 @dataclass(frozen=True)
 class Waveform:
     """samples: float32 (S,), nominally in [-1, 1], finite, mono; rate: samples per second (16 kHz throughout)."""
@@ -94,7 +98,8 @@ def to_mono16k(samples: np.ndarray, rate: int, name: str = "the sound") -> Wavef
 def read_waveform(path: str | os.PathLike[str]) -> Waveform:
     """Reads a sound file (any format of libsndfile: wav, flac, ogg, mp3, ...) as 16 kHz mono.
 
-    Raises AudioError, with a message of one sentence, for a file that is missing, empty, not sound, damaged or too short.
+    Raises AudioError, with a message of one sentence, for a file that is missing, empty, not sound, damaged or too short;
+    UnknownFormatError if libsndfile cannot open it.
     """
     path = Path(path)
     if not path.exists():
@@ -103,14 +108,17 @@ def read_waveform(path: str | os.PathLike[str]) -> Waveform:
         raise AudioError(f"{path} is a folder; give one sound file")
     if path.stat().st_size == 0:
         raise AudioError(f"sound file {path} is empty (0 bytes); record or export it again")
+    kind = UnknownFormatError
     try:
-        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, RuntimeError) as error:
-        raise AudioError(
+        with soundfile.SoundFile(path) as file:
+            kind = AudioError  # opened: damage further on is not a matter of the format
+            samples, rate = file.read(dtype="float32", always_2d=True), file.samplerate
+    except (soundfile.LibsndfileError, RuntimeError, TypeError) as error:  # TypeError: the suffix .raw
+        raise kind(
             f"{path} cannot be read as sound ({error}); give a wav, flac, ogg or mp3 file, "
             "or convert it with: ffmpeg -i INPUT -ac 1 -ar 16000 output.wav"
         ) from error
-    return to_mono16k(samples, int(rate), name=f"sound file {path}")
+    return to_mono16k(samples, rate, name=f"sound file {path}")
 
 
 def write_wav(path: str | os.PathLike[str], waveform: Waveform) -> None:

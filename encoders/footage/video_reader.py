@@ -30,6 +30,10 @@ class VideoError(ValueError):
     """A video that cannot be read or written; the message names the file and what to do."""
 
 
+class UnreadableError(VideoError):
+    """A file that FFmpeg cannot open, or in which it finds no sound that it can decode."""
+
+
 @dataclass(frozen=True)
 class VideoInfo:
     """Properties of a video according to its header."""
@@ -64,7 +68,7 @@ def _check_boxes(path: Path) -> None:
                     f"{path} is cut off ({size} bytes, it should have more); copy or download it again"
                 )
             offset += length
-    if b"moov" not in kinds and b"moof" not in kinds:
+    if kinds and not kinds & {b"moov", b"moof"}:
         raise VideoError(f"{path} is cut off (its index, the moov box, is missing); copy or record it again")
 
 
@@ -91,10 +95,12 @@ def _opened(path: str | Path) -> Iterator[Any]:
             str(path.resolve()), metadata_errors="ignore", options={"protocol_whitelist": "file,crypto,data"}
         )
     except (av.error.FFmpegError, ValueError) as error:
-        raise VideoError(f"{path} is not a video file, or is damaged ({reason(error)}); {advice}") from error
+        raise UnreadableError(
+            f"{path} is not a video file, or is damaged ({reason(error)}); {advice}"
+        ) from error
     with container:
         if set(container.format.name.split(",")) & _NOT_VIDEO:
-            raise VideoError(
+            raise UnreadableError(
                 f"{path} is not a video file (it looks like {container.format.long_name}); {advice}"
             )
         yield container
@@ -253,7 +259,7 @@ def iter_frames(path: str | Path, fps: int = FPS) -> Iterator[np.ndarray]:
 
 
 def read_audio(path: str | Path) -> Waveform:
-    """The sound of a video as 16 kHz mono, sample 0 at the first frame; its length is the sound's own.
+    """The sound of a video or sound file as 16 kHz mono, sample 0 at the first frame; its length is the sound's own.
 
     Of several audio tracks the first that is not silent is read; if all are silent, the first. Encoder priming, a late
     or early start and gaps follow the time stamps. Raises VideoError (no audio track, unreadable) and AudioError (too
@@ -307,7 +313,7 @@ def _read_track(path: str | Path, index: int, start: Fraction | None) -> Wavefor
                 blocks.append(block)
                 length += block.shape[1]
         if not blocks:
-            raise VideoError(
+            raise UnreadableError(
                 f"the audio track of {path} holds no sound that can be decoded; export the video again"
             )
         if stream.duration and start is not None:
