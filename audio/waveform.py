@@ -11,7 +11,7 @@ import numpy as np
 import soundfile
 import soxr
 
-from audio.timing import RATE
+from audio.timing import FPS, RATE
 
 # Seconds; a shorter sound has less than one syllable, and edge effects of the resampler dominate
 SHORTEST_S = 0.1
@@ -95,10 +95,39 @@ def to_mono16k(samples: np.ndarray, rate: int, name: str = "the sound") -> Wavef
     return Waveform(np.ascontiguousarray(mono, dtype=np.float32))
 
 
+def _check_whole(path: Path) -> None:
+    """AudioError if the header of a wav file (RIFF) promises more sound than the file holds."""
+    size, byte_rate, offset = path.stat().st_size, 0, 12
+    with path.open("rb") as file:
+        head = file.read(12)
+        if head[:4] != b"RIFF" or head[8:] != b"WAVE":
+            return
+        while offset + 8 <= size:
+            file.seek(offset)
+            chunk = file.read(24)
+            name, length = chunk[:4], int.from_bytes(chunk[4:8], "little")
+            if name == b"fmt ":
+                byte_rate = int.from_bytes(chunk[16:20], "little")
+            if name == b"data":
+                break
+            offset += 8 + length + length % 2
+        else:
+            return
+    held = size - offset - 8
+    # A recorder that writes to a pipe does not know the length and states 0 or nearly 2 or 4 GiB. A difference below the
+    # duration of one image (0.04 s) is accepted, because some writers count the header in.
+    if byte_rate and length < 0x7FFF0000 and length - held >= byte_rate / FPS:
+        raise AudioError(
+            f"sound file {path} is cut off: it holds {held / byte_rate:.2f} s of the {length / byte_rate:.2f} s that its "
+            "header states; export or copy it again"
+        )
+
+
 def read_waveform(path: str | os.PathLike[str]) -> Waveform:
     """Reads a sound file (any format of libsndfile: wav, flac, ogg, mp3, ...) as 16 kHz mono.
 
-    Raises AudioError, with a message of one sentence, for a file that is missing, empty, not sound, damaged or too short;
+    Raises AudioError, with a message of one sentence, for a file that is missing, empty, not sound, damaged, cut off or too
+    short;
     UnknownFormatError if libsndfile cannot open it.
     """
     path = Path(path)
@@ -108,6 +137,7 @@ def read_waveform(path: str | os.PathLike[str]) -> Waveform:
         raise AudioError(f"{path} is a folder; give one sound file")
     if path.stat().st_size == 0:
         raise AudioError(f"sound file {path} is empty (0 bytes); record or export it again")
+    _check_whole(path)
     kind = UnknownFormatError
     try:
         with soundfile.SoundFile(path) as file:
