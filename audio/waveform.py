@@ -96,7 +96,9 @@ def to_mono16k(samples: np.ndarray, rate: int, name: str = "the sound") -> Wavef
 
 
 def _check_whole(path: Path) -> None:
-    """AudioError if the header of a wav file (RIFF) promises more sound than the file holds."""
+    """AudioError if the header of a wav file (RIFF) promises more sound than the file holds; UnknownFormatError if it
+    states a length of 0 before sound, which libsndfile reads as no sound and FFmpeg reads to the end.
+    """
     size, byte_rate, offset = path.stat().st_size, 0, 12
     with path.open("rb") as file:
         head = file.read(12)
@@ -114,6 +116,11 @@ def _check_whole(path: Path) -> None:
         else:
             return
     held = size - offset - 8
+    if length == 0 and held > 0:
+        raise UnknownFormatError(
+            f"the header of sound file {path} states a length of 0; convert it with: "
+            "ffmpeg -i INPUT -ac 1 -ar 16000 output.wav"
+        )
     # A recorder that writes to a pipe does not know the length and states 0 or nearly 2 or 4 GiB. A difference below the
     # duration of one image (0.04 s) is accepted, because some writers count the header in.
     if byte_rate and length < 0x7FFF0000 and length - held >= byte_rate / FPS:

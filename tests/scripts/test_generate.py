@@ -7,9 +7,10 @@ import av
 import numpy as np
 import pytest
 import soundfile
+from av.stream import Disposition
 from drawn_videos import grey
 
-from audio.waveform import AudioError, Waveform
+from audio.waveform import AudioError, Waveform, write_wav
 from encoders.footage.video_reader import VideoError
 from encoders.footage.video_writer import write_video
 from scripts.stages.generate import read_speech
@@ -24,7 +25,7 @@ def encoded(path, codec, rate=16000, format=None, cover=False):
         picture: Any = container.add_stream("mjpeg", rate=1) if cover else None
         if cover:
             picture.width, picture.height, picture.pix_fmt = 96, 64, "yuvj420p"
-            picture.disposition = av.stream.Disposition.attached_pic
+            picture.disposition = Disposition.attached_pic
             frame = av.VideoFrame.from_ndarray(grey(100), format="rgb24").reformat(format="yuvj420p")
             container.mux(picture.encode(frame))
             container.mux(picture.encode(None))
@@ -87,6 +88,15 @@ def test_what_nothing_can_read_is_named_in_one_sentence(tmp_path, suffix):
         with pytest.raises(AudioError, match="cannot be read as sound") as caught:
             read_speech(path)
         assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_wav_that_states_a_length_of_0_is_read_to_its_end(tmp_path):
+    write_wav(tmp_path / "stream.wav", Waveform(TONE))
+    content = bytearray((tmp_path / "stream.wav").read_bytes())
+    place = content.index(b"data") + 4
+    content[place : place + 4] = bytes(4)
+    (tmp_path / "stream.wav").write_bytes(content)
+    np.testing.assert_allclose(read_speech(tmp_path / "stream.wav").samples, TONE, atol=1e-4)
 
 
 def test_a_damaged_file_of_a_known_format_is_not_read_in_part(tmp_path):
