@@ -29,6 +29,11 @@ def generate(config: Config, run: Run, person: Person, checkpoint: Path, speech:
     output, face = output_path(config, run), person.face
     with run.timed("generate"):
         speech = speech or face.speech or synthesised_sentence()
+        if speech.silent:
+            run.say(
+                f"The sound of {config.wav or face.name} is silent throughout, so there is no speech for the lips to "
+                "follow: give wav= a recording with speech."
+            )
         generator = load_person_generator(person, build_renderer(config, run), config, run)
         model = load_stage1_for(person.adapted, checkpoint, config, run)
         frames = frames_of_samples(len(speech.samples))

@@ -1,6 +1,9 @@
 """Speech from sound files and videos of any format."""
 
+from contextlib import nullcontext
 from fractions import Fraction
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import av
@@ -13,7 +16,7 @@ from drawn_videos import grey
 from audio.waveform import AudioError, Waveform, write_wav
 from encoders.footage.video_reader import VideoError
 from encoders.footage.video_writer import write_video
-from scripts.stages.generate import read_speech
+from scripts.stages.generate import generate, read_speech
 
 TONE = (0.5 * np.sin(2 * np.pi * 440 * np.arange(32000) / 16000)).astype(np.float32)  # two seconds, 16 kHz
 
@@ -115,3 +118,33 @@ def test_a_video_without_sound_and_a_cut_recording_are_named(tmp_path):
     (tmp_path / "x.m4a").write_bytes(content[: len(content) // 2])
     with pytest.raises(VideoError, match=r"x\.m4a is cut off"):
         read_speech(tmp_path / "x.m4a")
+
+
+@pytest.mark.parametrize(
+    ("wav", "of_clip", "named"),
+    [
+        (0 * TONE, None, "speech.wav"),
+        (0.001 * TONE, None, "speech.wav"),
+        (None, 0 * TONE, "anna"),
+        (TONE, 0 * TONE, None),
+        (0.01 * TONE, None, None),
+    ],
+)
+def test_silence_is_said_in_one_line(monkeypatch, wav, of_clip, named):
+    class Stopped(Exception):
+        pass
+
+    def stopped(*args):
+        raise Stopped
+
+    monkeypatch.setattr("scripts.stages.generate.build_renderer", stopped)
+    said: list[str] = []
+    config: Any = SimpleNamespace(output="x.mp4", wav=None if wav is None else "speech.wav")
+    run: Any = SimpleNamespace(say=said.append, timed=lambda stage: nullcontext())
+    face = SimpleNamespace(name="anna", speech=None if of_clip is None else Waveform(of_clip))
+    with pytest.raises(Stopped):
+        person: Any = SimpleNamespace(face=face)
+        generate(config, run, person, Path("stage1.pt"), None if wav is None else Waveform(wav))
+    assert len(said) == (named is not None)
+    if named:
+        assert said[0].startswith(f"The sound of {named} is silent throughout") and "\n" not in said[0]
