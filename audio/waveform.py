@@ -133,9 +133,8 @@ def _check_whole(path: Path) -> None:
 def read_waveform(path: str | os.PathLike[str]) -> Waveform:
     """Reads a sound file (any format of libsndfile: wav, flac, ogg, mp3, ...) as 16 kHz mono.
 
-    Raises AudioError, with a message of one sentence, for a file that is missing, empty, not sound, damaged, cut off or too
-    short;
-    UnknownFormatError if libsndfile cannot open it.
+    Raises AudioError, with a message of one sentence, for a file that is missing, empty, not sound, damaged, cut off or
+    too short; UnknownFormatError if libsndfile cannot open it.
     """
     path = Path(path)
     if not path.exists():
@@ -144,13 +143,18 @@ def read_waveform(path: str | os.PathLike[str]) -> Waveform:
         raise AudioError(f"{path} is a folder; give one sound file")
     if path.stat().st_size == 0:
         raise AudioError(f"sound file {path} is empty (0 bytes); record or export it again")
-    _check_whole(path)
     kind = UnknownFormatError
     try:
+        _check_whole(path)
         with soundfile.SoundFile(path) as file:
             kind = AudioError  # opened: damage further on is not a matter of the format
             samples, rate = file.read(dtype="float32", always_2d=True), file.samplerate
-    except (soundfile.LibsndfileError, RuntimeError, TypeError) as error:  # TypeError: the suffix .raw
+    except (
+        OSError,
+        soundfile.LibsndfileError,
+        RuntimeError,
+        TypeError,
+    ) as error:  # TypeError: the suffix .raw
         raise kind(
             f"{path} cannot be read as sound ({error}); give a wav, flac, ogg or mp3 file, "
             "or convert it with: ffmpeg -i INPUT -ac 1 -ar 16000 output.wav"

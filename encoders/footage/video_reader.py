@@ -320,9 +320,8 @@ def _read_track(path: str | Path, index: int, start: Fraction | None) -> Wavefor
             # The last block is padded to full size; the end of the sound is read from the header.
             end = round((((stream.start_time or 0) + stream.duration) * base - start) * rate)
             length = end if 0 < length - end <= 4096 else length
-    if (
-        len({len(block) for block in blocks}) > 1
-    ):  # the number of channels changes: each block is mixed by itself
+    # Where the number of channels changes, each block is mixed by itself.
+    if len({len(block) for block in blocks}) > 1:
         blocks = [mix_channels(block)[None] for block in blocks]
     return to_mono16k(
         mix_channels(np.concatenate(blocks, axis=1)[:, :length]), rate, name=f"the sound of {path}"
