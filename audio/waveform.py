@@ -11,14 +11,22 @@ import numpy as np
 import soundfile
 import soxr
 
-from audio.timing import RATE
+from audio.timing import FPS, RATE
 
 # Seconds; a shorter sound has less than one syllable, and edge effects of the resampler dominate
 SHORTEST_S = 0.1
+# Amplitude, -60 dB of full scale; a sound whose peak is lower holds no speech
+SILENT = 1e-3
+# RMS of the mean of the channels over that of the loudest channel; below it the channels cancel each other
+CANCELLED = 0.1
 
 
 class AudioError(ValueError):
     """A sound that cannot be used; the message names it and the remedy."""
+
+
+class UnknownFormatError(AudioError):
+    """A file that libsndfile cannot open; another reader may know its format."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +46,26 @@ class Waveform:
     def seconds(self) -> float:
         return len(self.samples) / self.rate
 
+    @property
+    def silent(self) -> bool:
+        """Whether the sound is silent throughout."""
+        return bool(np.abs(self.samples).max(initial=0) < SILENT)
+
+
+def mix_channels(samples_CS: np.ndarray) -> np.ndarray:
+    """(C, S) floating point -> (S,): the mean of the channels, or the loudest channel if they cancel each other.
+
+    Channels of opposite phase, from a wrongly wired microphone for instance, have a mean of silence.
+    """
+    mean = samples_CS.mean(axis=0)
+    energies = np.einsum("cs,cs->c", samples_CS, samples_CS, dtype=np.float64)
+    if np.einsum("s,s->", mean, mean, dtype=np.float64) < CANCELLED**2 * energies.max():
+        return samples_CS[energies.argmax()]
+    return mean
+
 
 def to_mono16k(samples: np.ndarray, rate: int, name: str = "the sound") -> Waveform:
-    """Averages the channels and resamples to 16 kHz.
+    """Mixes the channels (mix_channels) and resamples to 16 kHz.
 
     samples: (S,) or (S, C), floating point in [-1, 1], or signed integers (scaled by their full range).
     The result has round(S * 16000 / rate) samples, so that timing is exact at any source rate.
@@ -59,7 +84,8 @@ def to_mono16k(samples: np.ndarray, rate: int, name: str = "the sound") -> Wavef
         )
     if np.issubdtype(samples.dtype, np.signedinteger):
         samples = samples / -float(np.iinfo(samples.dtype).min)
-    mono = samples.astype(np.float64) if samples.ndim == 1 else samples.astype(np.float64).mean(axis=1)
+    mono = samples.astype(np.float64)
+    mono = mono if mono.ndim == 1 else mix_channels(mono.T)
     if not np.isfinite(mono).all():
         raise AudioError(f"{name} holds NaN or infinite samples; export it again, as 16-bit PCM for instance")
     length = (2 * len(mono) * RATE + rate) // (2 * rate)
@@ -69,10 +95,46 @@ def to_mono16k(samples: np.ndarray, rate: int, name: str = "the sound") -> Wavef
     return Waveform(np.ascontiguousarray(mono, dtype=np.float32))
 
 
+def _check_whole(path: Path) -> None:
+    """AudioError if the header of a wav file (RIFF) promises more sound than the file holds; UnknownFormatError if it
+    states a length of 0 before sound, which libsndfile reads as no sound and FFmpeg reads to the end.
+    """
+    size, byte_rate, offset = path.stat().st_size, 0, 12
+    with path.open("rb") as file:
+        head = file.read(12)
+        if head[:4] != b"RIFF" or head[8:] != b"WAVE":
+            return
+        while offset + 8 <= size:
+            file.seek(offset)
+            chunk = file.read(24)
+            name, length = chunk[:4], int.from_bytes(chunk[4:8], "little")
+            if name == b"fmt ":
+                byte_rate = int.from_bytes(chunk[16:20], "little")
+            if name == b"data":
+                break
+            offset += 8 + length + length % 2
+        else:
+            return
+    held = size - offset - 8
+    if length == 0 and held > 0:
+        raise UnknownFormatError(
+            f"the header of sound file {path} states a length of 0; convert it with: "
+            "ffmpeg -i INPUT -ac 1 -ar 16000 output.wav"
+        )
+    # A recorder that writes to a pipe does not know the length and states 0 or nearly 2 or 4 GiB. A difference below the
+    # duration of one image (0.04 s) is accepted, because some writers count the header in.
+    if byte_rate and length < 0x7FFF0000 and length - held >= byte_rate / FPS:
+        raise AudioError(
+            f"sound file {path} is cut off: it holds {held / byte_rate:.2f} s of the {length / byte_rate:.2f} s that its "
+            "header states; export or copy it again"
+        )
+
+
 def read_waveform(path: str | os.PathLike[str]) -> Waveform:
     """Reads a sound file (any format of libsndfile: wav, flac, ogg, mp3, ...) as 16 kHz mono.
 
-    Raises AudioError, with a message of one sentence, for a file that is missing, empty, not sound, damaged or too short.
+    Raises AudioError, with a message of one sentence, for a file that is missing, empty, not sound, damaged, cut off or
+    too short; UnknownFormatError if libsndfile cannot open it.
     """
     path = Path(path)
     if not path.exists():
@@ -81,14 +143,23 @@ def read_waveform(path: str | os.PathLike[str]) -> Waveform:
         raise AudioError(f"{path} is a folder; give one sound file")
     if path.stat().st_size == 0:
         raise AudioError(f"sound file {path} is empty (0 bytes); record or export it again")
+    kind = UnknownFormatError
     try:
-        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, RuntimeError) as error:
-        raise AudioError(
+        _check_whole(path)
+        with soundfile.SoundFile(path) as file:
+            kind = AudioError  # opened: damage further on is not a matter of the format
+            samples, rate = file.read(dtype="float32", always_2d=True), file.samplerate
+    except (
+        OSError,
+        soundfile.LibsndfileError,
+        RuntimeError,
+        TypeError,
+    ) as error:  # TypeError: the suffix .raw
+        raise kind(
             f"{path} cannot be read as sound ({error}); give a wav, flac, ogg or mp3 file, "
             "or convert it with: ffmpeg -i INPUT -ac 1 -ar 16000 output.wav"
         ) from error
-    return to_mono16k(samples, int(rate), name=f"sound file {path}")
+    return to_mono16k(samples, rate, name=f"sound file {path}")
 
 
 def write_wav(path: str | os.PathLike[str], waveform: Waveform) -> None:

@@ -20,7 +20,7 @@ import numpy as np
 from av.video.reformatter import Colorspace
 
 from audio.timing import FPS
-from audio.waveform import Waveform, to_mono16k
+from audio.waveform import AudioError, Waveform, mix_channels, to_mono16k
 from encoders.footage.tone_mapping import HLG, PQ, sdr_picture
 
 # Formats that FFmpeg opens although they are no videos: text rendered as frames, and photos.
@@ -34,6 +34,10 @@ Timed = tuple[Fraction, Fraction, Any]  # time stamp and duration in seconds, de
 
 class VideoError(ValueError):
     """A video that cannot be read or written; the message names the file and what to do."""
+
+
+class UnreadableError(VideoError):
+    """A file that FFmpeg cannot open, or in which it finds no sound that it can decode."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,7 @@ def _check_boxes(path: Path) -> None:
                 )
             kinds.add(kind)
             offset += length
-    if b"moov" not in kinds and b"moof" not in kinds:
+    if kinds and not kinds & {b"moov", b"moof"}:
         raise VideoError(f"{path} is cut off (its index, the moov box, is missing); copy or record it again")
 
 
@@ -102,10 +106,12 @@ def _opened(path: str | Path) -> Iterator[Any]:
             str(path.resolve()), metadata_errors="ignore", options={"protocol_whitelist": "file,crypto,data"}
         )
     except (av.error.FFmpegError, ValueError) as error:
-        raise VideoError(f"{path} is not a video file, or is damaged ({reason(error)}); {advice}") from error
+        raise UnreadableError(
+            f"{path} is not a video file, or is damaged ({reason(error)}); {advice}"
+        ) from error
     with container:
         if set(container.format.name.split(",")) & _NOT_VIDEO:
-            raise VideoError(
+            raise UnreadableError(
                 f"{path} is not a video file (it looks like {container.format.long_name}); {advice}"
             )
         yield container
@@ -325,21 +331,34 @@ def iter_frames(path: str | Path, fps: int = FPS) -> Iterator[np.ndarray]:
 
 
 def read_audio(path: str | Path) -> Waveform:
-    """The sound of a video as 16 kHz mono, sample 0 at the first frame; its length is the sound's own.
+    """The sound of a video or sound file as 16 kHz mono, sample 0 at the first frame; its length is the sound's own.
 
-    Encoder priming, a late or early start and gaps follow the time stamps. Raises VideoError (no audio track,
-    unreadable) and AudioError (too short, not finite).
+    Of several audio tracks the first that is not silent is read; if all are silent, the first. Encoder priming, a late
+    or early start and gaps follow the time stamps. Raises VideoError (no audio track, unreadable) and AudioError (too
+    short, not finite).
     """
     with _opened(path) as container:
-        if not container.streams.audio:
+        tracks = len(container.streams.audio)
+        if not tracks:
             raise VideoError(
                 f"{path} has no audio track; use a recording with sound, or give the sound as a wav file"
             )
         has_frames = any(not _is_cover(stream) for stream in container.streams.video)
     start = probe(path).start if has_frames else None
+    first = _read_track(path, 0, start)
+    if not first.silent:
+        return first
+    for index in range(1, tracks):
+        with contextlib.suppress(VideoError, AudioError):  # a track that cannot be read is passed over
+            if not (track := _read_track(path, index, start)).silent:
+                return track
+    return first
 
+
+def _read_track(path: str | Path, index: int, start: Fraction | None) -> Waveform:
+    """One audio track as 16 kHz mono; sample 0 at `start` (seconds), or at the track's first sample if that is None."""
     with _opened(path) as container:
-        stream = container.streams.audio[0]
+        stream = container.streams.audio[index]
         base, rate, length, blocks = Fraction(stream.time_base), 0, 0, []
         for frame in _decoded(container, stream):
             if frame is None:
@@ -352,7 +371,7 @@ def read_audio(path: str | Path) -> Waveform:
             stamp = frame.pts * base if frame.pts is not None else None
             if start is None:
                 start = stamp or Fraction(0)
-            block = _mono(frame)
+            block = _channels(frame)
             # Position the block by its time stamp: pad a gap with silence, cut an overlap. Some containers round time
             # stamps to a millisecond, so after the first block differences below 40 ms are ignored.
             gap = round((stamp - start) * rate) - length if stamp is not None else 0
@@ -361,23 +380,28 @@ def read_audio(path: str | Path) -> Waveform:
                     raise VideoError(
                         f"the audio track of {path} has a gap of {gap // rate} s; convert it first"
                     )
-                block = np.concatenate([np.zeros(gap, np.float32), block]) if gap > 0 else block[-gap:]
-            if len(block):
+                block = np.pad(block, ((0, 0), (gap, 0))) if gap > 0 else block[:, -gap:]
+            if block.size:
                 blocks.append(block)
-                length += len(block)
+                length += block.shape[1]
         if not blocks:
-            raise VideoError(
+            raise UnreadableError(
                 f"the audio track of {path} holds no sound that can be decoded; export the video again"
             )
         if stream.duration and start is not None:
             # The last block is padded to full size; the end of the sound is read from the header.
             end = round((((stream.start_time or 0) + stream.duration) * base - start) * rate)
             length = end if 0 < length - end <= 4096 else length
-    return to_mono16k(np.concatenate(blocks)[:length], rate, name=f"the sound of {path}")
+    # Where the number of channels changes, each block is mixed by itself.
+    if len({len(block) for block in blocks}) > 1:
+        blocks = [mix_channels(block)[None] for block in blocks]
+    return to_mono16k(
+        mix_channels(np.concatenate(blocks, axis=1)[:, :length]), rate, name=f"the sound of {path}"
+    )
 
 
-def _mono(frame: Any) -> np.ndarray:
-    """Decoded sound of any sample format -> float32 (S,) in [-1, 1], the mean of the channels."""
+def _channels(frame: Any) -> np.ndarray:
+    """Decoded sound of any sample format -> float32 (C, S) in [-1, 1]."""
     samples = frame.to_ndarray()
     if not frame.format.is_planar:
         samples = samples.reshape(-1, len(frame.layout.channels)).T
@@ -385,4 +409,4 @@ def _mono(frame: Any) -> np.ndarray:
         samples = (samples.astype(np.float32) - 128.0) / 128.0
     elif np.issubdtype(samples.dtype, np.signedinteger):
         samples = samples / -float(np.iinfo(samples.dtype).min)
-    return samples.astype(np.float32).mean(axis=0)
+    return samples.astype(np.float32)

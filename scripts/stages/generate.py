@@ -3,10 +3,9 @@
 from pathlib import Path
 
 from audio.timing import frames_of_samples
-from audio.waveform import Waveform, read_waveform
+from audio.waveform import UnknownFormatError, Waveform, read_waveform
 from configs.schema import Config
-from encoders.footage.corpora import VIDEOS
-from encoders.footage.video_reader import read_audio
+from encoders.footage.video_reader import UnreadableError, read_audio
 from encoders.footage.video_writer import write_video
 from scripts.core.networks import build_renderer, renderer_path, weight_hashes
 from scripts.core.provenance import plain, provenance, write_json
@@ -30,6 +29,11 @@ def generate(config: Config, run: Run, person: Person, checkpoint: Path, speech:
     output, face = output_path(config, run), person.face
     with run.timed("generate"):
         speech = speech or face.speech or synthesised_sentence()
+        if speech.silent:
+            run.say(
+                f"The sound of {config.wav or face.name} is silent throughout, so there is no speech for the lips to "
+                "follow: give wav= a recording with speech."
+            )
         generator = load_person_generator(person, build_renderer(config, run), config, run)
         model = load_stage1_for(person.adapted, checkpoint, config, run)
         frames = frames_of_samples(len(speech.samples))
@@ -64,8 +68,18 @@ def read_inputs(config: Config, run: Run) -> Waveform | None:
             raise WeightsError(f"There is no weight file at {named}: check the path.")
     if config.wav is None:
         return None
-    path = Path(config.wav)
-    return read_audio(path) if path.suffix.lower() in VIDEOS else read_waveform(path)
+    return read_speech(Path(config.wav))
+
+
+def read_speech(path: Path) -> Waveform:
+    """The sound of a sound file or video of any format: what libsndfile cannot open is read by FFmpeg."""
+    try:
+        return read_waveform(path)
+    except UnknownFormatError as error:
+        try:
+            return read_audio(path)
+        except UnreadableError:
+            raise error from None
 
 
 def synthesised_sentence() -> Waveform:

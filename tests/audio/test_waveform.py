@@ -52,6 +52,26 @@ def test_integers_are_scaled_and_channels_averaged():
     np.testing.assert_allclose(to_mono16k(samples, 16000).samples, 0.25)
 
 
+@pytest.mark.parametrize(
+    ("factors", "expected"),
+    [
+        ([1, -1], 1),  # the mean is silent
+        ([0.5, -0.55], -0.55),  # nearly so
+        ([1, 0], 0.5),  # one channel is silent
+        ([1, -0.7], 0.15),  # the mean has more than a tenth of the loudest channel
+        ([0, 1, 0, 0, 0, 0], 1 / 6),
+        ([0, 0], 0),
+    ],
+)
+def test_channels_that_cancel_each_other_give_the_loudest(tmp_path, factors, expected):
+    samples = tone(0.5, 16000)[:, None] * factors
+    np.testing.assert_allclose(to_mono16k(samples, 16000).samples, expected * tone(0.5, 16000), atol=1e-6)
+    soundfile.write(tmp_path / "x.wav", samples, 16000, subtype="FLOAT")
+    np.testing.assert_allclose(
+        read_waveform(tmp_path / "x.wav").samples, expected * tone(0.5, 16000), atol=1e-6
+    )
+
+
 def test_silence_is_allowed(tmp_path):
     soundfile.write(tmp_path / "x.wav", np.zeros(16000), 16000)
     assert not read_waveform(tmp_path / "x.wav").samples.any()
@@ -89,6 +109,41 @@ def test_each_broken_file_is_named_in_one_sentence(tmp_path):
                 read_waveform(path)
             message = str(caught.value)
             assert str(path) in message and "\n" not in message
+
+
+def wav_bytes(folder, **options):
+    soundfile.write(folder / "whole.wav", tone(2.0, 16000), 16000, **options)
+    return (folder / "whole.wav").read_bytes()
+
+
+@pytest.mark.parametrize("options", [{"subtype": "PCM_16"}, {"subtype": "FLOAT"}, {"format": "WAVEX"}])
+def test_a_cut_wav_is_refused(tmp_path, options):
+    content, path = wav_bytes(tmp_path, **options), tmp_path / "half.wav"
+    start = content.index(b"data") + 8
+    path.write_bytes(content[: start + (len(content) - start) // 2])
+    with pytest.raises(AudioError, match=r"half\.wav is cut off: it holds 1\.00 s of the 2\.00 s") as caught:
+        read_waveform(path)
+    assert "export or copy it again" in str(caught.value) and "\n" not in str(caught.value)
+    path.write_bytes(content[:start])
+    with pytest.raises(AudioError, match=r"holds 0\.00 s of the 2\.00 s"):
+        read_waveform(path)
+
+
+@pytest.mark.parametrize("stated", [0xFFFFFFFF, 0xFFFFFFDB, 0x7FFFF000, 0x80000000, 64000 + 44])
+def test_a_stream_without_a_length_is_accepted(tmp_path, stated):
+    content = bytearray(wav_bytes(tmp_path, subtype="PCM_16"))
+    place = content.index(b"data") + 4
+    content[place : place + 4] = stated.to_bytes(4, "little")
+    (tmp_path / "stream.wav").write_bytes(content)
+    assert read_waveform(tmp_path / "stream.wav").seconds == 2
+
+
+def test_chunks_before_and_after_the_sound_are_passed_over(tmp_path):
+    content = wav_bytes(tmp_path, subtype="PCM_16")
+    start = content.index(b"data")
+    note = b"note" + (5).to_bytes(4, "little") + b"12345\0"  # an odd length is followed by one more byte
+    (tmp_path / "x.wav").write_bytes(content[:start] + note + content[start:] + note)
+    assert read_waveform(tmp_path / "x.wav").seconds == 2
 
 
 def test_write_and_read_back(tmp_path):

@@ -1,5 +1,6 @@
 """Reading a video: frames in time, rotation, sound, and files that are not a video or are damaged."""
 
+import itertools
 import struct
 import tracemalloc
 from fractions import Fraction
@@ -12,6 +13,7 @@ import soundfile
 from drawn_videos import HEIGHT, WIDTH, brightness, clicks, grey, levels, onset
 from PIL import Image
 
+from encoders.footage import video_reader
 from encoders.footage.video_reader import (
     VideoError,
     _deinterlaced,
@@ -368,6 +370,88 @@ def test_no_audio_track(tmp_path):
     assert not probe(tmp_path / "silent.mp4").has_audio
     with pytest.raises(VideoError, match=r"silent\.mp4 has no audio track"):
         read_audio(tmp_path / "silent.mp4")
+
+
+def with_tracks(path, *tracks):
+    """A video of two seconds with one audio track for each of these (C, S) arrays, 16 kHz."""
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("libx264", rate=25, options={"bf": "0"})
+        video.width, video.height, video.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        layouts = [{1: "mono", 2: "stereo"}[len(track)] for track in tracks]
+        streams: list[Any] = [
+            container.add_stream("pcm_s16le", rate=16000, layout=layout) for layout in layouts
+        ]
+        for index in range(50):
+            frame = av.VideoFrame.from_ndarray(grey(index), format="rgb24").reformat(format="yuv420p")
+            frame.pts, frame.time_base = index, Fraction(1, 25)
+            container.mux(video.encode(frame))
+        container.mux(video.encode(None))
+        for stream, layout, track in zip(streams, layouts, tracks, strict=True):
+            for begin in range(0, track.shape[1], 1000):
+                data = (track[:, begin : begin + 1000].T * 32767).astype(np.int16).reshape(1, -1)
+                part = av.AudioFrame.from_ndarray(data, format="s16", layout=layout)
+                part.sample_rate, part.time_base, part.pts = 16000, Fraction(1, 16000), begin
+                container.mux(stream.encode(part))
+            container.mux(stream.encode(None))
+    return path
+
+
+SILENCE = np.zeros((1, 32000), np.float32)
+
+
+def click_at(place):
+    return clicks(32000, place).samples[None]
+
+
+@pytest.mark.parametrize(
+    ("tracks", "expected"),
+    [
+        ([SILENCE, click_at(8000)], 8000),
+        ([SILENCE + 0.0005, SILENCE, click_at(8000), click_at(4000)], 8000),
+        ([click_at(4000), click_at(8000)], 4000),
+        ([SILENCE, click_at(8000)[:, 8000:9000], click_at(9000)], 9000),  # the second is too short to be used
+    ],
+)
+def test_the_first_track_that_is_not_silent_is_read(tmp_path, tracks, expected):
+    samples = read_audio(with_tracks(tmp_path / "x.mkv", *tracks)).samples
+    assert len(samples) == 32000 and onset(samples) == pytest.approx(expected, abs=8)
+
+
+def test_silent_tracks_alone_give_the_first(tmp_path):
+    waveform = read_audio(with_tracks(tmp_path / "x.mkv", SILENCE, SILENCE[:, :16000]))
+    assert waveform.silent and len(waveform.samples) == 32000
+
+
+def test_channels_of_opposite_phase_give_the_loudest(tmp_path):
+    click = click_at(8000)
+    samples = read_audio(with_tracks(tmp_path / "x.mkv", np.concatenate([0.9 * click, -click]))).samples
+    np.testing.assert_allclose(samples, -click[0], atol=1e-4)
+
+
+def test_a_mean_that_is_not_silent_is_kept(tmp_path):
+    click = click_at(8000)
+    samples = read_audio(with_tracks(tmp_path / "x.mkv", np.concatenate([click, 0 * click]))).samples
+    np.testing.assert_allclose(samples, click[0] / 2, atol=1e-4)
+
+
+def test_a_number_of_channels_that_changes_in_the_track(tmp_path, monkeypatch):
+    path, real = with_tracks(tmp_path / "x.mkv", np.repeat(click_at(8000), 2, 0)), video_reader._channels
+    counts = itertools.cycle([1, 2])
+    monkeypatch.setattr(video_reader, "_channels", lambda frame: real(frame)[: next(counts)])
+    np.testing.assert_allclose(read_audio(path).samples, click_at(8000)[0], atol=1e-4)
+
+
+def test_a_second_track_is_not_decoded_after_a_first_with_sound(tmp_path, monkeypatch):
+    path, decoded = with_tracks(tmp_path / "x.mkv", click_at(4000), click_at(8000)), []
+    real = video_reader._decoded
+
+    def noted(container, stream):
+        decoded.append(stream.index)
+        return real(container, stream)
+
+    monkeypatch.setattr(video_reader, "_decoded", noted)
+    read_audio(path)
+    assert 1 in decoded and 2 not in decoded
 
 
 def test_a_sound_file_can_be_read(tmp_path):
