@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,14 +12,14 @@ from scripts.stages.generate import output_path, read_inputs, record_path
 from stylegan2.weights import atomic_path
 
 
-def path_of(folder: Path, **settings: str) -> Path:
+def path_of(folder: Path, **settings: Any) -> Path:
     run = Run(folder / "results", folder, None)  # type: ignore[arg-type]
     config = Config(**settings)
     read_inputs(config, run)
     return output_path(config, run)
 
 
-def refused(folder: Path, words: str, **settings: str) -> None:
+def refused(folder: Path, words: str, **settings: Any) -> None:
     before = sorted(folder.rglob("*"))
     with pytest.raises(RunError, match=words) as raised:
         path_of(folder, **settings)
