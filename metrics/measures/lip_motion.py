@@ -9,6 +9,9 @@ import numpy as np
 from encoders.geometry import MOUTH, correlation
 
 CLOSED = 0.03  # lips count as closed below this aperture, in inter-ocular distances
+# lip_gain has no value where its denominator, in px of the 256 px crop, is below this: lmd_mouth is reported to 0.01 px,
+# and at 0.2 px an error of two such units already changes lip_gain by 0.1.
+LEAST_DENOMINATOR = 0.2
 LAGS = 15  # the best lag is searched from -15 to 15 frames
 
 
@@ -49,11 +52,17 @@ def closure_recall(predicted: np.ndarray, true: np.ndarray) -> float | None:
 def lip_gain(row: float | None, static: float | None, inversion: float | None) -> float | None:
     """(static - row) / (static - inversion) of the three rows' lmd_mouth: 0 for a frozen face, 1 for the inverted truth.
 
-    None if a figure is missing or inversion is no better than the frozen face.
+    None if a figure is missing or the denominator is below LEAST_DENOMINATOR.
     """
-    if row is None or static is None or inversion is None or static - inversion <= 0:
+    denominator = lip_gain_denominator(static, inversion)
+    if row is None or static is None or denominator is None or denominator < LEAST_DENOMINATOR:
         return None
-    return (static - row) / (static - inversion)
+    return (static - row) / denominator
+
+
+def lip_gain_denominator(static: float | None, inversion: float | None) -> float | None:
+    """static - inversion of the two rows' lmd_mouth: what inversion gains over the frozen face, px."""
+    return None if static is None or inversion is None else static - inversion
 
 
 def best_lag(predicted: np.ndarray, true: np.ndarray, most: int = LAGS) -> tuple[float, float | None]:

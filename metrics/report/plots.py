@@ -30,7 +30,7 @@ def plot_apertures(
     seconds = np.arange(len(true_aperture)) / FPS
     for panel, (name, curve) in zip(panels, predicted.items(), strict=False):
         panel.plot(seconds, true_aperture, color=TRUTH, linewidth=1.2, label="truth")
-        panel.plot(seconds, curve, color=PREDICTION, linewidth=1.2, label=name)
+        panel.plot(seconds, curve, color=PREDICTION, linewidth=1.2, label=_literal(name))
         panel.axhline(CLOSED, color=TRUTH, linewidth=0.6, linestyle=":")
         panel.legend(loc="upper right", fontsize=8, frameon=False, ncols=2)
         panel.set_ylabel("aperture")
@@ -74,8 +74,10 @@ def plot_violins(path: str | Path, figures: Mapping[str, Mapping[str, Sequence[f
             if len(values) > 1 and np.ptp(values) > 0:  # a density cannot be estimated from equal values
                 panel.violinplot([list(values)], positions=[place], showmeans=True)
             panel.plot([place] * len(values), values, "o", color=TRUTH, markersize=2.5, alpha=0.6)
-        panel.set_xticks(range(len(rows)), list(rows), fontsize=7, rotation=20)
-        panel.set_title(f"{column} (N = {max((len(v) for v in rows.values()), default=0)})", fontsize=9)
+        panel.set_xticks(range(len(rows)), [_literal(name) for name in rows], fontsize=7, rotation=20)
+        panel.set_title(
+            f"{_literal(column)} (N = {max((len(v) for v in rows.values()), default=0)})", fontsize=9
+        )
     _save(figure, path)
 
 
@@ -117,8 +119,13 @@ def _figure(**options: Any) -> Figure:
     return figure
 
 
+def _literal(name: str) -> str:
+    """A name as matplotlib shows it unchanged: it would read text between two `$` as mathematics."""
+    return name.replace("$", r"\$")
+
+
 def _save(figure: Figure, path: str | Path, title: str = "", dpi: int = 110) -> None:
     if title:
-        figure.suptitle(title, fontsize=10)
+        figure.suptitle(_literal(title), fontsize=10)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=dpi)

@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table as ConsoleTable
 
 from metrics.measures.legacy_definitions import LEGACY
+from metrics.measures.lip_motion import LEAST_DENOMINATOR
 from metrics.report.paired_differences import clip_records, compare_rows
 from metrics.report.report_schema import SCHEMA_VERSION, check_report
 from metrics.report.sync_sanity import sync_check, unsynced, unsynced_lines, warnings_of
@@ -39,6 +40,10 @@ COLUMNS: dict[str, tuple[str, int]] = {
     "f_lmd": ("lmd over the true inter-ocular distance", 4),
     "m_lmd": ("mean distance of points 48-67, not centred, over the true inter-ocular distance", 4),
     "lip_gain": ("share of the way from static (0) to inversion (1) in lmd_mouth", 3),
+    "lip_gain_denominator": (
+        f"lmd_mouth of static less that of inversion, px at 256; below {LEAST_DENOMINATOR} there is no lip_gain",
+        2,
+    ),
     "mouth_corr": ("Pearson correlation of lip aperture at lag 0, mean over clips", 3),
     "mouth_corr_best": ("the same at the best lag within 15 frames; blind to a constant lag", 3),
     "mouth_lag": ("that lag in frames, positive = late, mean over clips", 1),

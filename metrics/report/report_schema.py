@@ -14,7 +14,7 @@ from typing import Any
 from metrics.scoring.row_accumulator import MEANS
 
 SCHEMA_VERSION = 2
-FIGURES = (*MEANS, "lip_gain", "fid", "kid")
+FIGURES = (*MEANS, "lip_gain", "lip_gain_denominator", "fid", "kid")
 # Required keys and their types, per version
 _ROW: dict[int, dict[str, type]] = {1: {"name": str, "split": str, "n_frames": int, "n_clips": int}}
 _ROW[2] = _ROW[1] | {"n_speakers": int, "interval": dict, "interval_speakers": dict}

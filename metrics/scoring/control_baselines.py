@@ -54,17 +54,19 @@ def mean_displacement(displacements: Iterable[np.ndarray]) -> np.ndarray:
             total, ended = np.zeros((0, *d.shape[1:])), np.zeros(d.shape[1:])
         longer = np.broadcast_to(ended, (max(len(d) - len(total), 0), *d.shape[1:]))
         total = np.concatenate([total, longer])
-        total += mean_trajectory(d, len(total))
+        total += mean_trajectory(d, 0, len(total))
         ended = ended + d[-1]
     if not count:
         raise ValueError("the mean displacement needs at least one clip")
     return (total / count).astype(np.float32)
 
 
-def mean_trajectory(mean_displacement_T: np.ndarray, num_frames: int) -> np.ndarray:
-    """A displacement curve (T, ...), cut to num_frames or extended by its last value; the caller adds w_ref."""
+def mean_trajectory(mean_displacement_T: np.ndarray, start: int, num_frames: int) -> np.ndarray:
+    """The frames start .. start + num_frames - 1 of a displacement curve (T, ...); its last value is repeated beyond its
+    end. The caller adds w_ref. start: the clip's first scored frame, so that the mean of the same time is compared.
+    """
     last = len(mean_displacement_T) - 1
-    return np.asarray(mean_displacement_T)[np.minimum(np.arange(num_frames), last)]
+    return np.asarray(mean_displacement_T)[np.minimum(np.arange(start, start + num_frames), last)]
 
 
 def delayed(trajectory_T: np.ndarray, frames: int = SHIFT) -> np.ndarray:
@@ -84,6 +86,16 @@ def wrong_audio(sentences: Sequence[str]) -> list[int]:
     same = [sum(sentences[i] == sentences[(i + shift) % n] for i in range(n)) for shift in range(1, n)]
     shift = 1 + int(np.argmin(same))
     return [(i + shift) % n for i in range(n)]
+
+
+def wrong_samples(samples: np.ndarray, start: int, num_frames: int) -> np.ndarray:
+    """The sound of frames start .. start + num_frames - 1 of the other clip, (S,), for the row wrong_audio.
+
+    The frame numbers are those of the scored frames, so that the sentences of a corpus with a fixed rhythm stay in step.
+    If the other clip ends earlier, its last num_frames are used, or all of it if it has fewer.
+    """
+    first = max(0, min(start, len(samples) // SAMPLES_PER_FRAME - num_frames)) * SAMPLES_PER_FRAME
+    return samples[first : first + num_frames * SAMPLES_PER_FRAME]
 
 
 def log_energy(samples: np.ndarray, num_frames: int, floor: float = 1e-4) -> np.ndarray:

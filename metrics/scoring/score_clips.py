@@ -20,7 +20,7 @@ from encoders.records import FrameClip
 from metrics.measures.fid import fid_of
 from metrics.measures.intervals import bootstrap_interval, mean_over, speaker_interval
 from metrics.measures.kid import Features, kid_of
-from metrics.measures.lip_motion import lip_gain
+from metrics.measures.lip_motion import lip_gain, lip_gain_denominator
 from metrics.scoring.row_accumulator import (
     MEANS,
     ClipScore,
@@ -199,7 +199,7 @@ def summarise(scores: Iterable[ClipScore]) -> list[dict[str, Any]]:
     """One record per row and split: means over clips, equally weighted, with 95 % bootstrap intervals over clips
     (`interval`) and over speakers (`interval_speakers`).
 
-    lip_gain compares with static and inversion on the same clips. A clip identical to the truth has no finite PSNR: the
+    lip_gain compares with static and inversion on the same clips; lip_gain_denominator is what it divides by. A clip identical to the truth has no finite PSNR: the
     mean is over the `n_psnr` clips that have one.
     """
     table: dict[tuple[str, str], dict[str, ClipScore]] = {}
@@ -229,7 +229,9 @@ def _row_record(
             interval[key] = over_clips
         if over_speakers := speaker_interval(values, speakers):
             interval_speakers[key] = over_speakers
-    record["lip_gain"] = lip_gain(record["lmd_mouth"], *(_mean_mouth(anchor, clips) for anchor in anchors))
+    static, inversion = (_mean_mouth(anchor, clips) for anchor in anchors)
+    record["lip_gain"] = lip_gain(record["lmd_mouth"], static, inversion)
+    record["lip_gain_denominator"] = lip_gain_denominator(static, inversion)
     record |= {"fid": None, "kid": None, "fid_reason": "no Inception network was given"}
     record |= {"n_frames": sum(score.n_frames for score in clips.values()), "n_clips": len(clips)}
     record["n_psnr"] = sum(score.figures["psnr"] is not None for score in clips.values())

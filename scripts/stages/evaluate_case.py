@@ -15,7 +15,14 @@ from audio.features import extract_features
 from audio.timing import SAMPLES_PER_FRAME
 from audio.waveform import Waveform
 from encoders.records import FrameClip, LatentClip
-from metrics.scoring.control_baselines import EnergyRidge, delayed, log_energy, mean_trajectory, static_frames
+from metrics.scoring.control_baselines import (
+    EnergyRidge,
+    delayed,
+    log_energy,
+    mean_trajectory,
+    static_frames,
+    wrong_samples,
+)
 from metrics.scoring.ridge_baseline import MelRidge, score_curve
 from metrics.scoring.row_accumulator import ClipScore
 from metrics.scoring.score_clips import Evaluation
@@ -101,16 +108,24 @@ def score_case(case: Case, context: ScoringContext) -> tuple[list[ClipScore], Pr
         "static": lambda: static_frames(np.asarray(clip.frames[case.ref_index]), total),
         "stage1_only": lambda: predicted,
     }
-    # Control baselines.
+    # Control baselines, at the same frame numbers as the scored frames. energy, shift_5 and ridge use the sound or the
+    # prediction that stage1_only has, so the part before case.start is missing in all of them alike.
     if controls is not None:
         rows |= {
-            "mean_trajectory": lambda: rendered(reference + mean_trajectory(controls.mean, total)),
+            "mean_trajectory": lambda: rendered(
+                reference + mean_trajectory(controls.mean, case.start, total)
+            ),
             "energy": lambda: rendered(reference + controls.energy(log_energy(sound.samples, total))),
             "shift_5": lambda: (predicted[t] for t in delayed(np.arange(total))),
         }
     if controls is not None and (wrong := case.wrong) is not None:
         rows["wrong_audio"] = lambda: rendered(
-            predict_latents(model, Waveform(FrameClip.load(wrong).waveform), reference, total)
+            predict_latents(
+                model,
+                Waveform(wrong_samples(FrameClip.load(wrong).waveform, case.start, total)),
+                reference,
+                total,
+            )
         )
     if adapted is not None:
         rows["stage1_base"] = lambda: rendered(predict_latents(context.model, sound, reference, total))

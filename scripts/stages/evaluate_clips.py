@@ -13,7 +13,7 @@ from typing import Any
 
 from configs.schema import Config
 from metrics.measures.intervals import weighted_interval, weighted_mean
-from metrics.measures.lip_motion import lip_gain
+from metrics.measures.lip_motion import LEAST_DENOMINATOR, lip_gain, lip_gain_denominator
 from metrics.report.report_files import COLUMNS, format_figure
 from metrics.report.report_schema import ReportError, read_report
 from metrics.report.tables import Table
@@ -121,26 +121,27 @@ def _figured(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def records(report: Mapping[str, Any], control: bool) -> list[dict[str, Any]]:
     """One record for each clip and row of a report: clip, row, frames, control, figures including the clip's
-    lip_gain.
+    lip_gain and what it divides by.
     """
     tuned = [r for r in report["clips"] if r["split"] == SPLIT]
     distance = {(r["clip"], r["row"]): r["figures"]["lmd_mouth"] for r in tuned}
-    return [
-        {
-            "clip": r["clip"],
-            "row": r["row"],
-            "frames": r["n_frames"],
-            "control": control,
-            "figures": {
-                **r["figures"],
-                "lip_gain": lip_gain(
-                    r["figures"]["lmd_mouth"],
-                    *(distance.get((r["clip"], row)) for row in ("static", "inversion")),
-                ),
-            },
+    listed = []
+    for r in sorted(tuned, key=lambda r: ROWS.index(r["row"])):
+        static, inversion = (distance.get((r["clip"], row)) for row in ("static", "inversion"))
+        gain = {
+            "lip_gain": lip_gain(r["figures"]["lmd_mouth"], static, inversion),
+            "lip_gain_denominator": lip_gain_denominator(static, inversion),
         }
-        for r in sorted(tuned, key=lambda r: ROWS.index(r["row"]))
-    ]
+        listed.append(
+            {
+                "clip": r["clip"],
+                "row": r["row"],
+                "frames": r["n_frames"],
+                "control": control,
+                "figures": {**r["figures"], **gain},
+            }
+        )
+    return listed
 
 
 def gather(clips: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -202,5 +203,12 @@ def clips_table(content: Mapping[str, Any]) -> Table:
         for entry in content["against"]
     ]
     notes += [f"{name} was left out: {reason}" for name, reason in content.get("failed", {}).items()]
+    denominators = {r["clip"]: r["figures"].get("lip_gain_denominator") for r in content["clips"]}
+    notes += [
+        f"{clip} has no lip_gain: in lmd_mouth inversion is {gap:.2f} px better than static, and {LEAST_DENOMINATOR} px are "
+        "needed"
+        for clip, gap in denominators.items()
+        if gap is not None and gap < LEAST_DENOMINATOR
+    ]
     notes.append("Controls are left out of the means. Intervals: 95 %, clips drawn with replacement")
     return Table(("clip", "row", "frames", *LISTED), lines, notes, words=2)

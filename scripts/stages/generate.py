@@ -1,5 +1,6 @@
 """Speech and one face -> an mp4 with sound."""
 
+import os
 from pathlib import Path
 
 from audio.timing import frames_of_samples
@@ -19,6 +20,7 @@ from stylegan2.weights import WeightsError
 from trajectory.synthetic_corpus.espeak import synthesise
 
 SENTENCE = "People who do not exist can still speak: please bring both boats back to the bay."
+LONGEST_NAME = 255  # bytes of one file's or folder's name; the limit of ext4, XFS, APFS and NTFS
 
 
 def generate(config: Config, run: Run, person: Person, checkpoint: Path, speech: Waveform | None) -> Path:
@@ -53,7 +55,7 @@ def generate(config: Config, run: Run, person: Person, checkpoint: Path, speech:
     files |= {"adapted": person.adapted} if person.adapted else {}
     record = {"face": face.name, "frames": frames, "seconds": run.seconds, "config": plain(config)}
     hashes = weight_hashes(config, **files)
-    write_json(output.with_name(f"{output.name}.json"), provenance() | record | {"weights": hashes})
+    write_json(record_path(output), provenance() | record | {"weights": hashes})
     run.say(f"video: {shown(output)} ({frames} frames)")
     return output
 
@@ -92,10 +94,48 @@ def synthesised_sentence() -> Waveform:
 
 
 def output_path(config: Config, run: Run) -> Path:
+    """The video's file: output=, or a name made of those of the inputs. Raises RunError if it cannot be written."""
     if config.output is None:
         named = [Path(file).resolve().stem for file in (config.photo or config.clip, config.wav) if file]
-        return run.results / "generate" / f"{'-'.join(named) or 'video'}.mp4"
-    path = Path(config.output)
-    if path.suffix.lower() not in (".mp4", ".mov", ".mkv"):
-        raise RunError(f"output={path} must end in .mp4, .mov or .mkv.")
+        path = run.results / "generate" / f"{'-'.join(named) or 'video'}.mp4"
+    else:
+        path = Path(config.output)
+        if os.path.isdir(path):
+            raise RunError(f"output={path} is a folder: give the video's name too, {path / 'video.mp4'}.")
+        if path.suffix.lower() not in (".mp4", ".mov", ".mkv"):
+            raise RunError(f"output={path} must end in .mp4, .mov or .mkv.")
+    _demand_writable(path)
     return path
+
+
+def _demand_writable(path: Path) -> None:
+    """Raises RunError if the video, or the record beside it, cannot be written under this name."""
+    record = record_path(path)
+    # atomic_path first writes a file whose name has the first 80 characters of the record's and 15 more.
+    temporary = record.with_name(f"{record.stem[:80]}{'-' * 15}")
+    for name in (*record.parts, temporary.name):
+        if len(os.fsencode(name)) > LONGEST_NAME:
+            raise RunError(
+                f"The video's name {path.name[:40]}... or a folder's in its path is too long for the file system: give a "
+                "shorter output=FILE."
+            )
+    for file in (path, record):
+        if os.path.isdir(file):
+            raise RunError(
+                f"The video {path} cannot be written: {file} is a folder; give another output=FILE."
+            )
+    folder = next(parent for parent in path.absolute().parents if os.path.lexists(parent))
+    if not os.path.isdir(folder):
+        raise RunError(
+            f"The video {path} cannot be written: {folder} is not a folder; give another output=FILE."
+        )
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise RunError(
+            f"The video {path} cannot be written: the folder {folder} is not writable; change its permissions or give "
+            "another output=FILE."
+        )
+
+
+def record_path(video: Path) -> Path:
+    """The JSON file beside the video that says how it was made."""
+    return video.with_name(f"{video.name}.json")

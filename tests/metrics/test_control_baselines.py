@@ -13,6 +13,7 @@ from metrics.scoring.control_baselines import (
     mean_trajectory,
     static_frames,
     wrong_audio,
+    wrong_samples,
 )
 
 
@@ -24,8 +25,10 @@ def test_static_frames():
 def test_mean_displacement_repeats_the_last_value_of_short_clips():
     curve = mean_displacement([np.array([[0.0], [2.0]]), np.array([[4.0], [4.0], [8.0], [0.0]])])
     np.testing.assert_allclose(curve[:, 0], [2, 3, 5, 1])
-    np.testing.assert_allclose(mean_trajectory(curve, 2)[:, 0], [2, 3])
-    np.testing.assert_allclose(mean_trajectory(curve, 6)[:, 0], [2, 3, 5, 1, 1, 1])
+    np.testing.assert_allclose(mean_trajectory(curve, 0, 2)[:, 0], [2, 3])
+    np.testing.assert_allclose(mean_trajectory(curve, 0, 6)[:, 0], [2, 3, 5, 1, 1, 1])
+    np.testing.assert_allclose(mean_trajectory(curve, 2, 3)[:, 0], [5, 1, 1])
+    np.testing.assert_allclose(mean_trajectory(curve, 7, 2)[:, 0], [1, 1])
     with pytest.raises(ValueError, match="at least one clip"):
         mean_displacement([])
 
@@ -59,6 +62,18 @@ def test_wrong_audio_is_a_cycle_and_avoids_the_same_sentence():
     assert all(i != j for i, j in enumerate(wrong_audio(["same"] * 3)))
     with pytest.raises(ValueError, match="two clips"):
         wrong_audio(["alone"])
+
+
+def test_the_other_clips_sound_is_taken_from_the_same_frame():
+    samples = np.repeat(np.arange(10), 640)  # the number of the frame
+    for start, frames, heard in (
+        (0, 4, [0, 1, 2, 3]),
+        (3, 4, [3, 4, 5, 6]),
+        (6, 4, [6, 7, 8, 9]),
+        (8, 4, [6, 7, 8, 9]),  # ends too early: as late as it can
+        (5, 12, list(range(10))),  # shorter than the scored frames
+    ):
+        np.testing.assert_array_equal(wrong_samples(samples, start, frames)[::640], heard)
 
 
 def test_log_energy_closed_form():

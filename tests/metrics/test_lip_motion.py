@@ -8,7 +8,14 @@ from hypothesis import strategies as st
 from encoders.geometry import aperture, correlation
 from encoders.lmd import mouth_distance
 from metrics.measures.landmark_figures import sequence_figures
-from metrics.measures.lip_motion import LAGS, best_lag, closure_recall, closures, lip_gain
+from metrics.measures.lip_motion import (
+    LAGS,
+    best_lag,
+    closure_recall,
+    closures,
+    lip_gain,
+    lip_gain_denominator,
+)
 from metrics.scoring.control_baselines import delayed
 
 few = settings(max_examples=20, deadline=None)
@@ -99,6 +106,14 @@ def test_lip_gain():
     assert lip_gain(5.5, static=4.0, inversion=1.0) == -0.5
     assert lip_gain(2.0, static=1.0, inversion=1.0) is None
     assert lip_gain(None, 4.0, 1.0) is None
+
+
+def test_no_lip_gain_where_inversion_is_hardly_better_than_a_frozen_face():
+    assert lip_gain(1.0, static=1.25, inversion=1.0) == 1
+    assert lip_gain(1.0, static=1.125, inversion=1.0) is None  # below 0.2 px
+    assert lip_gain_denominator(1.125, 1.0) == 0.125
+    assert lip_gain_denominator(1.0, 1.5) == -0.5
+    assert lip_gain_denominator(None, 1.0) is None and lip_gain_denominator(1.0, None) is None
 
 
 def smooth_noise(n: int, seed: int) -> np.ndarray:

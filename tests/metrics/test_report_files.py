@@ -3,13 +3,22 @@
 import csv
 import io
 import json
+import re
 
 import numpy as np
 import pytest
+from matplotlib import rc_context
 from PIL import Image
 from rich.console import Console
 
-from metrics.report.plots import plot_apertures, save_image, side_by_side, strip
+from metrics.report.plots import (
+    plot_apertures,
+    plot_error_strip,
+    plot_violins,
+    save_image,
+    side_by_side,
+    strip,
+)
 from metrics.report.report_files import (
     COLUMNS,
     format_figure,
@@ -118,3 +127,16 @@ def test_pictures_are_written(tmp_path):
     save_image(tmp_path / "strip.jpg", strip(frames(0, 4), frames(50, 4)))
     for name in ("aperture.png", "strip.jpg"):
         assert np.asarray(Image.open(tmp_path / name)).std() > 0
+
+
+@pytest.mark.parametrize("name", ["a$b$c", "5$", r"a\b$c_d$", r"$\frac{$", r"a\$b$"])
+def test_names_with_a_dollar_are_shown_as_they_are(name, tmp_path):
+    """Read as mathematics, some of these names would be refused and others shown without their dollars."""
+    curve = np.linspace(0, 0.3, 50)
+    with rc_context({"svg.fonttype": "none"}):  # text is written as text
+        plot_apertures(tmp_path / "aperture.svg", curve, {name: curve[::-1]}, name)
+        plot_error_strip(tmp_path / "error.svg", curve, [], [], name)
+        plot_violins(tmp_path / "violins.svg", {name: {name: [1.0, 2.0]}})
+    for file, places in (("aperture", 2), ("error", 1), ("violins", 2)):
+        texts = re.findall(r"<text [^>]*>([^<]*)</text>", (tmp_path / f"{file}.svg").read_text())
+        assert len([text for text in texts if text.startswith(name)]) == places

@@ -91,3 +91,15 @@ def test_the_table_of_a_folder():
     text = re.sub(" +", " ", text)  # cells are padded
     assert "| c (control) | full | 900 | 9.00 |" in text and "d was left out: too short." in text
     assert "full is better than static in lmd_mouth on 1 of 2 clips (a)" in text
+
+
+def test_a_clip_whose_inversion_hardly_differs_from_static_has_no_lip_gain_and_the_table_says_so():
+    first = report_of("a", 100, full=(2.0, 0.6), static=(3.0, 0.0), inversion=(1.0, 0.9))
+    second = report_of("b", 300, full=(1.5, 0.2), static=(1.1, 0.0), inversion=(1.0, 0.9))
+    content = gather(records(first, False) + records(second, False))
+    mean = {row["row"]: row for row in content["rows"]}
+    assert mean["full"]["lip_gain"] == pytest.approx(0.5)  # of clip a only
+    assert mean["full"]["lip_gain_denominator"] == pytest.approx((2.0 * 100 + 0.1 * 300) / 400)
+    text = clips_table(content).markdown()
+    assert "b has no lip_gain: in lmd_mouth inversion is 0.10 px better than static" in text
+    assert "a has no lip_gain" not in text

@@ -219,6 +219,9 @@ def test_rows_are_means_over_clips_with_lip_gain():
     assert half["lmd_mouth"] == pytest.approx(np.mean([value for value in each if value is not None]))
     assert half["lip_gain"] == pytest.approx(0.5, abs=0.05)
     assert table["static", "seen"]["lip_gain"] == 0 and table["inversion", "seen"]["lip_gain"] == 1
+    gap = table["static", "seen"]["lmd_mouth"] - table["inversion", "seen"]["lmd_mouth"]
+    assert half["lip_gain_denominator"] == pytest.approx(gap) and gap > 0.2
+    assert table["full", "tuned"]["lip_gain_denominator"] is None
     assert table["full", "tuned"]["lip_gain"] is None  # no static and inversion rows on that split
     assert half["n_frames"] == 36 and half["n_clips"] == 2
     assert half["fid"] is None and half["fid_reason"]
