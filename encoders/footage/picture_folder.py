@@ -19,7 +19,9 @@ PICTURES = {".jpg", ".jpeg", ".png"}
 
 def picture_files(folder: Path) -> list[Path]:
     """The pictures of a folder in the order of the numbers in their names: 2.jpg comes before 10.jpg."""
-    files = [path for path in folder.iterdir() if path.suffix.lower() in PICTURES]
+    files = [
+        path for path in folder.iterdir() if path.suffix.lower() in PICTURES and not path.name.startswith(".")
+    ]
     return sorted(files, key=lambda path: ([int(n) for n in re.findall(r"\d+", path.stem)], path.name))
 
 

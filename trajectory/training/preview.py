@@ -66,6 +66,7 @@ class PreviewMaker:
         for name, c_TC in (("inverted", true_TC), ("predicted", predicted_TC)):
             opening_T = c_TC.float().cpu().numpy() @ lip_axis_C
             axes.plot(seconds_T, opening_T - opening_T.mean(), label=name)
-        axes.set(title=self.clip.name, xlabel="seconds", ylabel="opening / inter-ocular distance")
+        axes.set_title(self.clip.name, parse_math=False)  # a $ in a name starts no formula
+        axes.set(xlabel="seconds", ylabel="opening / inter-ocular distance")
         axes.legend()
         return figure
