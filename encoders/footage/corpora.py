@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from encoders.footage.picture_folder import PICTURES
+from encoders.footage.picture_folder import is_picture
 
 VIDEOS = {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".wmv", ".flv"}
 
@@ -155,7 +155,9 @@ def paths_under(folder: Path, above: tuple[Path, ...] = ()) -> list[Path]:
 
 
 def missing_speakers(data: DataConfig, speakers: set[str]) -> list[str]:
-    """Speakers that are named in the split settings but are not in the data, sorted."""
+    """Speakers that the split by speakers names and the data lack, sorted; a split by sentences uses no names."""
+    if data.split == "sentences":
+        return []
     return sorted({*data.unseen_speakers, *data.validation_speakers} - speakers)
 
 
@@ -195,9 +197,7 @@ def _is_clip(path: Path, pictures: bool) -> bool:
     if path.name.startswith("."):
         return False
     if path.is_dir():
-        return pictures and any(
-            file.suffix.lower() in PICTURES and not file.name.startswith(".") for file in path.iterdir()
-        )
+        return pictures and any(map(is_picture, path.iterdir()))
     return path.suffix.lower() in VIDEOS
 
 

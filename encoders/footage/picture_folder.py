@@ -17,11 +17,14 @@ from stylegan2.weights import file_hash
 PICTURES = {".jpg", ".jpeg", ".png"}
 
 
+def is_picture(path: Path) -> bool:
+    """By its suffix; hidden files such as ._1.jpg hold no picture."""
+    return path.suffix.lower() in PICTURES and not path.name.startswith(".")
+
+
 def picture_files(folder: Path) -> list[Path]:
     """The pictures of a folder in the order of the numbers in their names: 2.jpg comes before 10.jpg."""
-    files = [
-        path for path in folder.iterdir() if path.suffix.lower() in PICTURES and not path.name.startswith(".")
-    ]
+    files = [path for path in folder.iterdir() if is_picture(path)]
     return sorted(files, key=lambda path: ([int(n) for n in re.findall(r"\d+", path.stem)], path.name))
 
 

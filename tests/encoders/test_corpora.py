@@ -129,6 +129,7 @@ def test_a_split_by_sentences_trains_on_every_speaker(tmp_path):
     touch(tmp_path, *names)
     data = data_of("grid", tmp_path, "data.split=sentences", "data.seen=0.1", "data.validation=0.1")
     splits = [(v.speaker, v.split) for v in folder_videos(data)]
+    assert missing_speakers(data, {"s1", "s2"}) == []
     for speaker in ("s1", "s2"):
         counts = [splits.count((speaker, split)) for split in ("train", "val", "seen", "unseen")]
         assert counts == [32, 4, 4, 0]
