@@ -26,6 +26,7 @@ from trajectory.adapt.personal_adaptation import AdaptConfig
 from trajectory.data.augmentation import AugmentConfig
 from trajectory.losses.stage1_losses import LossConfig
 from trajectory.model.displacement import DisplacementConfig
+from trajectory.model.predictor import shipped_stage1
 from trajectory.model.recurrent_net import TrajectoryConfig
 from trajectory.synthetic_corpus.build_corpus import CorpusConfig
 from trajectory.training.train_config import TrainConfig
@@ -85,12 +86,18 @@ class PairsConfig:
 class Stage1Config:
     """The stage-1 model that drives the face; by default the one trained on this run's data."""
 
-    # A trajectory.safetensors file. None: the model is trained when it is absent.
+    # A trajectory.safetensors file; given, `source` has no effect.
     weights: str | None = None
-    # Whether it is trained on this run's data or on the embedded corpus.
-    source: Literal["data", "embedded"] = "data"
-    # Name of the run whose results hold the model. None: this run.
+    # "data": trained on this run's data when it is absent. "shipped": the model that comes with the project, trained on
+    # real and synthetic speech (docs/models/stage1.md); generate.py's default.
+    source: Literal["data", "shipped"] = "data"
+    # Name of the run whose results hold the model that is trained. None: this run.
     name: str | None = None
+
+    @property
+    def file(self) -> str | None:
+        """The model's file, or None if it is trained on this run's data."""
+        return self.weights if self.weights or self.source == "data" else str(shipped_stage1())
 
 
 @dataclass
@@ -111,10 +118,15 @@ class WindowConfig:
 
     batch: int = 16  # windows in each process
     length: int = 32  # video frames of a window, 1.3 s; the paper's preset uses 16
+    # Changed copies of the sound of each training clip, from which windows are drawn too: other tempo, voice, room and
+    # microphone (audio/sound_copies.py; ours).
+    sound_copies: int = 0
 
     def __post_init__(self) -> None:
-        if self.batch < 1 or self.length < 2:
-            raise ValueError("windows.batch must be at least 1 and windows.length at least 2.")
+        if self.batch < 1 or self.length < 2 or self.sound_copies < 0:
+            raise ValueError(
+                "windows.batch must be at least 1, windows.length at least 2 and windows.sound_copies at least 0."
+            )
 
 
 @dataclass

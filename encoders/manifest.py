@@ -25,6 +25,7 @@ class ClipEntry:
     n_frames: int  # at 25 fps; 0 for a rejected clip
     status: str = "ok"  # or "rejected"
     reason: str = ""  # reason for the rejection
+    figures: dict[str, float] = field(default_factory=dict)  # measures of the clip (footage/clip_figures.py)
 
     def __post_init__(self) -> None:
         if self.status not in ("ok", "rejected"):

@@ -54,6 +54,11 @@ class DataConfig:
     # "unseen_speakers": speakers are held out with all their clips (unseen_speakers, or the share `unseen`).
     # "sentences": only some clips of each speaker are held out, so that all speakers occur in training.
     split: Literal["unseen_speakers", "sentences"] = "unseen_speakers"
+    # Whether all clips of a speaker were recorded with the same offset between sound and picture, so that it is estimated
+    # from all of them together (prepare.sync=auto).
+    one_sound_offset: bool = False
+    # Adds the embedded corpus (corpus.*) to the videos under `root`: more faces and voices for training.
+    with_embedded: bool = False
     # Finds faces and their 68 landmarks. dlib's weights come with a package; face-alignment downloads its own.
     detector: Literal["dlib", "face-alignment"] = "dlib"
     # Share of a training speaker's clips held out for validation (convention).

@@ -6,7 +6,7 @@ it out along the smoothed track. Shapes: T frames at 25 fps.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,6 +47,15 @@ class PrepareConfig:
     max_jump: float = 0.6  # the face moves further than this between two frames, in face sizes (a cut)
     min_frames: int = 10  # it has fewer frames than this
     min_sound: float = 0.8  # its sound covers less than this share of its duration
+    # ... or a figure of clip_figures.py or, with sync=auto, of synchronise.py lies below its limit; 0: no limit
+    min_detected: float = 0.0
+    min_face_px: float = 0.0
+    min_sharpness: float = 0.0
+    min_sync_certainty: float = 0.0
+    # Offset of the sound: "auto": estimated for each clip, or for each speaker with data.one_sound_offset, and removed
+    # where the estimate is certain (audio/sync/sound_offset.py); "none"; or the number of frames by which the sound is
+    # late. Embedded speakers have none.
+    sync: str = "auto"
 
     def __post_init__(self) -> None:
         for name in ("max_rival", "max_missing", "min_sound"):
@@ -57,6 +66,24 @@ class PrepareConfig:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
         if min(self.sigma_centre, self.sigma_axes) < 0:
             raise ValueError("sigma_centre and sigma_axes cannot be negative")
+        if self.sync not in ("auto", "none") and self.stated_offset is None:
+            raise ValueError(f"prepare.sync is {self.sync!r}; it must be auto, none or a number of frames")
+
+    @property
+    def stated_offset(self) -> float | None:
+        """The offset in frames, if prepare.sync is a number."""
+        try:
+            return float(self.sync)
+        except ValueError:
+            return None
+
+    def unsuitable(self, figures: Mapping[str, float]) -> str:
+        """The first figure that lies below its limit, as a reason for the rejection; "" if there is none."""
+        for name, value in figures.items():
+            limit = getattr(self, f"min_{name}", 0.0)
+            if value < limit:
+                return f"{name} is {value:g}, below prepare.min_{name}={limit:g}"
+        return ""
 
 
 class FaceTracker:

@@ -174,15 +174,13 @@ def _score_one(case: Case) -> tuple[list[ClipScore], Preview | None]:
     return score_case(case, _context)
 
 
-def _controls(cases: list[Case], training: Latents, run: Run) -> Controls | None:
-    """Fits the control baselines to the clips that stage 1 was trained on (with stage1.weights=FILE: to those of this
-    data), except scored clips. Clips are read one at a time, because a real corpus does not fit into memory.
-    """
+def _controls(cases: list[Case], training: Latents, run: Run) -> Controls:
+    """Fits the control baselines to the data's training clips, except scored ones. Clips are read one at a time, because a real corpus does not fit into memory."""
     scored = {case.latents for case in cases}
     entries = [e for e in training.entries("train") if training.folder / e.file not in scored]
     if not entries:
         run.say("every training clip is scored: the rows mean_trajectory and energy are left out")
-        return None
+        return Controls()
 
     def displacements() -> Iterator[np.ndarray]:
         for entry in entries:

@@ -47,10 +47,10 @@ class Case:
 
 
 class Controls(NamedTuple):
-    """The fitted control baselines, from the clips that stage 1 was trained on."""
+    """The control baselines that are fitted to the data's training clips; None without such clips."""
 
-    mean: np.ndarray  # (T, L, D): mean displacement, for the row mean_trajectory
-    energy: EnergyRidge  # for the row energy
+    mean: np.ndarray | None = None  # (T, L, D): mean displacement, for the row mean_trajectory
+    energy: EnergyRidge | None = None  # for the row energy
 
 
 @dataclass(frozen=True)
@@ -111,13 +111,11 @@ def score_case(case: Case, context: ScoringContext) -> tuple[list[ClipScore], Pr
     # Control baselines, at the same frame numbers as the scored frames. energy, shift_5 and ridge use the sound or the
     # prediction that stage1_only has, so the part before case.start is missing in all of them alike.
     if controls is not None:
-        rows |= {
-            "mean_trajectory": lambda: rendered(
-                reference + mean_trajectory(controls.mean, case.start, total)
-            ),
-            "energy": lambda: rendered(reference + controls.energy(log_energy(sound.samples, total))),
-            "shift_5": lambda: (predicted[t] for t in delayed(np.arange(total))),
-        }
+        if (mean := controls.mean) is not None:
+            rows["mean_trajectory"] = lambda: rendered(reference + mean_trajectory(mean, case.start, total))
+        if (energy := controls.energy) is not None:
+            rows["energy"] = lambda: rendered(reference + energy(log_energy(sound.samples, total)))
+        rows["shift_5"] = lambda: (predicted[t] for t in delayed(np.arange(total)))
     if controls is not None and (wrong := case.wrong) is not None:
         rows["wrong_audio"] = lambda: rendered(
             predict_latents(

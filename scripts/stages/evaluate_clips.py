@@ -45,7 +45,7 @@ def evaluate_clips(
     """
     if not trained_elsewhere(latents, config):
         raise RunError(
-            "Stage 1 would be trained on the clips that it is tested on: give stage1.source=embedded (experiment=own_clip) or "
+            "Stage 1 would be trained on the clips that it is tested on: give stage1.source=shipped (experiment=own_clip) or "
             "stage1.weights=FILE."
         )
     files = {"renderer": renderer_path(config, run), "trajectory": checkpoint}

@@ -16,6 +16,7 @@ from scripts.core.runtime import Run, RunError
 from scripts.stages.identity_frames import fitted_frames, portrait_clip, portrait_frames, reference_frame
 from scripts.stages.invert_frames import Inverter
 from scripts.stages.stage_results import Face, Latents
+from scripts.stages.synchronise import synchronised
 from stylegan2.image_sources import SUFFIXES
 from trajectory.adapt.adaptation_data import personal_speech
 from tuning.pivotal import uniform_frames
@@ -98,6 +99,8 @@ def _photo_files(path: Path) -> list[Path]:
 def _face_of_video(path: Path, config: Config, run: Run) -> Face:
     detector = build_detector(config.data, str(run.device))
     clip = prepare_clip(path, detector, path.stem, path.stem, path.stem, "unseen", config.prepare)
+    if config.adapt.enabled:  # only adaptation uses the clip's sound
+        clip = synchronised(clip, config.prepare, run)
     reference = reference_frame(clip, config.displacement)
     chosen = uniform_frames(len(clip), config.tuning.max_frames)
     frames = np.asarray(clip.frames[[*chosen, reference]])

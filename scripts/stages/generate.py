@@ -65,7 +65,7 @@ def read_inputs(config: Config, run: Run) -> Waveform | None:
     written; called first, so that the error comes before any inversion or training.
     """
     output_path(config, run)
-    for named in (config.stage1.weights, config.tuned, config.adapted):
+    for named in (config.stage1.file, config.tuned, config.adapted):
         if named not in (None, "auto", "none") and not Path(named).is_file():
             raise WeightsError(f"There is no weight file at {named}: check the path.")
     if config.wav is None:

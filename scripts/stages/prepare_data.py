@@ -4,6 +4,7 @@ reasons.
 
 import json
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from rich.progress import track
 from audio.waveform import AudioError
 from configs.schema import Config
 from encoders.bases.viseme_basis import VISEMES, load_viseme_basis
+from encoders.footage.clip_figures import clip_figures
 from encoders.footage.corpora import DataConfig, SourceVideo, folder_videos, missing_speakers
 from encoders.footage.faces import FaceDetector, FaceError
 from encoders.footage.picture_folder import source_hash
@@ -22,8 +24,10 @@ from encoders.records import FrameClip
 from scripts.core.networks import build_detector, generator_path, keyed
 from scripts.core.runtime import Run, RunError, shown
 from scripts.stages.stage_results import Prepared
+from scripts.stages.synchronise import synchronise
 from stylegan2.load import load_generator
 from stylegan2.weights import file_hash
+from trajectory.model.predictor import shipped_stage1
 from trajectory.synthetic_corpus.build_corpus import build_corpus
 
 REJECTED = (FaceError, VideoError, AudioError)
@@ -33,21 +37,27 @@ def prepare_data(config: Config, run: Run) -> Prepared:
     """The prepared clips of config.data; those that do not exist yet are made. Raises RunError if no video is
     usable.
     """
-    videos = embedded_videos(config, run) if config.data.kind == "embedded" else folder_videos(config.data)
+    data = config.data
+    videos = [] if data.kind == "embedded" else folder_videos(data)
+    own = {video.name for video in videos}  # embedded speakers have no offset of the sound
+    if data.kind == "embedded" or data.with_embedded:
+        videos += embedded_videos(config, run)
     if missing := missing_speakers(config.data, {video.speaker for video in videos}):
         run.say(f"not in the data, so left out of the split: {', '.join(missing)}")
     named = [[v.name, v.speaker, v.sentence, v.split, source_hash(v.path, v.sound)] for v in videos]
-    prepared = Prepared(keyed(run, "prepared", config.prepare, config.data.detector, named))
+    synchronised_by = [data.one_sound_offset, file_hash(shipped_stage1())] if own else []
+    prepared = Prepared(keyed(run, "prepared", config.prepare, data.detector, named, synchronised_by))
     if not (prepared.folder / "manifest.json").is_file():
         with run.timed("prepare"):
-            _prepare_all(videos, prepared.folder, config, run)
+            _prepare_all(videos, own, prepared.folder, config, run)
     run.say(f"prepared: {len(prepared.manifest.ok())} clips in {shown(prepared.folder)}")
     for entry in prepared.manifest.rejected():
         run.say(f"  rejected {entry.name}: {entry.reason}")
     return prepared
 
 
-def _prepare_all(videos: list[SourceVideo], folder: Path, config: Config, run: Run) -> None:
+def _prepare_all(videos: list[SourceVideo], own: set[str], folder: Path, config: Config, run: Run) -> None:
+    """own: names of the clips whose sound is synchronised."""
     run.say(f"preparing {len(videos)} videos into {shown(folder)} (detector {config.data.detector})")
     tasks = [(video, folder, config.data, config.prepare) for video in run.own_share(videos)]
     workers = min(config.workers, len(tasks))
@@ -58,6 +68,10 @@ def _prepare_all(videos: list[SourceVideo], folder: Path, config: Config, run: R
     else:
         entries = [_prepare_one(task) for task in track(tasks, "prepare", transient=True)]
     entries = _entries_of_all_processes(entries, len(videos), folder, run)
+    usable = [entry for entry in entries if entry.status == "ok" and entry.name in own]
+    moved = synchronise(usable, folder, config.prepare, config.data.one_sound_offset, run)
+    changed = {entry.name: entry for entry in moved}
+    entries = [_judged(changed.get(entry.name, entry), config.prepare) for entry in entries]
     manifest = Manifest(tuple(entries), {"detector": config.data.detector})
     if not manifest.ok():
         reasons = "; ".join(dict.fromkeys(entry.reason for entry in entries))
@@ -103,7 +117,14 @@ def _prepare_one(task: tuple[SourceVideo, Path, DataConfig, PrepareConfig]) -> C
             clip.save(folder / file)
     except REJECTED as error:
         return ClipEntry(video.name, "", *labels, 0, "rejected", str(error))
-    return ClipEntry(video.name, file, *labels, len(clip))
+    return ClipEntry(video.name, file, *labels, len(clip), figures=clip_figures(clip))
+
+
+def _judged(entry: ClipEntry, prepare: PrepareConfig) -> ClipEntry:
+    """The entry, rejected if one of its figures lies below its limit."""
+    if entry.status != "ok" or not (reason := prepare.unsuitable(entry.figures)):
+        return entry
+    return replace(entry, file="", n_frames=0, status="rejected", reason=reason)
 
 
 def embedded_videos(config: Config, run: Run) -> list[SourceVideo]:

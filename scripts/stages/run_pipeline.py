@@ -6,7 +6,7 @@ A stage whose result already exists finds it by its key and returns immediately.
 from pathlib import Path
 
 from configs.schema import Config
-from scripts.core.runtime import Run
+from scripts.core.runtime import Run, RunError
 from scripts.stages.adapt_stage1 import demand_speech
 from scripts.stages.evaluate import evaluate
 from scripts.stages.face import face_of_data, face_of_files
@@ -15,8 +15,9 @@ from scripts.stages.invert_frames import invert_frames
 from scripts.stages.prepare_data import prepare_data
 from scripts.stages.scored_clips import chosen_clips
 from scripts.stages.stage_results import Latents
-from scripts.stages.train_stage1 import check_training_inputs, stage1_config, train_stage1
+from scripts.stages.train_stage1 import check_training_inputs, train_stage1
 from scripts.stages.train_stage2 import train_stage2
+from trajectory.model.predictor import shipped_stage1
 
 
 def run_pipeline(config: Config, run: Run, video: bool = True) -> Path:
@@ -51,21 +52,25 @@ def latents_of(config: Config, run: Run) -> Latents:
 def training_latents(
     config: Config, run: Run, latents: Latents | None, controls: bool = False
 ) -> Latents | None:
-    """The codes that stage 1 is trained on: `latents`, those of the run's data, unless config.stage1 names other data.
-
-    None if they are not needed: stage 1 comes from a file, tuning.response_weight is 0 and no control baseline is
-    fitted (controls is False).
+    """The codes of the run's data, if they are needed: None if stage 1 comes from a file, tuning.response_weight is 0 and
+    no control baseline is fitted (controls is False).
     """
-    if config.stage1.weights is not None and not config.tuning.response_weight and not controls:
+    if config.stage1.file is not None and not config.tuning.response_weight and not controls:
         return None
-    own = stage1_config(config)
-    same = own.data == config.data and own.target == config.target
-    return latents if latents is not None and same else latents_of(own, run)
+    return latents if latents is not None else latents_of(config, run)
 
 
 def checkpoint_of(config: Config, run: Run, training: Latents | None) -> Path:
-    """The stage-1 checkpoint: stage1.weights, or the result of train_stage1."""
-    if config.stage1.weights is not None:
-        return Path(config.stage1.weights)
+    """The stage-1 checkpoint: the file that config.stage1 names, or the result of train_stage1.
+
+    Raises RunError for the shipped model with another generator, whose W+ means other faces.
+    """
+    if config.stage1.file == str(shipped_stage1()) and config.generator.weights != "embedded":
+        raise RunError(
+            f"The shipped stage 1 moves the embedded generator's W+, not that of {config.generator.weights}: train one for "
+            "this generator (stage1.source=data), or give stage1.weights=FILE."
+        )
+    if config.stage1.file is not None:
+        return Path(config.stage1.file)
     assert training is not None
     return train_stage1(config, run, training)

@@ -37,7 +37,7 @@ def chosen_clips(latents: Latents, config: Config) -> list[tuple[ClipEntry, str]
         if target.split in TRAINING_SPLITS and not trained_elsewhere(latents, config):
             raise RunError(
                 f"Stage 1 was trained on all of {target.name}, the only clip of {speaker}, so it cannot be tested on it: "
-                "give stage1.source=embedded (experiment=own_clip), stage1.weights=FILE or more clips."
+                "give stage1.source=shipped (experiment=own_clip), stage1.weights=FILE or more clips."
             )
     else:
         for split in ("seen", "unseen"):
@@ -62,7 +62,7 @@ def chosen_clips(latents: Latents, config: Config) -> list[tuple[ClipEntry, str]
     if not chosen:
         raise RunError(
             f"No clip is left to test: every clip was used to train stage 1 or to tune {speaker}'s generator. Give "
-            "data.seen or data.unseen a share, or stage1.source=embedded."
+            "data.seen or data.unseen a share, or stage1.source=shipped."
         )
     return chosen
 
@@ -103,11 +103,9 @@ def test_cases(
 
 
 def trained_elsewhere(latents: Latents, config: Config) -> bool:
-    """Whether stage 1 was trained on none of these clips of any split. A file of stage1.weights counts as trained
-    elsewhere unless the recipe beside it names these codes."""
-    if config.stage1.weights is not None:
-        return trained_on(Path(config.stage1.weights)) != latents.name
-    return config.stage1.source == "embedded" and config.data.kind != "embedded"
+    """Whether stage 1 was trained on none of these clips of any split. A model from a file counts as trained elsewhere
+    unless the recipe beside it names these codes."""
+    return config.stage1.file is not None and trained_on(Path(config.stage1.file)) != latents.name
 
 
 def spread(entries: list[ClipEntry], most: int) -> list[ClipEntry]:

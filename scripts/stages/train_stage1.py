@@ -10,10 +10,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from rich.progress import track
 
 from audio.features import checked_encoder, extract_features
+from audio.sound_copies import changed_copy
+from audio.timing import frames_of_samples
 from audio.waveform import Waveform
-from configs.schema import Config, DataConfig, TargetConfig
+from configs.schema import Config
 from encoders.content_hash import keyed_fields
 from encoders.features.perceptual import demand_trunk
 from encoders.geometry import aperture
@@ -30,6 +33,7 @@ from trajectory.data.windows import (
     read_clip,
     split_of,
     store_features,
+    stored_tempo,
 )
 from trajectory.losses.lip_loss import fit_lip_axis
 from trajectory.losses.rendered_losses import RenderedLoss
@@ -42,14 +46,12 @@ from trajectory.training.train_state import changed_keys
 IDENTITIES = 1000  # samples of W that the projection of the identity latent is fitted on
 # The parts of a config that determine the trained stage 1.
 RECIPE = ("audio", "trajectory", "displacement", "losses", "teacher", "augment", "windows", "train")
+COPIES_VERSION = 1  # of the changes in audio/sound_copies.py; a new number makes the copies anew
 LIP_CLIPS = 200  # training clips that the lip axis is fitted on, at most
 
 
 def train_stage1(config: Config, run: Run, latents: Latents) -> Path:
-    """The stage-1 checkpoint of this config, trained on `latents` if it does not exist.
-
-    If config.stage1 names another run or other data, `latents` must be those of stage1_config(config).
-    """
+    """The stage-1 checkpoint of this config, trained on `latents` if it does not exist."""
     config, run = stage1_config(config), stage1_run(config, run)
     config = _with_encoder_hash(config)
     folder = run.results / "stage1"
@@ -60,9 +62,9 @@ def train_stage1(config: Config, run: Run, latents: Latents) -> Path:
         return checkpoint
     run.say(f"training stage 1 into {shown(folder)} ({config.trajectory.cell}, {config.train.steps} steps)")
     with run.timed("stage1"):
-        clips = speech_clips(config, run, latents)
+        clips, copies = speech_clips(config, run, latents), sound_copies(config, run, latents)
         folder.mkdir(parents=True, exist_ok=True)
-        _train(config, run, clips, folder, recipe)
+        _train(config, run, clips, copies, folder, recipe)
     if run.first:
         hashes = weight_hashes(config, trajectory=checkpoint)
         save_provenance(folder, config, data=latents.name, weights=hashes, seconds=run.seconds)
@@ -72,7 +74,7 @@ def train_stage1(config: Config, run: Run, latents: Latents) -> Path:
 
 def check_training_inputs(config: Config) -> None:
     """Raises an error if a file that training needs is missing; called before any data are made."""
-    if config.stage1.weights is not None:
+    if config.stage1.file is not None:
         return
     demand_resume(config, "state.pt")
     _with_encoder_hash(stage1_config(config))
@@ -81,9 +83,7 @@ def check_training_inputs(config: Config) -> None:
 
 
 def stage1_config(config: Config) -> Config:
-    """The config that stage 1 is trained with: with the run name and the data that config.stage1 selects."""
-    if config.stage1.source == "embedded":
-        config = replace(config, data=DataConfig(), target=TargetConfig())
+    """The config that stage 1 is trained with: with the run name that config.stage1 selects."""
     return config if config.stage1.name is None else replace(config, name=config.stage1.name)
 
 
@@ -123,13 +123,42 @@ def speech_clips(config: Config, run: Run, latents: Latents) -> list[TrajectoryC
     return clips
 
 
+def sound_copies(config: Config, run: Run, latents: Latents) -> list[TrajectoryClip]:
+    """windows.sound_copies changed copies of each training clip's sound, cached in data/copies-<hash>."""
+    folder = keyed(run, "copies", latents.prepared.name, config.audio, COPIES_VERSION, config.train.seed)
+    made = [(entry, k) for entry in latents.entries("train") for k in range(config.windows.sound_copies)]
+    files = {
+        (entry.name, k): folder / f"{entry.file.removesuffix('.safetensors')}.{k}.safetensors"
+        for entry, k in made
+    }
+    for entry, k in track(run.own_share(made), "changed copies of the sound", transient=True):
+        if not (file := files[entry.name, k]).is_file():
+            sound = Waveform(latents.frames(entry).waveform)
+            copy, tempo = changed_copy(sound, [config.train.seed, k, *entry.name.encode()])
+            frames = min(frames_of_samples(len(copy.samples)), int(entry.n_frames / tempo))
+            features = extract_features(copy, config.audio, frames, run.device)
+            store_features(features, config.audio, file, tempo)
+    run.barrier()
+    clips = []
+    for entry, k in made:
+        file = files[entry.name, k]
+        tempo, frames = stored_tempo(file, config.audio)
+        paths = (latents.folder / entry.file, file, latents.prepared / entry.file)
+        clips.append(TrajectoryClip(f"{entry.name}.{k}", entry.speaker, entry.split, frames, *paths, tempo))
+    return clips
+
+
 def _train(
-    config: Config, run: Run, clips: list[TrajectoryClip], folder: Path, recipe: dict[str, Any]
+    config: Config,
+    run: Run,
+    clips: list[TrajectoryClip],
+    copies: list[TrajectoryClip],
+    folder: Path,
+    recipe: dict[str, Any],
 ) -> None:
     training, validation = split_of(clips, "train"), split_of(clips, "val")
-    sampler = WindowSampler(
-        training, config.audio, config.augment, config.windows.batch, config.windows.length, config.train.seed
-    )
+    windows = (config.windows.batch, config.windows.length, config.train.seed)
+    sampler = WindowSampler([*training, *copies], config.audio, config.augment, *windows)
     generator = in_precision(build_generator(config, run), config)
     identities_NLD = sample_w(generator, IDENTITIES, config.train.seed).cpu().numpy()
     space = fit_space(

@@ -78,7 +78,7 @@ def tuned_path(face: Face, config: Config, run: Run, training: Latents | None = 
     made_of = [file_hash(renderer_path(config, run)), file_hash(encoder_path(config)), config.target.share]
     made_of += [config.teacher, file_hash(generator_path(config)), config.bf16, inversion_loss_hashes(config)]
     if config.tuning.response_weight and training is not None:  # used by _displacements
-        made_of += [training.name, config.stage1.weights is not None]
+        made_of += [training.name, config.stage1.file is not None]
     key = content_hash(face.frames, config.tuning, config.encoder.inversion, made_of)[:8]
     results = run.results.parent / config.stage2.name if config.stage2.name else run.results
     return results / "stage2" / f"{face.name.replace('/', '_')}-{key}" / "tuned.safetensors"
@@ -120,7 +120,7 @@ def _displacements(face: Face, config: Config, training: Latents | None) -> np.n
     if not config.tuning.response_weight or training is None:
         return None
     entries = training.entries("train")
-    if config.stage1.weights is not None:
+    if config.stage1.file is not None:
         entries = [e for e in entries if e.speaker != face.name]
     if not entries:
         raise RunError(

@@ -81,7 +81,7 @@ def test_training_clips_are_never_scored(tmp_path):
 
 
 def test_training_clips_are_scored_if_stage_1_is_of_another_corpus(tmp_path):
-    words = ["stage1.source=embedded"]
+    words = ["stage1.source=shipped"]
     assert _splits(tmp_path, {"ann/a": "train", "bob/b": "train"}, "ann/a", *words) == {"a": "tuned"}
     clips = {"ann/a": "train", "ann/c": "train", "bob/b": "train"}
     assert _splits(tmp_path, clips, "ann/a", *words) == {"c": "tuned"}  # not a, which was tuned on

@@ -25,7 +25,7 @@ def arguments(tmp_path_factory) -> list[str]:
             where / "videos" / f"{name}.mp4", talking_frames(seed, frames), noise_bursts(frames, seed)
         )
     return [
-        *("experiment=[own_clip,smoke]", "stage1.name=voices", "workers=1", "target.share=0.85"),
+        *("experiment=[own_clip,smoke]", "workers=1", "target.share=0.85"),
         *("adapt.steps=2", "adapt.every=1", "adapt.batch=2", "adapt.length=8"),
         *(f"data.root={where / 'videos'}", f"results_dir={where / 'r'}", f"data_dir={where / 'd'}"),
     ]
@@ -76,10 +76,9 @@ def test_each_clip_is_adapted_to_and_scored(arguments, capsys, tmp_path):
     file = next((run.results / "stage2").rglob("adapted-*.safetensors"))
     arguments_of_other = [
         *long,
-        "stage1.name=other",
+        "stage1.source=data",
         f"adapted={file}",
         f"output={tmp_path / 'c.mp4'}",
-        "train.seed=5",
     ]
     assert runtime.attempt(generate_alone, runtime.compose(arguments_of_other)) == 1
     error = capsys.readouterr().err

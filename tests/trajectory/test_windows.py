@@ -15,6 +15,7 @@ from trajectory.data.windows import (
     read_window,
     split_of,
     store_features,
+    stored_tempo,
 )
 from trajectory.model.displacement import TrajectoryError
 
@@ -149,3 +150,23 @@ def test_warping_moves_a_formant_by_its_factor():
         warped = row @ warp_matrix(FEATURES, factor)
         assert (warped * centres).sum() / warped.sum() == pytest.approx(1500 * factor, rel=0.05)
     assert np.allclose(warp_matrix(FEATURES, 1.0), np.eye(40), atol=1e-5)
+
+
+def test_copy_of_another_tempo_reads_the_codes_of_its_moments(tmp_path):
+    """A copy of 20 frames at tempo 1.25 lasts 16; its frame t shows the recording at (t + 1/2) 1.25 - 1/2."""
+    source = clips(tmp_path)[1]
+    sound = Waveform(np.random.default_rng(0).standard_normal(16 * 640).astype(np.float32) * 0.1)
+    path = tmp_path / "copy.safetensors"
+    store_features(extract_features(sound, FEATURES), FEATURES, path, 1.25)
+    assert stored_tempo(path, FEATURES) == (1.25, 16)
+    copy = TrajectoryClip("copy", "s1", "train", 16, source.latents, path, None, 1.25)
+    _, w, w_ref = read_window(copy, FEATURES, 3, 8)
+    moments = (np.arange(3, 11) + 0.5) * 1.25 - 0.5
+    assert np.allclose((w - w_ref)[:, 0, 0], 1 + moments / 100, atol=2e-3)
+
+
+def test_copy_longer_than_its_recording_is_refused(tmp_path):
+    source = clips(tmp_path)[1]
+    copy = TrajectoryClip("copy", "s1", "train", 20, source.latents, source.features, None, 1.25)
+    with pytest.raises(TrajectoryError, match="made with another audio config"):
+        read_window(copy, FEATURES, 0, 20)

@@ -27,6 +27,7 @@ class TrajectoryClip:
     """One clip on disk: latents is its LatentClip file, features the file that `store_features` wrote.
 
     split: train, val, seen or unseen; num_frames: T. frames: its FrameClip file, for losses on the camera's frames.
+    tempo: of a changed copy of the sound (audio.sound_copies); its frame t shows the recording at source_frame(t).
     It contains only paths and numbers, so that thousands of clips fit in memory.
     """
 
@@ -37,6 +38,11 @@ class TrajectoryClip:
     latents: Path
     features: Path
     frames: Path | None = None
+    tempo: float = 1.0
+
+    def source_frame(self, t: np.ndarray | int) -> np.ndarray:
+        """The position of frame t in the recording, in frames; a frame's time is its centre."""
+        return (np.asarray(t) + 0.5) * self.tempo - 0.5
 
 
 Place = tuple[TrajectoryClip, int]  # a clip and the first frame of a window in it
@@ -58,10 +64,20 @@ class WindowBatch:
     places: tuple[Place, ...]
 
 
-def store_features(features: AudioFeatures, config: FeatureConfig, path: str | Path) -> None:
+def store_features(
+    features: AudioFeatures, config: FeatureConfig, path: str | Path, tempo: float = 1.0
+) -> None:
     """Writes a clip's feature rows as float16, each once; the overlapping windows are cut when the file is read."""
     with atomic_path(path) as temporary:
-        save_file({"rows": rows_of(features, config).astype(np.float16)}, temporary)
+        rows = rows_of(features, config).astype(np.float16)
+        save_file({"rows": rows}, temporary, {"tempo": repr(tempo)})
+
+
+def stored_tempo(path: str | Path, config: FeatureConfig) -> tuple[float, int]:
+    """The tempo of a file of `store_features` and its number of frames."""
+    with safe_open(path, framework="np") as file:
+        rows = file.get_slice("rows").get_shape()[0]
+        return float(file.metadata()["tempo"]), (rows - config.rows) // config.rows_per_frame + 1
 
 
 def rows_of(features: AudioFeatures, config: FeatureConfig) -> np.ndarray:
@@ -100,14 +116,30 @@ def read_window(
         with safe_open(clip.features, framework="np") as file:
             rows = file.get_slice("rows")[start * step : stop * step + config.rows - step]
         with safe_open(clip.latents, framework="np") as file:
-            w, w_ref = file.get_slice("w")[start:stop], file.get_tensor("w_ref")
+            codes, w_ref = file.get_slice("w"), file.get_tensor("w_ref")
+            too_short = clip.source_frame(stop - 1) > codes.get_shape()[0]
+            w = _codes(codes, clip.source_frame(np.arange(start, stop)))
     expected = ((stop - start) * step + config.rows - step, config.width)
-    if rows.shape != expected or len(w) != stop - start:
+    if rows.shape != expected or too_short:
         raise TrajectoryError(
             f"{clip.features} holds {rows.shape} feature rows, expected {expected}; "
             "it was made with another audio config: delete it and run prepare again"
         )
-    return rows.astype(np.float32), w.astype(np.float32), w_ref.astype(np.float32)
+    return rows.astype(np.float32), w, w_ref.astype(np.float32)
+
+
+def _codes(w: Any, position_T: np.ndarray) -> np.ndarray:
+    """Codes (T, L, D) float32 at positions between frames, interpolated linearly. w: a slice of a safetensors file."""
+    frames = w.get_shape()[0]
+    position_T = np.clip(position_T, 0, frames - 1)
+    below_T = np.floor(position_T).astype(int)
+    part = w[int(below_T[0]) : min(int(below_T[-1]) + 2, frames)].astype(np.float32)
+    index_T = below_T - below_T[0]
+    share_T = (position_T - below_T).astype(np.float32)[:, None, None]
+    if not share_T.any():
+        return part[index_T]
+    above_T = np.minimum(index_T + 1, len(part) - 1)
+    return part[index_T] * (1 - share_T) + part[above_T] * share_T
 
 
 def read_clip(clip: TrajectoryClip, config: FeatureConfig) -> WindowBatch:

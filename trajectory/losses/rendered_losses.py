@@ -65,4 +65,6 @@ def _camera_frame(clip: TrajectoryClip, first: int, t: int, device: torch.device
     """Frame t of the window that begins at `first`, (1, 3, H, W)."""
     if clip.frames is None:
         raise TrajectoryError(f"clip {clip.name} has no file of its frames, which losses.real_target needs")
-    return to_tensor(np.asarray(FrameClip.load(clip.frames).frames[first + t]), device)
+    frames = FrameClip.load(clip.frames).frames
+    index = int(clip.source_frame(first + t).round().clip(0, len(frames) - 1))
+    return to_tensor(np.asarray(frames[index]), device)

@@ -20,7 +20,13 @@ from trajectory.model.displacement import DisplacementSpace, TrajectoryError
 from trajectory.model.recurrent_net import State, TrajectoryConfig, TrajectoryNet
 
 KIND = "trajectory"
+ASSETS = Path(__file__).parents[1] / "assets"
 RETIRED = ("kernel", "heads", "context")  # removed settings that older files still contain
+
+
+def shipped_stage1(streaming: bool = False) -> Path:
+    """The file of the stage-1 model that comes with the project (docs/models/stage1.md). streaming: the one for `stream`."""
+    return ASSETS / f"stage1_{'streaming' if streaming else 'offline'}.safetensors"
 
 
 class TrajectoryPredictor(nn.Module):
@@ -31,18 +37,27 @@ class TrajectoryPredictor(nn.Module):
     gain: (C,) buffer, fitted on the validation split (trajectory.training.amplitude_calibration).
     shortcut: a linear layer from a frame's own window to the coefficients, only in a model that was adapted to one
     person (trajectory.adapt.personal_adaptation).
+    lip_axis: (C,) buffer, reads the lips' opening from coefficients (trajectory.losses.lip_loss); None if the model was
+    trained without landmarks.
     """
 
     gain: Tensor
+    lip_axis: Tensor | None
 
     def __init__(
-        self, net: TrajectoryNet, space: DisplacementSpace, features: FeatureConfig, shortcut: bool = False
+        self,
+        net: TrajectoryNet,
+        space: DisplacementSpace,
+        features: FeatureConfig,
+        shortcut: bool = False,
+        lip_axis: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.net, self.space, self.features = net, space, features
         width = features.rows * features.width
         self.shortcut = nn.Linear(width, space.num_coefficients) if shortcut else None
         self.register_buffer("gain", torch.ones(space.num_coefficients))
+        self.register_buffer("lip_axis", lip_axis)
 
     def forward(self, values_NTKM: Tensor, w_ref_NLD: Tensor, state: State = None) -> tuple[Tensor, State]:
         """Windows and identity latents -> (w (N, T, L, D), recurrent state)."""
@@ -101,9 +116,12 @@ def stream(
 
 
 def save_trajectory(
-    model: TrajectoryPredictor, path: str | Path, notes: Mapping[str, Any] | None = None
+    model: TrajectoryPredictor,
+    path: str | Path,
+    notes: Mapping[str, Any] | None = None,
+    half: bool = False,
 ) -> None:
-    """Writes a .safetensors file: weights, projections and gain as tensors, all settings as metadata."""
+    """Writes a .safetensors file: weights, projections and gain as tensors (half: in float16), all settings as metadata."""
     config = {
         "net": asdict(model.net.config),
         "space": model.space.layout(),
@@ -111,7 +129,9 @@ def save_trajectory(
     }
     if model.shortcut is not None:
         config["shortcut"] = True
-    save_weights(model, path, KIND, config, notes)
+    if model.lip_axis is not None:
+        config["lip_axis"] = True
+    save_weights(model, path, KIND, config, notes, half)
 
 
 def load_trajectory(path: str | Path, device: str | torch.device = "cpu") -> TrajectoryPredictor:
@@ -133,7 +153,8 @@ def _built(config: Mapping[str, Any]) -> TrajectoryPredictor:
     net_config = TrajectoryConfig(**{k: v for k, v in config["net"].items() if k not in RETIRED})
     window = (features.rows, features.width)
     net = TrajectoryNet(net_config, window, space.identity_dims, space.num_coefficients)
-    return TrajectoryPredictor(net, space, features, config.get("shortcut", False))
+    lip_axis = torch.zeros(space.num_coefficients) if config.get("lip_axis") else None
+    return TrajectoryPredictor(net, space, features, config.get("shortcut", False), lip_axis)
 
 
 def _check(model: TrajectoryPredictor, window: tuple[int, ...], latent: tuple[int, ...]) -> None:

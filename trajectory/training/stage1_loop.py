@@ -142,7 +142,7 @@ def train(
     best = copy.deepcopy(state.ema)
     if validation:
         best.load_state_dict(state.best)
-    predictor = TrajectoryPredictor(best, space, sampler.features).eval()
+    predictor = TrajectoryPredictor(best, space, sampler.features, lip_axis=state.lip_axis).eval()
     report = validate(best, space, sampler.features, validation)
     predictor.gain.copy_(gain_of(report, config.calibration))
     over = state.step >= config.steps or state.out_of_patience(config.patience)

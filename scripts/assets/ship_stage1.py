@@ -1,0 +1,29 @@
+"""Makes a stage-1 model that comes with the project: trains it (experiment=shipped/offline or shipped/streaming) and writes
+it to trajectory/assets as float16, with its lineage.
+"""
+
+from pathlib import Path
+
+from configs.schema import Config
+from scripts.core.runtime import Run, RunError, shown
+from scripts.stages.standalone import train_stage1_alone
+from stylegan2.weights import file_hash, read_weights
+from trajectory.model.predictor import load_trajectory, save_trajectory, shipped_stage1
+
+NOTES = {
+    "data": "GRID, speaker s1 (Cooke, Barker, Cunningham, Shao 2006, CC BY 4.0), and the embedded synthetic speakers",
+    "licence": "moves the embedded generator's W+, so for non-commercial research use only; see docs/models/stage1.md",
+    "made_by": "scripts/ship_stage1.py",
+}
+
+
+def ship_stage1(config: Config, run: Run) -> Path:
+    """Returns the asset's path. Raises RunError for an experiment that is not one of shipped/."""
+    if not config.name.startswith("shipped_"):
+        raise RunError("Give experiment=shipped/offline or experiment=shipped/streaming.")
+    trained = train_stage1_alone(config, run)
+    path = shipped_stage1(streaming=not config.trajectory.bidirectional)
+    notes = read_weights(trained).notes | NOTES | {"trained": file_hash(trained)}
+    save_trajectory(load_trajectory(trained), path, notes, half=True)
+    run.say(f"wrote {shown(path)} ({path.stat().st_size / 1e6:.1f} MB)")
+    return path
