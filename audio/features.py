@@ -51,12 +51,17 @@ class FeatureConfig:
     n_coefficients: int = 12  # MFCC: c_1 ... c_12, without c_0
     # Encoder: its folder, or its name on the Hugging Face hub.
     encoder: str = field(default="", metadata={"keyed": False})
-    layer: int = -1  # encoder: hidden layer, 0 before the first transformer layer, -1 the last
+    # Encoder: hidden layers whose rows are joined, 0 before the first transformer layer, -1 the last; stage 1's front end
+    # learns how to mix them.
+    layers: tuple[int, ...] = (-1,)
     dims: int = 768  # encoder: its width
     # Encoder: hash of its weights, set when stage 1 is trained, so that prediction accepts no other encoder; "": any.
     encoder_sha256: str = ""
 
     def __post_init__(self) -> None:
+        self.layers = tuple(self.layers)
+        if not self.layers:
+            raise ValueError("audio.layers is empty; name at least one hidden layer, such as [-1]")
         if self.kind == "encoder" and (self.hop != ENCODER_HOP or self.normalise == "fixed" or self.dims < 1):
             raise ValueError(
                 f"audio.kind=encoder needs audio.hop={ENCODER_HOP}, normalise clip or none and dims of at least 1"
@@ -97,7 +102,9 @@ class FeatureConfig:
     @property
     def width(self) -> int:
         """M: numbers in one row."""
-        return {"logmel": self.n_mels, "mfcc": self.n_coefficients, "encoder": self.dims}[self.kind]
+        return {"logmel": self.n_mels, "mfcc": self.n_coefficients, "encoder": self.dims * len(self.layers)}[
+            self.kind
+        ]
 
 
 @dataclass(frozen=True)
@@ -154,7 +161,7 @@ def _rows(
     """Rows of the chosen kind, (R + 2 beyond, M)."""
     c = config
     if c.kind == "encoder":
-        return checked_encoder(c, device).rows(np.pad(samples_S, beyond * c.hop), c.layer)
+        return checked_encoder(c, device).rows(np.pad(samples_S, beyond * c.hop), c.layers)
     if c.kind == "mfcc":
         return mfcc(samples_S, c.hop, c.n_filters, c.n_coefficients, c.lifter, c.preemphasis, beyond)
     dynamic_range_db = None if c.normalise == "fixed" else c.dynamic_range_db
@@ -169,10 +176,11 @@ def checked_encoder(config: FeatureConfig, device: torch.device | str = "cpu") -
     Raises SpeechEncoderError for one of another width, or another network than that of config.encoder_sha256.
     """
     encoder = load_speech_encoder(config.encoder, str(device))
-    if encoder.width != config.dims or not -encoder.layers - 1 <= config.layer <= encoder.layers:
+    known = range(-encoder.layers - 1, encoder.layers + 1)
+    if encoder.width != config.dims or any(layer not in known for layer in config.layers):
         raise SpeechEncoderError(
             f"audio.encoder={config.encoder} has {encoder.layers} layers of {encoder.width} numbers: set "
-            f"audio.dims={encoder.width} and audio.layer in 0 .. {encoder.layers} (or -1, the last)."
+            f"audio.dims={encoder.width} and audio.layers in 0 .. {encoder.layers} (or -1, the last)."
         )
     if config.encoder_sha256 not in ("", encoder.sha256):
         raise SpeechEncoderError(

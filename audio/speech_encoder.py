@@ -9,7 +9,7 @@ Shapes: S samples at 16 kHz, R rows, M width of the encoder.
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -50,8 +50,11 @@ class SpeechEncoder:
         self.sha256 = _digest(network, extractor)
 
     @torch.inference_mode()
-    def rows(self, samples_S: np.ndarray, layer: int) -> np.ndarray:
-        """(S / 320, M) float32 for S a multiple of 320. layer: 0 before the first transformer layer, -1 the last."""
+    def rows(self, samples_S: np.ndarray, layers: Sequence[int]) -> np.ndarray:
+        """(S / 320, M len(layers)) float32 for S a multiple of 320: the rows of these layers side by side.
+
+        layers: 0 before the first transformer layer, -1 the last.
+        """
         encode = self._encode_whisper if self.kind == "whisper" else self._encode_waveform
         if self.kind != "whisper" and self.extractor.do_normalize:
             samples_S = (samples_S - samples_S.mean()) / np.sqrt(samples_S.var() + 1e-7)
@@ -59,18 +62,19 @@ class SpeechEncoder:
         for start in range(0, len(samples_S), BLOCK):
             first, stop = max(start - MARGIN, 0), min(start + BLOCK, len(samples_S))
             block_S = samples_S[first : min(stop + MARGIN, len(samples_S))].astype(np.float32)
-            blocks.append(encode(block_S, layer)[(start - first) // HOP : (stop - first) // HOP])
+            blocks.append(encode(block_S, layers)[(start - first) // HOP : (stop - first) // HOP])
         return np.concatenate(blocks)
 
-    def _encode_waveform(self, samples_S: np.ndarray, layer: int) -> np.ndarray:
+    def _encode_waveform(self, samples_S: np.ndarray, layers: Sequence[int]) -> np.ndarray:
         padded = torch.from_numpy(np.pad(samples_S, EDGE))[None].to(self.device)
         states = self.network(padded, output_hidden_states=True).hidden_states
-        return states[layer][0].float().cpu().numpy()
+        return torch.cat([states[layer][0] for layer in layers], dim=-1).float().cpu().numpy()
 
-    def _encode_whisper(self, samples_S: np.ndarray, layer: int) -> np.ndarray:
+    def _encode_whisper(self, samples_S: np.ndarray, layers: Sequence[int]) -> np.ndarray:
         mel = self.extractor(samples_S[LEAD:], sampling_rate=RATE, return_tensors="pt").input_features
         states = self.network(mel.to(self.device), output_hidden_states=True).hidden_states
-        return states[layer][0, : len(samples_S) // HOP].float().cpu().numpy()
+        rows = torch.cat([states[layer][0] for layer in layers], dim=-1)
+        return rows[: len(samples_S) // HOP].float().cpu().numpy()
 
 
 @lru_cache(maxsize=2)

@@ -45,7 +45,8 @@ def prepare_data(config: Config, run: Run) -> Prepared:
     if missing := missing_speakers(config.data, {video.speaker for video in videos}):
         run.say(f"not in the data, so left out of the split: {', '.join(missing)}")
     named = [[v.name, v.speaker, v.sentence, v.split, source_hash(v.path, v.sound)] for v in videos]
-    synchronised_by = [data.one_sound_offset, file_hash(shipped_stage1())] if own else []
+    estimated = own and config.prepare.sync == "auto"
+    synchronised_by = [data.one_sound_offset, file_hash(shipped_stage1())] if estimated else []
     prepared = Prepared(keyed(run, "prepared", config.prepare, data.detector, named, synchronised_by))
     if not (prepared.folder / "manifest.json").is_file():
         with run.timed("prepare"):

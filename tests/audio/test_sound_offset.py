@@ -30,7 +30,9 @@ def test_fraction_of_a_frame_is_found():
 
 def test_unrelated_curves_are_uncertain():
     certain = [
-        sound_offset([lag_correlations(opening(250, seed), opening(250, seed + 100), np.ones(250, bool))]).certain
+        sound_offset(
+            [lag_correlations(opening(250, seed), opening(250, seed + 100), np.ones(250, bool))]
+        ).certain
         for seed in range(20)
     ]
     assert sum(certain) <= 2

@@ -75,9 +75,17 @@ def test_rows_equal_the_librarys_hidden_states(tmp_path):
         states = model(
             torch.from_numpy(np.pad(normalised, 40))[None], output_hidden_states=True
         ).hidden_states
-    rows = load_speech_encoder(folder).rows(sound, 1)
+    rows = load_speech_encoder(folder).rows(sound, [1])
     assert rows.shape == (40, 32)
     np.testing.assert_allclose(rows, states[1][0].numpy(), atol=1e-5)
+
+
+def test_rows_of_several_layers_stand_side_by_side(tmp_path):
+    encoder, sound = load_speech_encoder(_write(tmp_path, "wavlm")), _sound(0.8)
+    both = encoder.rows(sound, [1, 0])
+    assert both.shape == (40, 64)
+    np.testing.assert_array_equal(both[:, :32], encoder.rows(sound, [1]))
+    np.testing.assert_array_equal(both[:, 32:], encoder.rows(sound, [0]))
 
 
 def test_row_is_centred_on_its_own_20_ms(tmp_path, monkeypatch):
@@ -102,12 +110,12 @@ def test_whispers_input_starts_half_a_row_later(tmp_path):
     mel = encoder.extractor(sound[160:], sampling_rate=16000, return_tensors="pt").input_features
     with torch.no_grad():
         expected = encoder.network(mel).last_hidden_state[0, :100]
-    np.testing.assert_allclose(encoder.rows(sound, -1), expected.numpy(), atol=1e-5)
+    np.testing.assert_allclose(encoder.rows(sound, [-1]), expected.numpy(), atol=1e-5)
 
 
 def test_blocks_of_a_long_sound_give_the_same_rows(tmp_path):
     encoder = load_speech_encoder(_write(tmp_path, "wavlm"))
-    rows = encoder.rows(_sound(45), 0)
+    rows = encoder.rows(_sound(45), [0])
     assert rows.shape == (45 * 50, 32)
     sound = _sound(45)
     normalised = (sound - sound.mean()) / np.sqrt(sound.var() + 1e-7)
@@ -181,7 +189,7 @@ def test_other_networks_are_refused_in_one_sentence(tmp_path, monkeypatch):
 
 def test_stage_1_stores_the_weights_hash_and_requires_the_dense_front_end(tmp_path):
     folder = _write(tmp_path, "wav2vec2")
-    words = ["audio=wav2vec2", f"audio.encoder={folder}", "audio.dims=32", "audio.layer=2"]
+    words = ["audio=wav2vec2", f"audio.encoder={folder}", "audio.dims=32", "audio.layers=[2]"]
     with pytest.raises(RunError, match="frontend=dense"):
         _with_encoder_hash(resolve(compose(words)))
     with pytest.raises(SpeechEncoderError, match=r"audio\.dims=32"):  # reported before a corpus is inverted

@@ -37,7 +37,7 @@ from trajectory.model.recurrent_net import TrajectoryConfig, TrajectoryNet
 
 FEATURES = FeatureConfig(n_mels=40, context_ms=120)
 ROWS, DIM, FRAMES, USED = 4, 8, 160, 96
-QUICK = AdaptConfig(enabled=True, steps=4, every=2, batch=2, length=8)
+QUICK = AdaptConfig(enabled=True, steps=4, every=2, batch=2, length=8, shortcut=0.75)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -112,6 +112,15 @@ def test_frames_without_a_face_are_not_used(base):
     assert not equal(
         reference.predictor, adapt(base, replace(speech, w=changed_codes.astype(np.float32)), QUICK).predictor
     )
+
+
+def test_share_of_the_regression_follows_how_well_the_base_predicts(base):
+    """A base that predicts the opening itself leaves nothing to the regression, one that predicts noise leaves it all."""
+    data = AdaptationData(base, talk())
+    noise = np.random.default_rng(3).standard_normal(data.c.shape) * data.c.std()
+    assert data.share(data.c) == 0.0 and data.share(noise) == 1.0
+    chosen = adapt(base, talk(), replace(QUICK, shortcut=None)).config.shortcut
+    assert chosen is not None and chosen > 0  # the untrained base predicts no motion
 
 
 def test_the_prediction_is_the_mean_of_net_and_regression(base):

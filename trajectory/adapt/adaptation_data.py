@@ -14,14 +14,15 @@ from sklearn.linear_model import Ridge
 from audio.features import extract_features
 from audio.timing import FPS, samples_of_frames
 from audio.waveform import Waveform
-from encoders.geometry import aperture
+from encoders.geometry import aperture, correlation
 from encoders.records import FrameClip
-from encoders.ridge_regression import cross_validated
+from encoders.ridge_regression import cross_validated, left_out_predictions
 from trajectory.data.windows import rows_of
 from trajectory.losses.lip_loss import fit_lip_axis
 from trajectory.model.displacement import TrajectoryError
 from trajectory.model.predictor import TrajectoryPredictor
 
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the regression in the adapted model
 LEAST_SECONDS = 2.0  # seconds of speech with a detected face
 
 
@@ -92,8 +93,20 @@ class AdaptationData:
 
     def regression(self) -> Ridge:
         """Ridge regression s, b from windows to o, on the frames with landmarks."""
-        x_TX, o_T = flat_windows(self.x)[self.known], (self.c @ self.axis)[self.known]
-        return cross_validated(x_TX, o_T)
+        return cross_validated(flat_windows(self.x)[self.known], self.opening_of(self.c)[self.known])
+
+    def share(self, predicted_UC: np.ndarray) -> float:
+        """The share of the regression, of SHARES, with which its mixture with a model's coefficients correlates best with
+        the true opening. The regression predicts frames that it was not fitted to.
+        """
+        true_T = self.opening_of(self.c)[self.known]
+        model_T = self.opening_of(predicted_UC)[self.known]
+        regression_T = left_out_predictions(flat_windows(self.x)[self.known], true_T)
+        return max(SHARES, key=lambda a: correlation((1 - a) * model_T + a * regression_T, true_T))
+
+    def opening_of(self, c_TC: np.ndarray) -> np.ndarray:
+        """The lips' opening (T,) in coefficients."""
+        return c_TC @ self.axis
 
 
 def flat_windows(x_TKM: np.ndarray) -> np.ndarray:

@@ -6,9 +6,9 @@ o: the lips' opening. net: the base model, trained for some steps on the clip; l
 (trajectory.losses.lip_loss). s, b: ridge regression from a frame's own window (encoders.ridge_regression). a: the share of
 the regression. v: how this person's coefficients change with their lips' opening; m: their mean; g: a gain (`opening_gain`).
 
-A few seconds of speech are too little to train a network, and a base trained on synthetic voices transfers poorly to
-real ones. Ridge regression is more accurate, so it has the larger share; the net contributes the non-linear part. Only
-the lips' opening is predicted, because errors in the other coefficients would move the head and close the lips.
+A few seconds of speech are too little to train a network, and how well a base transfers to a voice differs, so the share
+of the regression is chosen for each person (`AdaptationData.share`). Only the lips' opening is predicted, because errors in
+the other coefficients would move the head and close the lips.
 
 `adapt` gets the first frames of a clip only. The last share `validation` of these frames is held out to choose the
 number of steps and to measure the model before and after; then the same number of steps is made on all frames. Shapes:
@@ -20,7 +20,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +59,9 @@ class AdaptConfig:
     length: int = 32  # frames of a window
     lip: float = 3.0  # weight of L_lip beside L_latent, as in configs/config.yaml
     augment: AugmentConfig = field(default_factory=AugmentConfig)  # augmentation of these windows
-    # a, the share of the regression; 0: the net alone; 1: the regression alone, without training steps
-    shortcut: float = 0.75
+    # a, the share of the regression; 0: the net alone; 1: the regression alone, without training steps; None: chosen on
+    # frames that the regression was not fitted to
+    shortcut: float | None = None
     validation: float = 0.2  # share of the frames that is held out
     seed: int = 0  # seed of windows and dropout
 
@@ -69,7 +70,7 @@ class AdaptConfig:
             raise ValueError("adapt.steps, every and batch must be at least 1 and adapt.length at least 2")
         if self.lr <= 0 or min(self.weight_decay, self.lip) < 0:
             raise ValueError("adapt: need lr > 0, weight_decay >= 0 and lip >= 0")
-        if not 0 <= self.shortcut <= 1:
+        if self.shortcut is not None and not 0 <= self.shortcut <= 1:
             raise ValueError(f"adapt.shortcut is {self.shortcut}; it must lie between 0 and 1")
         if not 0 < self.validation <= 0.5:
             raise ValueError(f"adapt.validation is {self.validation}; it must lie above 0 and not above 0.5")
@@ -108,6 +109,8 @@ def _adapt(base: TrajectoryPredictor, speech: PersonalSpeech, config: AdaptConfi
     known = np.flatnonzero(speech.known)
     cut = int(known[-max(1, round(config.validation * len(known)))])
     whole, part = AdaptationData(base, speech), AdaptationData(base, speech.until(cut))
+    if config.shortcut is None:
+        config = replace(config, shortcut=part.share(_predicted(base.net, base, part)))
     scored_V = whole.known[cut:]
     true_VC = whole.c[cut:][scored_V]
 
@@ -168,7 +171,7 @@ def _choose_steps(
 ) -> tuple[int, np.ndarray]:
     """Trains without the held-out frames. Returns the number of steps whose o correlates best with the true opening on
     them, and that o (V,)."""
-    a, best, known_V = config.shortcut, (-math.inf, 0, np.zeros(0)), whole.known[cut:]
+    a, best, known_V = _share(config), (-math.inf, 0, np.zeros(0)), whole.known[cut:]
     linear_V = part.regression().predict(flat_windows(whole.x[cut:])) if a else 0.0
     for step, net in _steps(base, part, config, config.steps if a < 1 else 0):
         if a < 1 and (step == 0 or (step % config.every and step != config.steps)):
@@ -180,6 +183,11 @@ def _choose_steps(
     return best[1], best[2]
 
 
+def _share(config: AdaptConfig) -> float:
+    assert config.shortcut is not None  # chosen by `_adapt`
+    return config.shortcut
+
+
 @torch.no_grad()
 def _mixture(
     base: TrajectoryPredictor, data: AdaptationData, config: AdaptConfig, steps: int, gain: float
@@ -187,9 +195,8 @@ def _mixture(
     """The equation as one predictor: l, v, m and g are multiplied into the net's last layer and the shortcut."""
     with torch.enable_grad():
         *_, (_, net) = _steps(base, data, config, steps)
-    model = TrajectoryPredictor(net, copy.deepcopy(base.space), base.features, config.shortcut > 0)
-    last: Any = net.decoder[-1]
-    a = config.shortcut
+    a, last = _share(config), net.decoder[-1]
+    model = TrajectoryPredictor(net, copy.deepcopy(base.space), base.features, a > 0)
     v_C, l_C = (torch.from_numpy(x).to(last.weight) for x in (gain * data.direction, data.axis))
     last.weight.copy_((1 - a) * torch.outer(v_C, l_C @ last.weight))
     constant = (1 - a) * (l_C @ last.bias) - data.opening

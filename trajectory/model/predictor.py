@@ -148,7 +148,10 @@ def load_trajectory(path: str | Path, device: str | torch.device = "cpu") -> Tra
 
 
 def _built(config: Mapping[str, Any]) -> TrajectoryPredictor:
-    features = FeatureConfig(**config["features"])
+    settings = dict(config["features"])
+    if "layer" in settings:  # in older files
+        settings["layers"] = (settings.pop("layer"),)
+    features = FeatureConfig(**settings)
     space = DisplacementSpace.from_layout(config["space"])
     net_config = TrajectoryConfig(**{k: v for k, v in config["net"].items() if k not in RETIRED})
     window = (features.rows, features.width)
