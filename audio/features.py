@@ -7,6 +7,7 @@ Row j is analysed around sample j * hop + hop / 2, so rows r t ... r t + r - 1 (
 of video frame t, and K rows with (K - r) / 2 before and after them are centred on sample 640 t + 320.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -127,6 +128,31 @@ def extract_features(
     device: where a speech encoder computes.
     Raises ValueError for another rate than 16 kHz or no frames.
     """
+    samples_S = _fitted(waveform, num_frames)
+    return _windows(_rows(samples_S, config, _beyond(config), device), config)
+
+
+def extract_features_packed(
+    waveforms: Sequence[Waveform],
+    config: FeatureConfig,
+    num_frames: Sequence[int],
+    device: torch.device | str = "cpu",
+) -> list[AudioFeatures]:
+    """Features of several short sounds. A speech encoder hears as many as fit into one of its inputs, which saves most of
+    its time; each sound then has others around it, as a sentence in running speech has. Other features are those of
+    extract_features.
+    """
+    if config.kind != "encoder":
+        pairs = zip(waveforms, num_frames, strict=True)
+        return [extract_features(waveform, config, frames, device) for waveform, frames in pairs]
+    margin = _beyond(config) * config.hop
+    sounds = [np.pad(_fitted(w, n), margin) for w, n in zip(waveforms, num_frames, strict=True)]
+    rows = checked_encoder(config, device).rows_of_several(sounds, config.layers)
+    return [_windows(rows_RM, config) for rows_RM in rows]
+
+
+def _fitted(waveform: Waveform, num_frames: int | None) -> np.ndarray:
+    """The samples of exactly num_frames video frames, trimmed or padded with silence."""
     if waveform.rate != RATE:
         raise ValueError(f"expected {RATE} Hz, got {waveform.rate}; use audio.waveform.to_mono16k first")
     frames = frames_of_samples(len(waveform.samples)) if num_frames is None else num_frames
@@ -134,13 +160,18 @@ def extract_features(
         raise ValueError(f"expected at least one video frame, got {frames}")
     length = samples_of_frames(frames)
     samples_S = waveform.samples[:length]
-    samples_S = np.pad(samples_S, (0, length - len(samples_S)))
+    return np.pad(samples_S, (0, length - len(samples_S)))
 
-    # Rows of the clip and of the silence around it
-    beyond = (config.rows - config.rows_per_frame) // 2
-    rows_RM = _rows(samples_S, config, beyond, device)
 
+def _beyond(config: FeatureConfig) -> int:
+    """Rows of silence on either side of a clip that the windows of its first and last frame reach into."""
+    return (config.rows - config.rows_per_frame) // 2
+
+
+def _windows(rows_RM: np.ndarray, config: FeatureConfig) -> AudioFeatures:
+    """Rows of a clip and of the silence around it, normalised and cut into one window per video frame."""
     # Normalisation
+    beyond = _beyond(config)
     inside_RM = rows_RM[beyond : len(rows_RM) - beyond]
     if config.normalise == "clip":
         # With the lower limit of the std, a silent clip gives zeros instead of amplified rounding noise.

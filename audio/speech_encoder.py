@@ -65,6 +65,19 @@ class SpeechEncoder:
             blocks.append(encode(block_S, layers)[(start - first) // HOP : (stop - first) // HOP])
         return np.concatenate(blocks)
 
+    def rows_of_several(self, sounds: Sequence[np.ndarray], layers: Sequence[int]) -> list[np.ndarray]:
+        """`rows` of several sounds, in the order given. They are joined to inputs of at most BLOCK samples."""
+        rows: list[np.ndarray] = []
+        group: list[np.ndarray] = []
+        for i, sound in enumerate(sounds):
+            group.append(sound)
+            following = len(sounds[i + 1]) if i + 1 < len(sounds) else BLOCK
+            if sum(map(len, group)) + following > BLOCK:
+                ends = np.cumsum([len(one) // HOP for one in group])
+                rows += np.split(self.rows(np.concatenate(group), layers), ends[:-1])
+                group = []
+        return rows
+
     def _encode_waveform(self, samples_S: np.ndarray, layers: Sequence[int]) -> np.ndarray:
         padded = torch.from_numpy(np.pad(samples_S, EDGE))[None].to(self.device)
         states = self.network(padded, output_hidden_states=True).hidden_states

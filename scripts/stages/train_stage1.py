@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from rich.progress import track
 
-from audio.features import checked_encoder, extract_features
+from audio.features import checked_encoder, extract_features, extract_features_packed
 from audio.sound_copies import changed_copy
 from audio.timing import frames_of_samples
 from audio.waveform import Waveform
@@ -46,6 +46,7 @@ from trajectory.training.train_state import changed_keys
 IDENTITIES = 1000  # samples of W that the projection of the identity latent is fitted on
 # The parts of a config that determine the trained stage 1.
 RECIPE = ("audio", "trajectory", "displacement", "losses", "teacher", "augment", "windows", "train")
+PACK = 24  # copies whose features are extracted together
 COPIES_VERSION = 1  # of the changes in audio/sound_copies.py; a new number makes the copies anew
 LIP_CLIPS = 200  # training clips that the lip axis is fitted on, at most
 
@@ -131,13 +132,18 @@ def sound_copies(config: Config, run: Run, latents: Latents) -> list[TrajectoryC
         (entry.name, k): folder / f"{entry.file.removesuffix('.safetensors')}.{k}.safetensors"
         for entry, k in made
     }
-    for entry, k in track(run.own_share(made), "changed copies of the sound", transient=True):
-        if not (file := files[entry.name, k]).is_file():
+    missing = [(entry, k) for entry, k in run.own_share(made) if not files[entry.name, k].is_file()]
+    for first in track(range(0, len(missing), PACK), "changed copies of the sound", transient=True):
+        pack, sounds, tempos, frames = missing[first : first + PACK], [], [], []
+        for entry, k in pack:
             sound = Waveform(latents.frames(entry).waveform)
             copy, tempo = changed_copy(sound, [config.train.seed, k, *entry.name.encode()])
-            frames = min(frames_of_samples(len(copy.samples)), int(entry.n_frames / tempo))
-            features = extract_features(copy, config.audio, frames, run.device)
-            store_features(features, config.audio, file, tempo)
+            sounds.append(copy)
+            tempos.append(tempo)
+            frames.append(min(frames_of_samples(len(copy.samples)), int(entry.n_frames / tempo)))
+        features = extract_features_packed(sounds, config.audio, frames, run.device)
+        for (entry, k), one, tempo in zip(pack, features, tempos, strict=True):
+            store_features(one, config.audio, files[entry.name, k], tempo)
     run.barrier()
     clips = []
     for entry, k in made:

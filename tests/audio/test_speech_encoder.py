@@ -88,6 +88,16 @@ def test_rows_of_several_layers_stand_side_by_side(tmp_path):
     np.testing.assert_array_equal(both[:, 32:], encoder.rows(sound, [0]))
 
 
+def test_several_sounds_are_joined_and_cut_apart(tmp_path):
+    """Rows of the joined sound, in order, whatever their lengths; wav2vec 2.0's first layer hears 400 samples only."""
+    encoder = load_speech_encoder(_write(tmp_path, "wavlm"))
+    sounds = [_sound(seconds) for seconds in (3, 9.6, 8, 0.8, 19)]
+    rows = encoder.rows_of_several(sounds, [0])
+    assert [len(one) for one in rows] == [150, 480, 400, 40, 950]
+    joined = encoder.rows(np.concatenate(sounds[:2]), [0])
+    np.testing.assert_allclose(np.concatenate(rows[:2]), joined, atol=1e-6)
+
+
 def test_row_is_centred_on_its_own_20_ms(tmp_path, monkeypatch):
     """The receptive field of a row, by the gradient of the convolutions: 400 samples around (i + 1/2) 320."""
     network: Any = load_speech_encoder(_write(tmp_path, "hubert")).network
