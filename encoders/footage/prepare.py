@@ -24,6 +24,7 @@ from encoders.footage.align import (
 )
 from encoders.footage.faces import Face, FaceDetector, FaceError, face_in_crop, has_rival, single_face
 from encoders.footage.picture_folder import picture_frames, probe_pictures, source_hash
+from encoders.footage.turned import upright_faces
 from encoders.footage.video_reader import VideoError, iter_frames, probe, read_audio
 from encoders.jpeg_frames import JpegFrames
 from encoders.records import FrameClip
@@ -218,6 +219,7 @@ def prepare_clip(
 class AlignedPhoto:
     crop: np.ndarray  # uint8 (256, 256, 3)
     landmarks: np.ndarray  # float32 (68, 2), px of the crop
+    turned: int  # degrees counterclockwise by which the photo was turned to have its face upright: 0, 90, 180 or 270
 
 
 def read_photo(path: str | Path) -> np.ndarray:
@@ -237,10 +239,13 @@ def read_photo(path: str | Path) -> np.ndarray:
 def align_photo(
     image: np.ndarray, detector: FaceDetector, what: str | Path = "the photo", size: int = CROP_SIZE
 ) -> AlignedPhoto:
-    """The FFHQ crop of the one face of an image uint8 (H, W, 3). Raises FaceError, naming the photo `what`, otherwise."""
-    face = single_face(detector(image), what)
+    """The FFHQ crop of the one face of an image uint8 (H, W, 3), which may be turned by quarter turns. Raises FaceError,
+    naming the photo `what`, otherwise.
+    """
+    image, faces, turns = upright_faces(image, detector)
+    face = single_face(faces, what)
     quad = ffhq_quad(face.landmarks)
     aligned = crop(image, quad, size)
     in_crop = face_in_crop(detector, aligned)
     landmarks = in_crop.landmarks if in_crop else transform_points(face.landmarks, quad, size)
-    return AlignedPhoto(aligned, landmarks)
+    return AlignedPhoto(aligned, landmarks, 90 * turns)

@@ -71,7 +71,11 @@ def _face_of_photos(path: Path, config: Config, run: Run) -> Face:
     closest together.
     """
     detector = build_detector(config.data, str(run.device))
-    photos = [align_photo(read_photo(file), detector, file) for file in _photo_files(path)]
+    files = _photo_files(path)
+    photos = [align_photo(read_photo(file), detector, file) for file in files]
+    for file, photo in zip(files, photos, strict=True):
+        if photo.turned:
+            run.say(f"{file} is turned by {photo.turned} degrees counterclockwise: its face is upright then")
     frames = np.stack([photo.crop for photo in photos])
     inverter = Inverter(config, run)
     fitted = uniform_frames(len(frames), config.encoder.inversion.person_frames)
