@@ -11,7 +11,8 @@ import numpy as np
 import soundfile
 import soxr
 
-from audio.timing import FPS, RATE
+from audio.timing import RATE
+from audio.whole_file import missing_end, wav_data
 
 # Seconds; a shorter sound has less than one syllable, and edge effects of the resampler dominate
 SHORTEST_S = 0.1
@@ -96,37 +97,16 @@ def to_mono16k(samples: np.ndarray, rate: int, name: str = "the sound") -> Wavef
 
 
 def _check_whole(path: Path) -> None:
-    """AudioError if the header of a wav file (RIFF) promises more sound than the file holds; UnknownFormatError if it
-    states a length of 0 before sound, which libsndfile reads as no sound and FFmpeg reads to the end.
+    """AudioError if the end of a sound file is missing; UnknownFormatError if a wav states a length of 0 before sound,
+    which libsndfile reads as no sound and FFmpeg reads to the end.
     """
-    size, byte_rate, offset = path.stat().st_size, 0, 12
-    with path.open("rb") as file:
-        head = file.read(12)
-        if head[:4] != b"RIFF" or head[8:] != b"WAVE":
-            return
-        while offset + 8 <= size:
-            file.seek(offset)
-            chunk = file.read(24)
-            name, length = chunk[:4], int.from_bytes(chunk[4:8], "little")
-            if name == b"fmt ":
-                byte_rate = int.from_bytes(chunk[16:20], "little")
-            if name == b"data":
-                break
-            offset += 8 + length + length % 2
-        else:
-            return
-    held = size - offset - 8
-    if length == 0 and held > 0:
+    if (how := missing_end(path)) is not None:
+        raise AudioError(f"sound file {path} is cut off: {how}; export or copy it again")
+    wav = wav_data(path)
+    if wav is not None and wav.stated == 0 and wav.held > 0:
         raise UnknownFormatError(
             f"the header of sound file {path} states a length of 0; convert it with: "
             "ffmpeg -i INPUT -ac 1 -ar 16000 output.wav"
-        )
-    # A recorder that writes to a pipe does not know the length and states 0 or nearly 2 or 4 GiB. A difference below the
-    # duration of one image (0.04 s) is accepted, because some writers count the header in.
-    if byte_rate and length < 0x7FFF0000 and length - held >= byte_rate / FPS:
-        raise AudioError(
-            f"sound file {path} is cut off: it holds {held / byte_rate:.2f} s of the {length / byte_rate:.2f} s that its "
-            "header states; export or copy it again"
         )
 
 

@@ -21,6 +21,7 @@ from av.video.reformatter import Colorspace
 
 from audio.timing import FPS
 from audio.waveform import AudioError, Waveform, mix_channels, to_mono16k
+from audio.whole_file import missing_end
 from encoders.footage.tone_mapping import HLG, PQ, sdr_picture
 
 # Formats that FFmpeg opens although they are no videos: text rendered as frames, and photos.
@@ -95,6 +96,8 @@ def _opened(path: str | Path) -> Iterator[Any]:
         if path.stat().st_size == 0:
             raise VideoError(f"video file {path} is empty (0 bytes); copy or record it again")
         _check_boxes(path)
+        if (how := missing_end(path)) is not None:
+            raise VideoError(f"{path} is cut off: {how}; export or copy it again")
     except OSError as error:
         raise VideoError(
             f"{path} cannot be read ({error.strerror}); check its permissions and its disk"
@@ -387,6 +390,11 @@ def _read_track(path: str | Path, index: int, start: Fraction | None) -> Wavefor
         if not blocks:
             raise UnreadableError(
                 f"the audio track of {path} holds no sound that can be decoded; export the video again"
+            )
+        if container.format.name == "flac" and stream.duration and length < stream.duration * base * rate:
+            raise VideoError(
+                f"{path} is cut off: it holds {length / rate:.2f} s of the {float(stream.duration * base):.2f} s that "
+                "its header states; export or copy it again"
             )
         if stream.duration and start is not None:
             # The last block is padded to full size; the end of the sound is read from the header.
