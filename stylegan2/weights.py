@@ -42,10 +42,10 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem[:80]}-{uuid.uuid4().hex[:8]}{path.suffix}")
-    temporary.touch()
-    mode = temporary.stat().st_mode & 0o777  # of the umask, because safetensors makes files private
-    temporary.unlink()
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode & 0o777  # of the umask, because safetensors makes files private
+        temporary.unlink()
         yield temporary
         temporary.chmod(mode)
         os.replace(temporary, path)

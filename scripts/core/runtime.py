@@ -41,6 +41,7 @@ from encoders.training.resume import TrainingError
 from metrics.report.report_schema import ReportError
 from scripts.core.arguments import PATHS, quote_paths
 from scripts.core.provenance import ROOT
+from scripts.core.signals import Ended, unwind_on_signals
 from stylegan2.latent_pairs import TrainingImagesError
 from stylegan2.weights import WeightsError
 from trajectory.model.displacement import TrajectoryError
@@ -114,6 +115,7 @@ Stage = Callable[[Config, Run], Any]
 
 def launch(stage: Stage) -> None:
     """Runs a script: composes the config from the command line, then `stage`; exit code 1 after a user's error."""
+    unwind_on_signals()
     register()
     sys.argv[1:] = quote_paths(sys.argv[1:])
     flagged = any(word.startswith("-") for word in sys.argv[1:])
@@ -164,7 +166,9 @@ def _options(tree: Any, prefix: str = "") -> list[str]:
 
 
 def attempt(stage: Stage, raw: DictConfig) -> int:
-    """Runs one stage and returns the exit code: 0, 1 (a user's error: one sentence on stderr), 130 (Ctrl-C)."""
+    """Runs one stage and returns the exit code: 0, 1 (a user's error: one sentence on stderr), 130 (Ctrl-C), 128 + N
+    (signal N).
+    """
     try:
         config = resolve(raw)
         stage(config, start(config))
@@ -173,9 +177,9 @@ def attempt(stage: Stage, raw: DictConfig) -> int:
             traceback.print_exc()
         print(f"Error: {sentence(error)}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Ended) as error:
         print("Stopped. Finished results are kept; the same command resumes from them.", file=sys.stderr)
-        return 130
+        return int(str(error.code)) if isinstance(error, Ended) else 130
     return 0
 
 
