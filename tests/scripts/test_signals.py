@@ -11,7 +11,6 @@ import pytest
 
 from scripts.core.signals import Ended, unwind_on_signals
 
-
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = f"""
 import sys, time
