@@ -126,7 +126,7 @@ def read_waveform(path: str | os.PathLike[str]) -> Waveform:
     kind = UnknownFormatError
     try:
         _check_whole(path)
-        with soundfile.SoundFile(path) as file:
+        with soundfile.SoundFile(os.fsencode(path)) as file:
             kind = AudioError  # opened: damage further on is not a matter of the format
             samples, rate = file.read(dtype="float32", always_2d=True), file.samplerate
     except (
@@ -148,7 +148,11 @@ def write_wav(path: str | os.PathLike[str], waveform: Waveform) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         soundfile.write(
-            temporary, np.clip(waveform.samples, -1, 1), waveform.rate, subtype="PCM_16", format="WAV"
+            os.fsencode(temporary),
+            np.clip(waveform.samples, -1, 1),
+            waveform.rate,
+            subtype="PCM_16",
+            format="WAV",
         )
         temporary.replace(path)
     finally:

@@ -101,6 +101,8 @@ def read_weights(path: str | Path) -> WeightsFile:
         raise WeightsError(
             f"There is no weight file at {path}: check the path; scripts/doctor.py lists what is there."
         )
+    if any("\ud800" <= character <= "\udfff" for character in str(path)):
+        raise WeightsError(f"{path} has a name that is not UTF-8, which safetensors cannot open: rename it.")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}

@@ -23,6 +23,7 @@ from encoders.footage.align import (
     transform_points,
 )
 from encoders.footage.faces import Face, FaceDetector, FaceError, face_in_crop, has_rival, single_face
+from encoders.footage.file_names import legible
 from encoders.footage.picture_folder import picture_frames, probe_pictures, source_hash
 from encoders.footage.turned import upright_faces
 from encoders.footage.video_reader import VideoError, iter_frames, probe, read_audio
@@ -205,7 +206,7 @@ def prepare_clip(
         speaker=speaker,
         sentence=sentence,
         split=split,
-        source=path.name,
+        source=legible(path.name),
         source_hash=source_hash(path, sound),
         frames=jpegs,
         landmarks=interpolate_missing(in_crop, detected | found_in_frame),

@@ -35,6 +35,7 @@ from configs.schema import Config, register
 from configs.typed import build
 from encoders.footage.corpora import CorpusError
 from encoders.footage.faces import FaceError
+from encoders.footage.file_names import legible
 from encoders.footage.video_reader import VideoError
 from encoders.jpeg_frames import ClipError
 from encoders.training.resume import TrainingError
@@ -100,7 +101,7 @@ class Run:
 
     def say(self, text: str) -> None:
         """Prints one line about the progress, on the first process only."""
-        self.fabric.print(text, flush=True)
+        self.fabric.print(legible(text), flush=True)
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -123,7 +124,7 @@ def launch(stage: Stage) -> None:
         try:
             compose(sys.argv[1:])
         except (HydraException, OmegaConfBaseException) as error:
-            print(f"Error: {_misread(error, sys.argv[1:])}", file=sys.stderr)
+            print(f"Error: {legible(_misread(error, sys.argv[1:]))}", file=sys.stderr)
             sys.exit(1)
 
     @hydra.main(version_base="1.3", config_path=str(ROOT / "configs"), config_name="config")
@@ -175,7 +176,7 @@ def attempt(stage: Stage, raw: DictConfig) -> int:
     except USER_ERRORS as error:
         if raw.get("debug"):
             traceback.print_exc()
-        print(f"Error: {sentence(error)}", file=sys.stderr)
+        print(f"Error: {legible(sentence(error))}", file=sys.stderr)
         return 1
     except (KeyboardInterrupt, Ended) as error:
         print("Stopped. Finished results are kept; the same command resumes from them.", file=sys.stderr)
@@ -213,6 +214,11 @@ def start(config: Config, quiet: bool = False) -> Run:
     torch.manual_seed(config.seed)
 
     results = ROOT / config.results_dir / _run_name(config)
+    for folder in (results, ROOT / config.data_dir):
+        if legible(str(folder)) != str(folder):
+            raise RunError(
+                f"{folder} has a name that is not UTF-8, which safetensors cannot open: rename it."
+            )
     try:
         fabric = Fabric(
             accelerator=config.device,

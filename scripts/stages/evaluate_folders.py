@@ -17,6 +17,7 @@ from rich.progress import track
 
 from configs.schema import Config
 from encoders.footage.corpora import VIDEOS, paths_under
+from encoders.footage.file_names import legible
 from metrics.measures.kid import Features
 from metrics.report.html_page import MOST_CLIPS, mouth_correlation, write_page
 from metrics.report.paired_differences import clip_records, compare_reports
@@ -121,7 +122,7 @@ def _videos(folder: Path, what: str) -> dict[str, Path]:
     videos: dict[str, Path] = {}
     for path in sorted(paths_under(folder)):
         if path.suffix.lower() in VIDEOS and path.is_file() and not path.name.startswith("."):
-            name = unicodedata.normalize("NFC", path.relative_to(folder).with_suffix("").as_posix())
+            name = unicodedata.normalize("NFC", legible(path.relative_to(folder).with_suffix("").as_posix()))
             if name in videos:
                 raise RunError(
                     f"{videos[name]} and {path} have the same name without suffix; remove one of the two files."
@@ -132,7 +133,7 @@ def _videos(folder: Path, what: str) -> dict[str, Path]:
 
 def method_name(predictions: Path) -> str:
     """The folder's name, with a suffix if a control baseline has that name."""
-    name = predictions.resolve().name or "prediction"
+    name = legible(predictions.resolve().name) or "prediction"
     return f"{name}_method" if name in CONTROLS else name
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from audio.timing import samples_of_frames
 from audio.waveform import Waveform
 from configs.schema import Config
+from encoders.footage.file_names import legible
 from encoders.footage.prepare import align_photo, prepare_clip, read_photo
 from encoders.footage.video_reader import VideoError
 from encoders.geometry import aperture
@@ -81,7 +82,7 @@ def _face_of_photos(path: Path, config: Config, run: Run) -> Face:
     fitted = uniform_frames(len(frames), config.encoder.inversion.person_frames)
     w_NLD = inverter(frames, inverter.person_offset(frames[fitted]))
     neutral = int(aperture(np.stack([photo.landmarks for photo in photos])).argmin())
-    name = path.resolve().name if path.is_dir() else path.stem
+    name = legible(path.resolve().name if path.is_dir() else path.stem)
     return Face(name, frames, w_NLD, frames[neutral], w_NLD[neutral])
 
 
@@ -101,7 +102,8 @@ def _photo_files(path: Path) -> list[Path]:
 
 def _face_of_video(path: Path, config: Config, run: Run) -> Face:
     detector = build_detector(config.data, str(run.device))
-    clip = prepare_clip(path, detector, path.stem, path.stem, path.stem, "unseen", config.prepare)
+    name = legible(path.stem)
+    clip = prepare_clip(path, detector, name, name, name, "unseen", config.prepare)
     reference = reference_frame(clip, config.displacement)
     chosen = uniform_frames(len(clip), config.tuning.max_frames)
     frames = np.asarray(clip.frames[[*chosen, reference]])
@@ -111,4 +113,4 @@ def _face_of_video(path: Path, config: Config, run: Run) -> Face:
     own = None
     if config.adapt.enabled:  # only adaptation needs the codes of all frames, which take minutes
         own = personal_speech(clip, inverter(clip.frames, offset_LD), len(clip), w_NLD[-1])
-    return Face(path.stem, frames[:-1], w_NLD[:-1], frames[-1], w_NLD[-1], own=own)
+    return Face(name, frames[:-1], w_NLD[:-1], frames[-1], w_NLD[-1], own=own)
