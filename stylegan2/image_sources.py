@@ -10,10 +10,11 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import ImageOps
+from PIL.Image import Resampling
 from torch import Tensor
 
-from stylegan2.images import to_tensor, upright_rgb
+from stylegan2.images import read_rgb, to_tensor
 from stylegan2.latent_pairs import TrainingImagesError, draw_codes, render_codes
 from stylegan2.protocol import Generator
 
@@ -71,14 +72,13 @@ class ImageFolder:
 
     def _read(self, path: Path, flip: bool) -> np.ndarray:
         try:
-            with Image.open(path) as file:
-                upright = upright_rgb(file)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            upright = read_rgb(path)
+        except (OSError, ValueError, SyntaxError) as error:
             raise TrainingImagesError(
                 f"{path} cannot be read as an image ({error}): remove or repair it."
             ) from error
         size = (self.resolution, self.resolution)
-        image = np.asarray(ImageOps.fit(upright, size, Image.Resampling.LANCZOS))
+        image = np.asarray(ImageOps.fit(upright, size, Resampling.LANCZOS))
         return image[:, ::-1] if flip else image
 
 

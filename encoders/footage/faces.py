@@ -21,6 +21,9 @@ _SMALLEST_FACE = 80  # px: window of dlib's frontal detector, which finds no sma
 _TRACKED_FACE = 120  # px to which a tracked face is scaled: slightly above the window, for speed
 _REDUCED_SIDE = 512  # px: longest side of the image that dlib searches first
 _FINEST = 2.0  # largest factor by which an image is enlarged to find small faces
+_LARGE_SIDE = (
+    2048  # px: an image with a longer side is not enlarged, which would take long and show false faces
+)
 _SURE = 0.3  # dlib's score of a reliable detection; false detections reached at most 0.13
 # dlib's score that an upright face reaches: of 1,150 photos upright it found the face of 1,148, the least with 0.30 (median
 # 2.2, 99 % above 0.67), of 264 tilted by up to 30 degrees all, the least with 0.15.
@@ -139,8 +142,9 @@ class DlibDetector:
         """
         longest = max(image.shape[:2])
         scale = min(1.0, _REDUCED_SIDE / longest)
+        finest = _FINEST if longest <= _LARGE_SIDE else 1.0
         candidates = self._boxes(image, scale)
-        while not any(score >= _SURE for _, score in candidates) and scale < _FINEST:
+        while not any(score >= _SURE for _, score in candidates) and scale < finest:
             # The full size is always tried first: upsampled images are slow and show the most false faces.
             scale = min(2.0 * scale, 1.0) if scale < 1.0 else 2.0 * scale
             candidates += self._boxes(image, scale)
@@ -148,8 +152,8 @@ class DlibDetector:
         if candidates:
             # The scale at which a second face of RIVAL_SIZE times the first would be visible.
             needed = _SMALLEST_FACE / (RIVAL_SIZE * max(_side(box) for box, _ in candidates))
-            if needed > 1.05 * scale and scale < _FINEST:
-                candidates = _without_repeats(candidates + self._boxes(image, min(needed, _FINEST)))
+            if needed > 1.05 * scale and scale < finest:
+                candidates = _without_repeats(candidates + self._boxes(image, min(needed, finest)))
         return candidates
 
     def _search_near(self, image: np.ndarray, near: np.ndarray) -> list[tuple[np.ndarray, float]]:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from audio.timing import FPS, samples_of_frames
 from encoders.footage.align import (
@@ -29,7 +28,7 @@ from encoders.footage.turned import upright_faces
 from encoders.footage.video_reader import VideoError, iter_frames, probe, read_audio
 from encoders.jpeg_frames import JpegFrames
 from encoders.records import FrameClip
-from stylegan2.images import upright_rgb
+from stylegan2.images import read_rgb
 
 
 @dataclass
@@ -224,14 +223,13 @@ class AlignedPhoto:
 
 
 def read_photo(path: str | Path) -> np.ndarray:
-    """An image file as uint8 (H, W, 3) RGB, rotated upright by its EXIF tag. Raises VideoError."""
+    """An image file as uint8 (H, W, 3) RGB, rotated upright by its EXIF tag, reduced to at most 4096 px. Raises VideoError."""
     path = Path(path)
     if not path.is_file():
         raise VideoError(f"photo {path} does not exist; check the path")
     try:
-        with Image.open(path) as picture:
-            return np.array(upright_rgb(picture))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        return np.array(read_rgb(path))
+    except (OSError, ValueError, SyntaxError) as error:
         raise VideoError(
             f"{path} is not a picture that can be read ({error}); give a JPEG or PNG file"
         ) from error
