@@ -4,6 +4,7 @@ S: samples, C: channels.
 """
 
 import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,10 @@ SHORTEST_S = 0.1
 SILENT = 1e-3
 # RMS of the mean of the channels over that of the loudest channel; below it the channels cancel each other
 CANCELLED = 0.1
+
+
+_BLOCK = 2**18  # samples that are read at once
+Block = tuple[int, np.ndarray]  # rate, floating-point samples (C, S)
 
 
 class AudioError(ValueError):
@@ -75,25 +80,75 @@ def to_mono16k(samples: np.ndarray, rate: int, name: str = "the sound") -> Wavef
     samples = np.asarray(samples)
     if samples.ndim not in (1, 2):
         raise ValueError(f"expected samples (S,) or (S, C), got shape {samples.shape}")
-    if rate <= 0:
-        raise AudioError(f"{name} states a sampling rate of {rate} Hz; re-export it at 16000 Hz or more")
-    if samples.size == 0:
-        raise AudioError(f"{name} holds no samples; record or export it again")
-    if len(samples) < SHORTEST_S * rate:
-        raise AudioError(
-            f"{name} lasts {len(samples) / rate:.3f} s, which is too short to hold speech; give at least {SHORTEST_S} s"
-        )
     if np.issubdtype(samples.dtype, np.signedinteger):
         samples = samples / -float(np.iinfo(samples.dtype).min)
-    mono = samples.astype(np.float64)
-    mono = mono if mono.ndim == 1 else mix_channels(mono.T)
-    if not np.isfinite(mono).all():
-        raise AudioError(f"{name} holds NaN or infinite samples; export it again, as 16-bit PCM for instance")
-    length = (2 * len(mono) * RATE + rate) // (2 * rate)
-    if rate != RATE:
-        mono = soxr.resample(mono, rate, RATE, quality="HQ")
-        mono = np.pad(mono, (0, max(0, length - len(mono))))[:length]
-    return Waveform(np.ascontiguousarray(mono, dtype=np.float32))
+    samples_CS = samples[None] if samples.ndim == 1 else samples.T
+    return blocks_to_mono16k(lambda: iter([(rate, samples_CS)]), name)
+
+
+def blocks_to_mono16k(read: Callable[[], Iterator[Block]], name: str = "the sound") -> Waveform:
+    """Mixes and resamples a sound that is read in blocks, so that only the result and one block are in memory.
+
+    read: begins anew at each call and yields (rate, floating-point samples (C, S)), all of one rate. It is called a second
+    time if the channels cancel each other (mix_channels), or if their number changes: then each block is mixed by itself.
+    Raises AudioError as to_mono16k does.
+    """
+    channels: int | None = None
+    energies, of_mean = np.zeros(1), 0.0
+
+    def means() -> Iterator[tuple[int, np.ndarray]]:
+        nonlocal channels, energies, of_mean
+        for rate, block_CS in read():
+            if channels is None:
+                channels, energies = len(block_CS), np.zeros(len(block_CS))
+            if len(block_CS) != channels:
+                raise _ChannelsChanged
+            mean_S = block_CS.mean(axis=0, dtype=np.float64)
+            energies += np.einsum("cs,cs->c", block_CS, block_CS, dtype=np.float64)
+            of_mean += float(mean_S @ mean_S)
+            yield rate, mean_S
+
+    try:
+        waveform = _resampled(means(), name)
+    except _ChannelsChanged:
+        return _resampled(((rate, mix_channels(block_CS)) for rate, block_CS in read()), name)
+    if of_mean < CANCELLED**2 * energies.max():
+        loudest = int(energies.argmax())
+        return _resampled(((rate, block_CS[loudest]) for rate, block_CS in read()), name)
+    return waveform
+
+
+class _ChannelsChanged(Exception):
+    """The number of channels changes within a sound."""
+
+
+def _resampled(blocks: Iterator[tuple[int, np.ndarray]], name: str) -> Waveform:
+    """(rate, samples (S,)) of one sound after another -> 16 kHz. Raises AudioError."""
+    count, rate, resampler, parts = 0, RATE, None, []
+    for rate, block_S in blocks:
+        if rate <= 0:
+            raise AudioError(f"{name} states a sampling rate of {rate} Hz; re-export it at 16000 Hz or more")
+        if not np.isfinite(block_S).all():
+            raise AudioError(
+                f"{name} holds NaN or infinite samples; export it again, as 16-bit PCM for instance"
+            )
+        count += len(block_S)
+        if rate == RATE:
+            parts.append(block_S.astype(np.float32))
+            continue
+        resampler = resampler or soxr.ResampleStream(rate, RATE, 1, dtype="float64", quality="HQ")
+        parts.append(resampler.resample_chunk(block_S.astype(np.float64)).astype(np.float32))
+    if count == 0:
+        raise AudioError(f"{name} holds no samples; record or export it again")
+    if count < SHORTEST_S * rate:
+        raise AudioError(
+            f"{name} lasts {count / rate:.3f} s, which is too short to hold speech; give at least {SHORTEST_S} s"
+        )
+    if resampler is not None:
+        parts.append(resampler.resample_chunk(np.zeros(0), last=True).astype(np.float32))
+    length = (2 * count * RATE + rate) // (2 * rate)
+    parts.append(np.zeros(max(0, length - sum(map(len, parts))), np.float32))
+    return Waveform(np.concatenate(parts)[:length])
 
 
 def _check_whole(path: Path) -> None:
@@ -123,23 +178,34 @@ def read_waveform(path: str | os.PathLike[str]) -> Waveform:
         raise AudioError(f"{path} is a folder; give one sound file")
     if path.stat().st_size == 0:
         raise AudioError(f"sound file {path} is empty (0 bytes); record or export it again")
-    kind = UnknownFormatError
+    opened = False
+
+    def read() -> Iterator[Block]:
+        nonlocal opened
+        with soundfile.SoundFile(os.fsencode(path)) as file:
+            opened = True
+            yield from ((file.samplerate, block.T) for block in _blocks(file))
+
     try:
         _check_whole(path)
-        with soundfile.SoundFile(os.fsencode(path)) as file:
-            kind = AudioError  # opened: damage further on is not a matter of the format
-            samples, rate = file.read(dtype="float32", always_2d=True), file.samplerate
+        return blocks_to_mono16k(read, name=f"sound file {path}")
     except (
         OSError,
         soundfile.LibsndfileError,
         RuntimeError,
         TypeError,
     ) as error:  # TypeError: the suffix .raw
+        kind = AudioError if opened else UnknownFormatError  # damage further on is not a matter of the format
         raise kind(
             f"{path} cannot be read as sound ({error}); give a wav, flac, ogg or mp3 file, "
             "or convert it with: ffmpeg -i INPUT -ac 1 -ar 16000 output.wav"
         ) from error
-    return to_mono16k(samples, rate, name=f"sound file {path}")
+
+
+def _blocks(file: soundfile.SoundFile) -> Iterator[np.ndarray]:
+    """float32 (S, C)."""
+    while len(block := file.read(_BLOCK, dtype="float32", always_2d=True)):
+        yield block
 
 
 def write_wav(path: str | os.PathLike[str], waveform: Waveform) -> None:
