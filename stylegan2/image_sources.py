@@ -21,6 +21,11 @@ from stylegan2.protocol import Generator
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 
 
+def is_photo(path: Path) -> bool:
+    """By its suffix. Hidden files are no photos: macOS writes ._photo.jpg beside photo.jpg."""
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+
+
 class Source(Protocol):
     """Step -> (images, latents); latents are None for photographs."""
 
@@ -44,7 +49,7 @@ class ImageFolder:
         device: torch.device | str = "cpu",
         threads: int = 4,
     ) -> None:
-        self.paths = sorted(p for p in Path(root).rglob("*") if p.suffix.lower() in SUFFIXES)
+        self.paths = sorted(p for p in Path(root).rglob("*") if is_photo(p))
         if not self.paths:
             raise TrainingImagesError(f"There are no images ({', '.join(sorted(SUFFIXES))}) below {root}.")
         self.resolution, self.batch, self.seed, self.flip, self.device = resolution, batch, seed, flip, device

@@ -6,9 +6,7 @@ scored is listed with the reason and makes the exit code 1; if the prediction is
 
 import unicodedata
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +25,7 @@ from metrics.scoring.row_accumulator import Judges
 from metrics.scoring.score_clips import stride_for, summarise, with_frechet
 from metrics.scoring.score_videos import CONTROLS, RULES, PairOptions, PairResult
 from metrics.scoring.video_files import FileRecord, VideoPair, expected_frames, remarks, score_files
+from scripts.core.processes import in_processes
 from scripts.core.provenance import plain, provenance
 from scripts.core.runtime import Run, RunError, shown, start
 from scripts.stages.evaluators import build_judges, distance_columns, judge_hashes
@@ -200,15 +199,16 @@ def _score_all(
     )
     run.say(f"scoring {len(pairs)} names of {method}, {frames} frames, crop {metrics.crop}")
     workers = min(config.workers, len(pairs))
+
+    def alone() -> Iterator[Scored]:
+        return (score_files(pair, method, judges, options) for pair in pairs)
+
     if workers < 2 or run.device.type != "cpu" or judges.inception is not None:
-        for pair in track(pairs, "evaluate", transient=True):
-            yield score_files(pair, method, judges, options)
-        return
-    threads = max(1, torch.get_num_threads() // workers)
-    with ProcessPoolExecutor(
-        workers, get_context("spawn"), _start_worker, (config, method, options, threads)
-    ) as pool:
-        yield from track(pool.map(_score_in_worker, pairs), "evaluate", len(pairs), transient=True)
+        scored = alone()
+    else:
+        settings = config, method, options, max(1, torch.get_num_threads() // workers)
+        scored = in_processes(_score_in_worker, pairs, workers, alone, run.say, _start_worker, settings)
+    yield from track(scored, "evaluate", len(pairs), transient=True)
 
 
 _worker: tuple[str, Judges, PairOptions] | None = None  # judges of this worker process

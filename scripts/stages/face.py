@@ -17,7 +17,7 @@ from scripts.core.runtime import Run, RunError
 from scripts.stages.identity_frames import fitted_frames, portrait_clip, portrait_frames, reference_frame
 from scripts.stages.invert_frames import Inverter
 from scripts.stages.stage_results import Face, Latents
-from stylegan2.image_sources import SUFFIXES
+from stylegan2.image_sources import is_photo
 from trajectory.adapt.adaptation_data import personal_speech
 from tuning.pivotal import uniform_frames
 
@@ -87,12 +87,10 @@ def _face_of_photos(path: Path, config: Config, run: Run) -> Face:
 
 
 def _photo_files(path: Path) -> list[Path]:
-    """The photo, or those of a folder. Hidden files are no photos: macOS writes ._photo.jpg beside photo.jpg."""
+    """The photo, or those of a folder."""
     if not path.is_dir():
         return [path]
-    files = sorted(
-        file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
-    )
+    files = sorted(filter(is_photo, path.iterdir()))
     if not files:
         raise VideoError(
             f"photo {path} is a folder without a picture; put JPEG or PNG files there, or name one"
