@@ -4,6 +4,7 @@ S: samples, C: channels.
 """
 
 import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import numpy as np
 import soundfile
 import soxr
 
-from audio.timing import FPS, RATE
+from audio.timing import RATE
+from audio.whole_file import missing_end, wav_data
 
 # Seconds; a shorter sound has less than one syllable, and edge effects of the resampler dominate
 SHORTEST_S = 0.1
@@ -19,6 +21,10 @@ SHORTEST_S = 0.1
 SILENT = 1e-3
 # RMS of the mean of the channels over that of the loudest channel; below it the channels cancel each other
 CANCELLED = 0.1
+
+
+_BLOCK = 2**18  # samples that are read at once
+Block = tuple[int, np.ndarray]  # rate, floating-point samples (C, S)
 
 
 class AudioError(ValueError):
@@ -74,59 +80,88 @@ def to_mono16k(samples: np.ndarray, rate: int, name: str = "the sound") -> Wavef
     samples = np.asarray(samples)
     if samples.ndim not in (1, 2):
         raise ValueError(f"expected samples (S,) or (S, C), got shape {samples.shape}")
-    if rate <= 0:
-        raise AudioError(f"{name} states a sampling rate of {rate} Hz; re-export it at 16000 Hz or more")
-    if samples.size == 0:
-        raise AudioError(f"{name} holds no samples; record or export it again")
-    if len(samples) < SHORTEST_S * rate:
-        raise AudioError(
-            f"{name} lasts {len(samples) / rate:.3f} s, which is too short to hold speech; give at least {SHORTEST_S} s"
-        )
     if np.issubdtype(samples.dtype, np.signedinteger):
         samples = samples / -float(np.iinfo(samples.dtype).min)
-    mono = samples.astype(np.float64)
-    mono = mono if mono.ndim == 1 else mix_channels(mono.T)
-    if not np.isfinite(mono).all():
-        raise AudioError(f"{name} holds NaN or infinite samples; export it again, as 16-bit PCM for instance")
-    length = (2 * len(mono) * RATE + rate) // (2 * rate)
-    if rate != RATE:
-        mono = soxr.resample(mono, rate, RATE, quality="HQ")
-        mono = np.pad(mono, (0, max(0, length - len(mono))))[:length]
-    return Waveform(np.ascontiguousarray(mono, dtype=np.float32))
+    samples_CS = samples[None] if samples.ndim == 1 else samples.T
+    return blocks_to_mono16k(lambda: iter([(rate, samples_CS)]), name)
+
+
+def blocks_to_mono16k(read: Callable[[], Iterator[Block]], name: str = "the sound") -> Waveform:
+    """Mixes and resamples a sound that is read in blocks, so that only the result and one block are in memory.
+
+    read: begins anew at each call and yields (rate, floating-point samples (C, S)), all of one rate. It is called a second
+    time if the channels cancel each other (mix_channels), or if their number changes: then each block is mixed by itself.
+    Raises AudioError as to_mono16k does.
+    """
+    channels: int | None = None
+    energies, of_mean = np.zeros(1), 0.0
+
+    def means() -> Iterator[tuple[int, np.ndarray]]:
+        nonlocal channels, energies, of_mean
+        for rate, block_CS in read():
+            if channels is None:
+                channels, energies = len(block_CS), np.zeros(len(block_CS))
+            if len(block_CS) != channels:
+                raise _ChannelsChanged
+            mean_S = block_CS.mean(axis=0, dtype=np.float64)
+            energies += np.einsum("cs,cs->c", block_CS, block_CS, dtype=np.float64)
+            of_mean += float(mean_S @ mean_S)
+            yield rate, mean_S
+
+    try:
+        waveform = _resampled(means(), name)
+    except _ChannelsChanged:
+        return _resampled(((rate, mix_channels(block_CS)) for rate, block_CS in read()), name)
+    if of_mean < CANCELLED**2 * energies.max():
+        loudest = int(energies.argmax())
+        return _resampled(((rate, block_CS[loudest]) for rate, block_CS in read()), name)
+    return waveform
+
+
+class _ChannelsChanged(Exception):
+    """The number of channels changes within a sound."""
+
+
+def _resampled(blocks: Iterator[tuple[int, np.ndarray]], name: str) -> Waveform:
+    """(rate, samples (S,)) of one sound after another -> 16 kHz. Raises AudioError."""
+    count, rate, resampler, parts = 0, RATE, None, []
+    for rate, block_S in blocks:
+        if rate <= 0:
+            raise AudioError(f"{name} states a sampling rate of {rate} Hz; re-export it at 16000 Hz or more")
+        if not np.isfinite(block_S).all():
+            raise AudioError(
+                f"{name} holds NaN or infinite samples; export it again, as 16-bit PCM for instance"
+            )
+        count += len(block_S)
+        if rate == RATE:
+            parts.append(block_S.astype(np.float32))
+            continue
+        resampler = resampler or soxr.ResampleStream(rate, RATE, 1, dtype="float64", quality="HQ")
+        parts.append(resampler.resample_chunk(block_S.astype(np.float64)).astype(np.float32))
+    if count == 0:
+        raise AudioError(f"{name} holds no samples; record or export it again")
+    if count < SHORTEST_S * rate:
+        raise AudioError(
+            f"{name} lasts {count / rate:.3f} s, which is too short to hold speech; give at least {SHORTEST_S} s"
+        )
+    if resampler is not None:
+        parts.append(resampler.resample_chunk(np.zeros(0), last=True).astype(np.float32))
+    length = (2 * count * RATE + rate) // (2 * rate)
+    parts.append(np.zeros(max(0, length - sum(map(len, parts))), np.float32))
+    return Waveform(np.concatenate(parts)[:length])
 
 
 def _check_whole(path: Path) -> None:
-    """AudioError if the header of a wav file (RIFF) promises more sound than the file holds; UnknownFormatError if it
-    states a length of 0 before sound, which libsndfile reads as no sound and FFmpeg reads to the end.
+    """AudioError if the end of a sound file is missing; UnknownFormatError if a wav states a length of 0 before sound,
+    which libsndfile reads as no sound and FFmpeg reads to the end.
     """
-    size, byte_rate, offset = path.stat().st_size, 0, 12
-    with path.open("rb") as file:
-        head = file.read(12)
-        if head[:4] != b"RIFF" or head[8:] != b"WAVE":
-            return
-        while offset + 8 <= size:
-            file.seek(offset)
-            chunk = file.read(24)
-            name, length = chunk[:4], int.from_bytes(chunk[4:8], "little")
-            if name == b"fmt ":
-                byte_rate = int.from_bytes(chunk[16:20], "little")
-            if name == b"data":
-                break
-            offset += 8 + length + length % 2
-        else:
-            return
-    held = size - offset - 8
-    if length == 0 and held > 0:
+    if (how := missing_end(path)) is not None:
+        raise AudioError(f"sound file {path} is cut off: {how}; export or copy it again")
+    wav = wav_data(path)
+    if wav is not None and wav.stated == 0 and wav.held > 0:
         raise UnknownFormatError(
             f"the header of sound file {path} states a length of 0; convert it with: "
             "ffmpeg -i INPUT -ac 1 -ar 16000 output.wav"
-        )
-    # A recorder that writes to a pipe does not know the length and states 0 or nearly 2 or 4 GiB. A difference below the
-    # duration of one image (0.04 s) is accepted, because some writers count the header in.
-    if byte_rate and length < 0x7FFF0000 and length - held >= byte_rate / FPS:
-        raise AudioError(
-            f"sound file {path} is cut off: it holds {held / byte_rate:.2f} s of the {length / byte_rate:.2f} s that its "
-            "header states; export or copy it again"
         )
 
 
@@ -143,23 +178,34 @@ def read_waveform(path: str | os.PathLike[str]) -> Waveform:
         raise AudioError(f"{path} is a folder; give one sound file")
     if path.stat().st_size == 0:
         raise AudioError(f"sound file {path} is empty (0 bytes); record or export it again")
-    kind = UnknownFormatError
+    opened = False
+
+    def read() -> Iterator[Block]:
+        nonlocal opened
+        with soundfile.SoundFile(os.fsencode(path)) as file:
+            opened = True
+            yield from ((file.samplerate, block.T) for block in _blocks(file))
+
     try:
         _check_whole(path)
-        with soundfile.SoundFile(path) as file:
-            kind = AudioError  # opened: damage further on is not a matter of the format
-            samples, rate = file.read(dtype="float32", always_2d=True), file.samplerate
+        return blocks_to_mono16k(read, name=f"sound file {path}")
     except (
         OSError,
         soundfile.LibsndfileError,
         RuntimeError,
         TypeError,
     ) as error:  # TypeError: the suffix .raw
+        kind = AudioError if opened else UnknownFormatError  # damage further on is not a matter of the format
         raise kind(
             f"{path} cannot be read as sound ({error}); give a wav, flac, ogg or mp3 file, "
             "or convert it with: ffmpeg -i INPUT -ac 1 -ar 16000 output.wav"
         ) from error
-    return to_mono16k(samples, rate, name=f"sound file {path}")
+
+
+def _blocks(file: soundfile.SoundFile) -> Iterator[np.ndarray]:
+    """float32 (S, C)."""
+    while len(block := file.read(_BLOCK, dtype="float32", always_2d=True)):
+        yield block
 
 
 def write_wav(path: str | os.PathLike[str], waveform: Waveform) -> None:
@@ -168,7 +214,11 @@ def write_wav(path: str | os.PathLike[str], waveform: Waveform) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         soundfile.write(
-            temporary, np.clip(waveform.samples, -1, 1), waveform.rate, subtype="PCM_16", format="WAV"
+            os.fsencode(temporary),
+            np.clip(waveform.samples, -1, 1),
+            waveform.rate,
+            subtype="PCM_16",
+            format="WAV",
         )
         temporary.replace(path)
     finally:

@@ -63,7 +63,11 @@ def write_manifest(path: str | Path, manifest: Manifest) -> Path:
     path = _manifest_path(path)
     content = {**manifest.notes, "clips": [dataclasses.asdict(clip) for clip in manifest.clips]}
     with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.write_text(
+            json.dumps(content, indent=1, ensure_ascii=False) + "\n",
+            encoding="utf-8",
+            errors="backslashreplace",
+        )
     return path
 
 

@@ -10,14 +10,20 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import ImageOps
+from PIL.Image import Resampling
 from torch import Tensor
 
-from stylegan2.images import to_tensor, upright_rgb
+from stylegan2.images import read_rgb, to_tensor
 from stylegan2.latent_pairs import TrainingImagesError, draw_codes, render_codes
 from stylegan2.protocol import Generator
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
+
+
+def is_photo(path: Path) -> bool:
+    """By its suffix. Hidden files are no photos: macOS writes ._photo.jpg beside photo.jpg."""
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
 
 
 class Source(Protocol):
@@ -43,7 +49,7 @@ class ImageFolder:
         device: torch.device | str = "cpu",
         threads: int = 4,
     ) -> None:
-        self.paths = sorted(p for p in Path(root).rglob("*") if p.suffix.lower() in SUFFIXES)
+        self.paths = sorted(p for p in Path(root).rglob("*") if is_photo(p))
         if not self.paths:
             raise TrainingImagesError(f"There are no images ({', '.join(sorted(SUFFIXES))}) below {root}.")
         self.resolution, self.batch, self.seed, self.flip, self.device = resolution, batch, seed, flip, device
@@ -71,14 +77,13 @@ class ImageFolder:
 
     def _read(self, path: Path, flip: bool) -> np.ndarray:
         try:
-            with Image.open(path) as file:
-                upright = upright_rgb(file)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            upright = read_rgb(path)
+        except (OSError, ValueError, SyntaxError) as error:
             raise TrainingImagesError(
                 f"{path} cannot be read as an image ({error}): remove or repair it."
             ) from error
         size = (self.resolution, self.resolution)
-        image = np.asarray(ImageOps.fit(upright, size, Image.Resampling.LANCZOS))
+        image = np.asarray(ImageOps.fit(upright, size, Resampling.LANCZOS))
         return image[:, ::-1] if flip else image
 
 

@@ -1,4 +1,8 @@
-"""Converts images between uint8 HWC (RGB, numpy: files and records) and float32 NCHW in [-1, 1] (torch: networks)."""
+"""Reads pictures, and converts images between uint8 HWC (RGB, numpy: files and records) and float32 NCHW in [-1, 1]
+(torch: networks).
+"""
+
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -6,12 +10,44 @@ import torch.nn.functional as F
 from PIL import Image, ImageOps
 from torch import Tensor
 
+# Pixels of the largest picture that is read; the largest sensors of phones have 200 megapixels. Pillow's own limit is lower.
+LARGEST = 250_000_000
+Image.MAX_IMAGE_PIXELS = LARGEST
+LONGEST_SIDE = 4096  # px, to which larger pictures are reduced: a face that fills a quarter of it fills a crop of 1024 px
+BACKGROUND = 128  # grey of transparent places
 
-def upright_rgb(picture: Image.Image) -> Image.Image:
-    """An opened picture as 8-bit RGB, turned as its EXIF tag says; 16-bit grey is scaled to 8 bits (v / 257)."""
+
+def read_rgb(path: str | Path) -> Image.Image:
+    """The picture of a file as `upright_rgb`. Raises OSError, SyntaxError or ValueError for what cannot be read."""
+    too_large = ValueError(f"it has more than {LARGEST // 10**6} megapixels: reduce it first")
+    try:
+        with Image.open(path) as picture:
+            if picture.width * picture.height > LARGEST:
+                raise too_large
+            return upright_rgb(picture)
+    except Image.DecompressionBombError:
+        raise too_large from None
+
+
+def upright_rgb(picture: Image.Image, longest: int = LONGEST_SIDE) -> Image.Image:
+    """An opened picture as 8-bit RGB, turned as its EXIF tag says, its longer side at most `longest` px.
+
+    16-bit grey is scaled to 8 bits (v / 257). Transparent places become grey: the colours below them are not meant to be
+    seen, and may show somebody else.
+    """
+    if (share := longest / max(picture.size)) < 1:
+        picture.draft(
+            None, (round(picture.width * share), round(picture.height * share))
+        )  # JPEG: decodes less
+        smooth = not picture.mode.startswith("I")  # 16-bit grey cannot be averaged
+        kind = Image.Resampling.BICUBIC if smooth else Image.Resampling.NEAREST
+        picture.thumbnail((longest, longest), kind, reducing_gap=2.0 if smooth else None)
     picture = ImageOps.exif_transpose(picture)
     if picture.mode.startswith("I"):  # convert() would clip values above 255 to white
         picture = Image.fromarray((np.asarray(picture).clip(0, 65535) // 257).astype(np.uint8))
+    if picture.has_transparency_data:
+        grey = Image.new("RGBA", picture.size, (BACKGROUND, BACKGROUND, BACKGROUND, 255))
+        picture = Image.alpha_composite(grey, picture.convert("RGBA"))
     return picture.convert("RGB")
 
 

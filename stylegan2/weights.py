@@ -42,15 +42,32 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem[:80]}-{uuid.uuid4().hex[:8]}{path.suffix}")
-    temporary.touch()
-    mode = temporary.stat().st_mode & 0o777  # of the umask, because safetensors makes files private
-    temporary.unlink()
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode & 0o777  # of the umask, because safetensors makes files private
+        temporary.unlink()
         yield temporary
         temporary.chmod(mode)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def demand_weights(path: Path) -> None:
+    """Raises WeightsError if there is no file, or a web page or a Git LFS pointer in its place."""
+    if not path.is_file():
+        raise WeightsError(f"There is no weight file at {path}: check the path.")
+    with open(path, "rb") as file:
+        head = file.read(512)
+    if head.startswith(b"version https://git-lfs.github.com/spec/"):
+        raise WeightsError(
+            f"{path} is a Git LFS pointer, not the weights themselves: run `git lfs pull` in its repository, or download "
+            "the file from the repository's page."
+        )
+    if head.lstrip()[:1] == b"<":
+        raise WeightsError(
+            f"{path} is a web page, not weights: download it again, if necessary in a browser."
+        )
 
 
 def file_hash(path: str | Path) -> str:
@@ -97,10 +114,9 @@ def save_weights(
 def read_weights(path: str | Path) -> WeightsFile:
     """Reads one weight file; floats become float32. Raises WeightsError for a missing or damaged file, NaN or infinity."""
     path = Path(path)
-    if not path.is_file():
-        raise WeightsError(
-            f"There is no weight file at {path}: check the path; scripts/doctor.py lists what is there."
-        )
+    demand_weights(path)
+    if any("\ud800" <= character <= "\udfff" for character in str(path)):
+        raise WeightsError(f"{path} has a name that is not UTF-8, which safetensors cannot open: rename it.")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}

@@ -10,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 
+from encoders.footage.file_names import legible
 from encoders.footage.picture_folder import is_picture
 
 VIDEOS = {".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".wmv", ".flv"}
@@ -130,7 +131,7 @@ def folder_videos(data: DataConfig) -> list[SourceVideo]:
         speaker = group["speaker"]
         sentence = group.get("sentence") or name.removeprefix(f"{speaker}/")
         sound = _sound_file(root, data.sound, group | {"sentence": sentence})
-        videos.append(SourceVideo(path, name, speaker, sentence, split, sound))
+        videos.append(SourceVideo(path, *map(legible, (name, speaker, sentence)), split, sound))
     return videos
 
 

@@ -6,12 +6,11 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from audio.timing import FPS
 from encoders.content_hash import content_hash
 from encoders.footage.video_reader import VideoError, VideoInfo
-from stylegan2.images import upright_rgb
+from stylegan2.images import read_rgb
 from stylegan2.weights import file_hash
 
 PICTURES = {".jpg", ".jpeg", ".png"}
@@ -32,9 +31,8 @@ def picture_frames(folder: Path) -> Iterator[np.ndarray]:
     """uint8 (H, W, 3) RGB, one picture per frame of 25 fps. Raises VideoError."""
     for path in picture_files(folder):
         try:
-            with Image.open(path) as picture:
-                yield np.array(upright_rgb(picture))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            yield np.array(read_rgb(path))
+        except (OSError, ValueError, SyntaxError) as error:
             raise VideoError(f"{path} is not a picture that can be read ({error}); copy it again") from error
 
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from audio.timing import FPS, samples_of_frames
 from encoders.footage.align import (
@@ -23,11 +22,13 @@ from encoders.footage.align import (
     transform_points,
 )
 from encoders.footage.faces import Face, FaceDetector, FaceError, face_in_crop, has_rival, single_face
+from encoders.footage.file_names import legible
 from encoders.footage.picture_folder import picture_frames, probe_pictures, source_hash
+from encoders.footage.turned import upright_faces
 from encoders.footage.video_reader import VideoError, iter_frames, probe, read_audio
 from encoders.jpeg_frames import JpegFrames
 from encoders.records import FrameClip
-from stylegan2.images import upright_rgb
+from stylegan2.images import read_rgb
 
 
 @dataclass
@@ -231,7 +232,7 @@ def prepare_clip(
         speaker=speaker,
         sentence=sentence,
         split=split,
-        source=path.name,
+        source=legible(path.name),
         source_hash=source_hash(path, sound),
         frames=jpegs,
         landmarks=interpolate_missing(in_crop, detected | found_in_frame),
@@ -245,17 +246,17 @@ def prepare_clip(
 class AlignedPhoto:
     crop: np.ndarray  # uint8 (256, 256, 3)
     landmarks: np.ndarray  # float32 (68, 2), px of the crop
+    turned: int  # degrees counterclockwise by which the photo was turned to have its face upright: 0, 90, 180 or 270
 
 
 def read_photo(path: str | Path) -> np.ndarray:
-    """An image file as uint8 (H, W, 3) RGB, rotated upright by its EXIF tag. Raises VideoError."""
+    """An image file as uint8 (H, W, 3) RGB, rotated upright by its EXIF tag, reduced to at most 4096 px. Raises VideoError."""
     path = Path(path)
     if not path.is_file():
         raise VideoError(f"photo {path} does not exist; check the path")
     try:
-        with Image.open(path) as picture:
-            return np.array(upright_rgb(picture))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        return np.array(read_rgb(path))
+    except (OSError, ValueError, SyntaxError) as error:
         raise VideoError(
             f"{path} is not a picture that can be read ({error}); give a JPEG or PNG file"
         ) from error
@@ -264,10 +265,13 @@ def read_photo(path: str | Path) -> np.ndarray:
 def align_photo(
     image: np.ndarray, detector: FaceDetector, what: str | Path = "the photo", size: int = CROP_SIZE
 ) -> AlignedPhoto:
-    """The FFHQ crop of the one face of an image uint8 (H, W, 3). Raises FaceError, naming the photo `what`, otherwise."""
-    face = single_face(detector(image), what)
+    """The FFHQ crop of the one face of an image uint8 (H, W, 3), which may be turned by quarter turns. Raises FaceError,
+    naming the photo `what`, otherwise.
+    """
+    image, faces, turns = upright_faces(image, detector)
+    face = single_face(faces, what)
     quad = ffhq_quad(face.landmarks)
     aligned = crop(image, quad, size)
     in_crop = face_in_crop(detector, aligned)
     landmarks = in_crop.landmarks if in_crop else transform_points(face.landmarks, quad, size)
-    return AlignedPhoto(aligned, landmarks)
+    return AlignedPhoto(aligned, landmarks, 90 * turns)

@@ -20,7 +20,8 @@ import numpy as np
 from av.video.reformatter import Colorspace
 
 from audio.timing import FPS
-from audio.waveform import AudioError, Waveform, mix_channels, to_mono16k
+from audio.waveform import AudioError, Block, Waveform, blocks_to_mono16k
+from audio.whole_file import missing_end
 from encoders.footage.tone_mapping import HLG, PQ, sdr_picture
 
 # Formats that FFmpeg opens although they are no videos: text rendered as frames, and photos.
@@ -28,6 +29,7 @@ _NOT_VIDEO = {"tty", "image2", "jpeg_pipe", "png_pipe", "webp_pipe", "bmp_pipe"}
 # Boxes of an MP4 or MOV file that belong to its pictures and sound. Bytes of any other kind may follow a whole file.
 _MEDIA_BOXES = {b"moov", b"mdat", b"moof", b"mfra", b"styp", b"sidx", b"emsg", b"prft"}
 LONGEST_GAP = 600  # seconds without a frame or sound; a longer gap indicates a broken time stamp
+_PADDED = 4096  # samples by which the last block of a compressed sound may be longer than the sound
 X = TypeVar("X")
 Timed = tuple[Fraction, Fraction, Any]  # time stamp and duration in seconds, decoded frame
 
@@ -95,6 +97,8 @@ def _opened(path: str | Path) -> Iterator[Any]:
         if path.stat().st_size == 0:
             raise VideoError(f"video file {path} is empty (0 bytes); copy or record it again")
         _check_boxes(path)
+        if (how := missing_end(path)) is not None:
+            raise VideoError(f"{path} is cut off: {how}; export or copy it again")
     except OSError as error:
         raise VideoError(
             f"{path} cannot be read ({error.strerror}); check its permissions and its disk"
@@ -357,9 +361,30 @@ def read_audio(path: str | Path) -> Waveform:
 
 def _read_track(path: str | Path, index: int, start: Fraction | None) -> Waveform:
     """One audio track as 16 kHz mono; sample 0 at `start` (seconds), or at the track's first sample if that is None."""
+    return blocks_to_mono16k(lambda: _joined(_track_blocks(path, index, start)), name=f"the sound of {path}")
+
+
+def _joined(blocks: Iterator[Block], least: int = 2**17) -> Iterator[Block]:
+    """Blocks of about `least` samples, because FFmpeg's are short; one ends where the number of channels changes."""
+    waiting: list[np.ndarray] = []
+    rate = 0
+    for rate, block in blocks:
+        if waiting and (len(block) != len(waiting[0]) or sum(b.shape[1] for b in waiting) >= least):
+            yield rate, np.concatenate(waiting, axis=1)
+            waiting = []
+        waiting.append(block)
+    if waiting:
+        yield rate, np.concatenate(waiting, axis=1)
+
+
+def _track_blocks(path: str | Path, index: int, start: Fraction | None) -> Iterator[Block]:
+    """The samples of one audio track in order, positioned by their time stamps; see _read_track."""
     with _opened(path) as container:
         stream = container.streams.audio[index]
-        base, rate, length, blocks = Fraction(stream.time_base), 0, 0, []
+        base, rate, length = Fraction(stream.time_base), 0, 0
+        waiting: deque[np.ndarray] = (
+            deque()
+        )  # the last samples, because the end of the sound is known at the end only
         for frame in _decoded(container, stream):
             if frame is None:
                 continue
@@ -375,29 +400,45 @@ def _read_track(path: str | Path, index: int, start: Fraction | None) -> Wavefor
             # Position the block by its time stamp: pad a gap with silence, cut an overlap. Some containers round time
             # stamps to a millisecond, so after the first block differences below 40 ms are ignored.
             gap = round((stamp - start) * rate) - length if stamp is not None else 0
-            if not blocks or abs(gap) > 0.04 * rate:
+            if not length or abs(gap) > 0.04 * rate:
                 if gap > LONGEST_GAP * rate:
                     raise VideoError(
                         f"the audio track of {path} has a gap of {gap // rate} s; convert it first"
                     )
-                block = np.pad(block, ((0, 0), (gap, 0))) if gap > 0 else block[:, -gap:]
+                while gap > 0:
+                    waiting.append(np.zeros((len(block), min(gap, rate)), np.float32))
+                    length, gap = length + waiting[-1].shape[1], gap - waiting[-1].shape[1]
+                    yield from ((rate, settled) for settled in _settled(waiting))
+                block = block[:, -gap:]
             if block.size:
-                blocks.append(block)
+                waiting.append(block)
                 length += block.shape[1]
-        if not blocks:
+            yield from ((rate, settled) for settled in _settled(waiting))
+        if not length:
             raise UnreadableError(
                 f"the audio track of {path} holds no sound that can be decoded; export the video again"
+            )
+        if container.format.name == "flac" and stream.duration and length < stream.duration * base * rate:
+            raise VideoError(
+                f"{path} is cut off: it holds {length / rate:.2f} s of the {float(stream.duration * base):.2f} s that "
+                "its header states; export or copy it again"
             )
         if stream.duration and start is not None:
             # The last block is padded to full size; the end of the sound is read from the header.
             end = round((((stream.start_time or 0) + stream.duration) * base - start) * rate)
-            length = end if 0 < length - end <= 4096 else length
-    # Where the number of channels changes, each block is mixed by itself.
-    if len({len(block) for block in blocks}) > 1:
-        blocks = [mix_channels(block)[None] for block in blocks]
-    return to_mono16k(
-        mix_channels(np.concatenate(blocks, axis=1)[:, :length]), rate, name=f"the sound of {path}"
-    )
+            surplus = length - end if 0 < length - end <= _PADDED else 0
+            while surplus and waiting:
+                last = waiting.pop()
+                if last.shape[1] > surplus:
+                    waiting.append(last[:, :-surplus])
+                surplus -= min(surplus, last.shape[1])
+        yield from ((rate, block) for block in waiting)
+
+
+def _settled(waiting: deque[np.ndarray]) -> Iterator[np.ndarray]:
+    """Takes out the first blocks, so that at least _PADDED samples stay."""
+    while waiting and sum(block.shape[1] for block in waiting) - waiting[0].shape[1] >= _PADDED:
+        yield waiting.popleft()
 
 
 def _channels(frame: Any) -> np.ndarray:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -55,7 +56,7 @@ def write_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"figure": format_figure, "remarks": remarks}
+    environment.filters |= {"figure": format_figure, "remarks": remarks, "url": _url}
     text = environment.get_template(TEMPLATE).render(
         title=f"{report['method']} against the truth",
         report=report,
@@ -73,7 +74,7 @@ def write_page(
     )
     path = folder / "index.html"
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
     return path
 
 
@@ -100,6 +101,11 @@ def _clip(
         },
         "pictures": pictures,
     }
+
+
+def _url(path: str) -> str:
+    """A relative link to a file; names need not be UTF-8."""
+    return quote(os.fsencode(path))
 
 
 def _figures_of_clips(report: Mapping[str, Any]) -> dict[str, dict[str, list[float]]]:

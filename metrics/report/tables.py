@@ -47,7 +47,7 @@ class Table:
         """Writes stem.md, stem.csv and stem.tex. csv: other content for the CSV file, such as figures at full precision."""
         for suffix, text in ((".md", self.markdown()), (".csv", csv or self.csv()), (".tex", self.latex())):
             with atomic_path(f"{stem}{suffix}") as temporary:
-                temporary.write_text(text, encoding="utf-8")
+                temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def _sentence(note: str) -> str:

@@ -69,7 +69,9 @@ def save_provenance(folder: Path, config: Any, **made_from: Any) -> None:
     """Writes folder/config.yaml (resolved) and folder/run.json beside a result; `made_from`: hashes, seconds, notes."""
     write_json(folder / "run.json", provenance() | made_from)
     with atomic_path(folder / "config.yaml") as temporary:
-        temporary.write_text(OmegaConf.to_yaml(OmegaConf.create(plain(config))), encoding="utf-8")
+        temporary.write_text(
+            OmegaConf.to_yaml(OmegaConf.create(plain(config))), encoding="utf-8", errors="backslashreplace"
+        )
 
 
 def stage_seconds(results: Path, current: Mapping[str, float]) -> dict[str, float]:

@@ -35,12 +35,14 @@ from configs.schema import Config, register
 from configs.typed import build
 from encoders.footage.corpora import CorpusError
 from encoders.footage.faces import FaceError
+from encoders.footage.file_names import legible
 from encoders.footage.video_reader import VideoError
 from encoders.jpeg_frames import ClipError
 from encoders.training.resume import TrainingError
 from metrics.report.report_schema import ReportError
 from scripts.core.arguments import PATHS, quote_paths
 from scripts.core.provenance import ROOT
+from scripts.core.signals import Ended, unwind_on_signals
 from stylegan2.latent_pairs import TrainingImagesError
 from stylegan2.weights import WeightsError
 from trajectory.model.displacement import TrajectoryError
@@ -99,7 +101,7 @@ class Run:
 
     def say(self, text: str) -> None:
         """Prints one line about the progress, on the first process only."""
-        self.fabric.print(text, flush=True)
+        self.fabric.print(legible(text), flush=True)
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
@@ -114,6 +116,7 @@ Stage = Callable[[Config, Run], Any]
 
 def launch(stage: Stage) -> None:
     """Runs a script: composes the config from the command line, then `stage`; exit code 1 after a user's error."""
+    unwind_on_signals()
     register()
     sys.argv[1:] = quote_paths(sys.argv[1:])
     flagged = any(word.startswith("-") for word in sys.argv[1:])
@@ -121,7 +124,7 @@ def launch(stage: Stage) -> None:
         try:
             compose(sys.argv[1:])
         except (HydraException, OmegaConfBaseException) as error:
-            print(f"Error: {_misread(error, sys.argv[1:])}", file=sys.stderr)
+            print(f"Error: {legible(_misread(error, sys.argv[1:]))}", file=sys.stderr)
             sys.exit(1)
 
     @hydra.main(version_base="1.3", config_path=str(ROOT / "configs"), config_name="config")
@@ -164,18 +167,20 @@ def _options(tree: Any, prefix: str = "") -> list[str]:
 
 
 def attempt(stage: Stage, raw: DictConfig) -> int:
-    """Runs one stage and returns the exit code: 0, 1 (a user's error: one sentence on stderr), 130 (Ctrl-C)."""
+    """Runs one stage and returns the exit code: 0, 1 (a user's error: one sentence on stderr), 130 (Ctrl-C), 128 + N
+    (signal N).
+    """
     try:
         config = resolve(raw)
         stage(config, start(config))
     except USER_ERRORS as error:
         if raw.get("debug"):
             traceback.print_exc()
-        print(f"Error: {sentence(error)}", file=sys.stderr)
+        print(f"Error: {legible(sentence(error))}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Ended) as error:
         print("Stopped. Finished results are kept; the same command resumes from them.", file=sys.stderr)
-        return 130
+        return int(str(error.code)) if isinstance(error, Ended) else 130
     return 0
 
 
@@ -209,6 +214,11 @@ def start(config: Config, quiet: bool = False) -> Run:
     torch.manual_seed(config.seed)
 
     results = ROOT / config.results_dir / _run_name(config)
+    for folder in (results, ROOT / config.data_dir):
+        if legible(str(folder)) != str(folder):
+            raise RunError(
+                f"{folder} has a name that is not UTF-8, which safetensors cannot open: rename it."
+            )
     try:
         fabric = Fabric(
             accelerator=config.device,

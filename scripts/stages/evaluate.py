@@ -5,9 +5,7 @@ plot of lip apertures and a video of prediction and truth side by side.
 """
 
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +26,7 @@ from metrics.scoring.ridge_baseline import MelRidge, fit_lips
 from metrics.scoring.row_accumulator import ClipScore, Judges
 from metrics.scoring.score_clips import Evaluation, stride_for
 from scripts.core.networks import build_predictor, build_renderer, renderer_path, weight_hashes
+from scripts.core.processes import in_processes
 from scripts.core.provenance import plain, provenance, stage_seconds
 from scripts.core.runtime import Run, shown, start
 from scripts.stages.adapt_stage1 import load_stage1_for
@@ -37,6 +36,7 @@ from scripts.stages.scored_clips import test_cases
 from scripts.stages.stage_results import Face, Latents, Person
 from scripts.stages.train_stage2 import load_person_generator
 
+Scored = tuple[list[ClipScore], Preview | None]  # one clip
 PLOTTED = ("inversion", "energy", "ridge", "stage1_only", "full")
 
 
@@ -125,14 +125,17 @@ def _score_all(
     shared = (config, checkpoint, person, every, controls, ridge)
     evaluation = Evaluation(judges)
     workers = min(config.workers, len(cases))
-    if workers < 2 or run.device.type != "cpu" or judges.inception is not None:
+
+    def alone() -> Iterator[Scored]:
         _start_worker(*shared, run=run, evaluation=evaluation)
-        results = [_score_one(case) for case in track(cases, "evaluate", transient=True)]
+        return map(_score_one, cases)
+
+    if workers < 2 or run.device.type != "cpu" or judges.inception is not None:
+        scored = alone()
     else:
         threads = max(1, torch.get_num_threads() // workers)
-        context = get_context("spawn")
-        with ProcessPoolExecutor(workers, context, _start_worker, (*shared, threads)) as pool:
-            results = list(track(pool.map(_score_one, cases), "evaluate", len(cases), transient=True))
+        scored = in_processes(_score_one, cases, workers, alone, run.say, _start_worker, (*shared, threads))
+    results = list(track(scored, "evaluate", len(cases), transient=True))
     evaluation.scores = [score for scores, _ in results for score in scores]
     return evaluation, next(preview for _, preview in results if preview is not None)
 
@@ -169,7 +172,7 @@ def _start_worker(
     )
 
 
-def _score_one(case: Case) -> tuple[list[ClipScore], Preview | None]:
+def _score_one(case: Case) -> Scored:
     assert _context is not None
     return score_case(case, _context)
 

@@ -6,9 +6,7 @@ scored is listed with the reason and makes the exit code 1; if the prediction is
 
 import unicodedata
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from rich.progress import track
 
 from configs.schema import Config
 from encoders.footage.corpora import VIDEOS, paths_under
+from encoders.footage.file_names import legible
 from metrics.measures.kid import Features
 from metrics.report.html_page import MOST_CLIPS, mouth_correlation, write_page
 from metrics.report.paired_differences import clip_records, compare_reports
@@ -26,6 +25,7 @@ from metrics.scoring.row_accumulator import Judges
 from metrics.scoring.score_clips import stride_for, summarise, with_frechet
 from metrics.scoring.score_videos import CONTROLS, RULES, PairOptions, PairResult
 from metrics.scoring.video_files import FileRecord, VideoPair, expected_frames, remarks, score_files
+from scripts.core.processes import in_processes
 from scripts.core.provenance import plain, provenance
 from scripts.core.runtime import Run, RunError, shown, start
 from scripts.stages.evaluators import build_judges, distance_columns, judge_hashes
@@ -121,7 +121,7 @@ def _videos(folder: Path, what: str) -> dict[str, Path]:
     videos: dict[str, Path] = {}
     for path in sorted(paths_under(folder)):
         if path.suffix.lower() in VIDEOS and path.is_file() and not path.name.startswith("."):
-            name = unicodedata.normalize("NFC", path.relative_to(folder).with_suffix("").as_posix())
+            name = unicodedata.normalize("NFC", legible(path.relative_to(folder).with_suffix("").as_posix()))
             if name in videos:
                 raise RunError(
                     f"{videos[name]} and {path} have the same name without suffix; remove one of the two files."
@@ -132,7 +132,7 @@ def _videos(folder: Path, what: str) -> dict[str, Path]:
 
 def method_name(predictions: Path) -> str:
     """The folder's name, with a suffix if a control baseline has that name."""
-    name = predictions.resolve().name or "prediction"
+    name = legible(predictions.resolve().name) or "prediction"
     return f"{name}_method" if name in CONTROLS else name
 
 
@@ -199,15 +199,16 @@ def _score_all(
     )
     run.say(f"scoring {len(pairs)} names of {method}, {frames} frames, crop {metrics.crop}")
     workers = min(config.workers, len(pairs))
+
+    def alone() -> Iterator[Scored]:
+        return (score_files(pair, method, judges, options) for pair in pairs)
+
     if workers < 2 or run.device.type != "cpu" or judges.inception is not None:
-        for pair in track(pairs, "evaluate", transient=True):
-            yield score_files(pair, method, judges, options)
-        return
-    threads = max(1, torch.get_num_threads() // workers)
-    with ProcessPoolExecutor(
-        workers, get_context("spawn"), _start_worker, (config, method, options, threads)
-    ) as pool:
-        yield from track(pool.map(_score_in_worker, pairs), "evaluate", len(pairs), transient=True)
+        scored = alone()
+    else:
+        settings = config, method, options, max(1, torch.get_num_threads() // workers)
+        scored = in_processes(_score_in_worker, pairs, workers, alone, run.say, _start_worker, settings)
+    yield from track(scored, "evaluate", len(pairs), transient=True)
 
 
 _worker: tuple[str, Judges, PairOptions] | None = None  # judges of this worker process

@@ -7,6 +7,7 @@ import numpy as np
 from audio.timing import samples_of_frames
 from audio.waveform import Waveform
 from configs.schema import Config
+from encoders.footage.file_names import legible
 from encoders.footage.prepare import align_photo, prepare_clip, read_photo
 from encoders.footage.video_reader import VideoError
 from encoders.geometry import aperture
@@ -17,7 +18,7 @@ from scripts.stages.identity_frames import fitted_frames, portrait_clip, portrai
 from scripts.stages.invert_frames import Inverter
 from scripts.stages.stage_results import Face, Latents
 from scripts.stages.synchronise import synchronised
-from stylegan2.image_sources import SUFFIXES
+from stylegan2.image_sources import is_photo
 from trajectory.adapt.adaptation_data import personal_speech
 from tuning.pivotal import uniform_frames
 
@@ -72,23 +73,25 @@ def _face_of_photos(path: Path, config: Config, run: Run) -> Face:
     closest together.
     """
     detector = build_detector(config.data, str(run.device))
-    photos = [align_photo(read_photo(file), detector, file) for file in _photo_files(path)]
+    files = _photo_files(path)
+    photos = [align_photo(read_photo(file), detector, file) for file in files]
+    for file, photo in zip(files, photos, strict=True):
+        if photo.turned:
+            run.say(f"{file} is turned by {photo.turned} degrees counterclockwise: its face is upright then")
     frames = np.stack([photo.crop for photo in photos])
     inverter = Inverter(config, run)
     fitted = uniform_frames(len(frames), config.encoder.inversion.person_frames)
     w_NLD = inverter(frames, inverter.person_offset(frames[fitted]))
     neutral = int(aperture(np.stack([photo.landmarks for photo in photos])).argmin())
-    name = path.resolve().name if path.is_dir() else path.stem
+    name = legible(path.resolve().name if path.is_dir() else path.stem)
     return Face(name, frames, w_NLD, frames[neutral], w_NLD[neutral])
 
 
 def _photo_files(path: Path) -> list[Path]:
-    """The photo, or those of a folder. Hidden files are no photos: macOS writes ._photo.jpg beside photo.jpg."""
+    """The photo, or those of a folder."""
     if not path.is_dir():
         return [path]
-    files = sorted(
-        file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
-    )
+    files = sorted(filter(is_photo, path.iterdir()))
     if not files:
         raise VideoError(
             f"photo {path} is a folder without a picture; put JPEG or PNG files there, or name one"
@@ -98,7 +101,8 @@ def _photo_files(path: Path) -> list[Path]:
 
 def _face_of_video(path: Path, config: Config, run: Run) -> Face:
     detector = build_detector(config.data, str(run.device))
-    clip = prepare_clip(path, detector, path.stem, path.stem, path.stem, "unseen", config.prepare)
+    name = legible(path.stem)
+    clip = prepare_clip(path, detector, name, name, name, "unseen", config.prepare)
     if config.adapt.enabled:  # only adaptation uses the clip's sound
         clip = synchronised(clip, config.prepare, run)
     reference = reference_frame(clip, config.displacement)
@@ -110,4 +114,4 @@ def _face_of_video(path: Path, config: Config, run: Run) -> Face:
     own = None
     if config.adapt.enabled:  # only adaptation needs the codes of all frames, which take minutes
         own = personal_speech(clip, inverter(clip.frames, offset_LD), len(clip), w_NLD[-1])
-    return Face(path.stem, frames[:-1], w_NLD[:-1], frames[-1], w_NLD[-1], own=own)
+    return Face(name, frames[:-1], w_NLD[:-1], frames[-1], w_NLD[-1], own=own)

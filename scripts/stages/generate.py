@@ -6,6 +6,7 @@ from pathlib import Path
 from audio.timing import frames_of_samples
 from audio.waveform import UnknownFormatError, Waveform, read_waveform
 from configs.schema import Config
+from encoders.footage.file_names import legible
 from encoders.footage.video_reader import UnreadableError, read_audio
 from encoders.footage.video_writer import write_video
 from scripts.core.networks import build_renderer, renderer_path, weight_hashes
@@ -97,7 +98,7 @@ def output_path(config: Config, run: Run) -> Path:
     """The video's file: output=, or a name made of those of the inputs. Raises RunError if it cannot be written."""
     if config.output is None:
         named = [Path(file).resolve().stem for file in (config.photo or config.clip, config.wav) if file]
-        path = run.results / "generate" / f"{'-'.join(named) or 'video'}.mp4"
+        path = run.results / "generate" / f"{legible('-'.join(named)) or 'video'}.mp4"
     else:
         path = Path(config.output)
         if os.path.isdir(path):

@@ -3,9 +3,8 @@ reasons.
 """
 
 import json
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator
 from dataclasses import replace
-from multiprocessing import get_context
 from pathlib import Path
 
 from rich.progress import track
@@ -22,6 +21,7 @@ from encoders.footage.video_reader import VideoError
 from encoders.manifest import ClipEntry, Manifest, read_manifest, write_manifest
 from encoders.records import FrameClip
 from scripts.core.networks import build_detector, generator_path, keyed
+from scripts.core.processes import in_processes
 from scripts.core.runtime import Run, RunError, shown
 from scripts.stages.stage_results import Prepared
 from scripts.stages.synchronise import synchronise
@@ -62,12 +62,12 @@ def _prepare_all(videos: list[SourceVideo], own: set[str], folder: Path, config:
     run.say(f"preparing {len(videos)} videos into {shown(folder)} (detector {config.data.detector})")
     tasks = [(video, folder, config.data, config.prepare) for video in run.own_share(videos)]
     workers = min(config.workers, len(tasks))
-    if workers > 1:
-        # spawn: a forked child would inherit torch's threads and, on a GPU, its context
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            entries = list(track(pool.map(_prepare_one, tasks), "prepare", len(tasks), transient=True))
-    else:
-        entries = [_prepare_one(task) for task in track(tasks, "prepare", transient=True)]
+
+    def alone() -> Iterator[ClipEntry]:
+        return map(_prepare_one, tasks)
+
+    made = in_processes(_prepare_one, tasks, workers, alone, run.say) if workers > 1 else alone()
+    entries = list(track(made, "prepare", len(tasks), transient=True))
     entries = _entries_of_all_processes(entries, len(videos), folder, run)
     usable = [entry for entry in entries if entry.status == "ok" and entry.name in own]
     moved = synchronise(usable, folder, config.prepare, config.data.one_sound_offset, run)

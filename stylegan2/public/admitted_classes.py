@@ -46,7 +46,7 @@ def scalar_key(key: Any) -> Any:
     return key
 
 
-def _record(arguments: tuple[Any, ...]) -> Record:
+def persistent_record(arguments: tuple[Any, ...]) -> Record:
     """A persistent object. Its source code (`module_src`) is dropped and never compiled."""
     (meta,) = arguments
     if not isinstance(meta, dict) or meta.get("type") != "class" or not isinstance(meta.get("state"), dict):
@@ -124,7 +124,7 @@ def _scalar(arguments: tuple[Any, ...]) -> Any:
 
 
 BUILDERS: dict[str, Builder] = {
-    "torch_utils.persistence._reconstruct_persistent_obj": _record,
+    "torch_utils.persistence._reconstruct_persistent_obj": persistent_record,
     "dnnlib.util.EasyDict": _empty_dict,
     "collections.OrderedDict": _empty_dict,
     "builtins.set": _set,

@@ -16,9 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from stylegan2.public.admitted_classes import persistent_record
 from stylegan2.public.file_limits import (
     LEGACY,
     MAX_OPCODES,
+    Record,
     Refused,
     check_nesting,
     check_pickles,
@@ -27,12 +29,30 @@ from stylegan2.public.file_limits import (
 from stylegan2.public.nvidia import READERS, clamp_value, from_nvidia, has_w_avg, records
 from stylegan2.public.rosinality import discriminator_from_rosinality, generator_from_rosinality
 from stylegan2.public.safe_pickle import read_pickle
-from stylegan2.weights import WeightsError
+from stylegan2.weights import WeightsError, demand_weights
 
 MAX_PICKLE = 4_000_000  # largest pickle inside a zip file, in bytes; e4e's has 0.1 MB
 IN_FILE = "in the file"
 ESTIMATED = "estimated from 10,000 z, seed 0"
 
+_WRAPPERS = ("module.", "_orig_mod.", "g_ema.", "generator.", "G_ema.")
+
+
+class _PlainDict(dict[str, Any]):
+    """In the place of dnnlib.util.EasyDict."""
+
+
+def _plain_record(meta: Any) -> Record:
+    """In the place of NVIDIA's _reconstruct_persistent_obj, which would execute the source code in `meta`."""
+    return persistent_record((meta,))
+
+
+_ADMITTED = [
+    argparse.Namespace,
+    set,
+    (_plain_record, "torch_utils.persistence._reconstruct_persistent_obj"),
+    (_PlainDict, "dnnlib.util.EasyDict"),
+]
 Builders = Mapping[str, Callable[[], nn.Module]]
 
 
@@ -63,17 +83,12 @@ class PublicCheckpoint:
 def read_public_checkpoint(path: str | Path) -> PublicCheckpoint:
     """Opens a file of NVIDIA, rosinality, e4e, pSp or InsightFace (IR-SE50). Raises WeightsError for any other."""
     path = Path(path)
-    if not path.is_file():
-        raise WeightsError(f"There is no weight file at {path}: check the path.")
+    demand_weights(path)
     with open(path, "rb") as file:
-        head = file.read(512)
-    if head.lstrip()[:1] == b"<":
-        raise WeightsError(
-            f"{path} is a web page, not weights: download it again, if necessary in a browser."
-        )
+        head = file.read(len(LEGACY))
     try:
         if head[:1] == b"\x80" and not head.startswith(LEGACY):
-            return _nvidia_snapshot(path)
+            return _nvidia_snapshot(path, read_pickle(path))
         return _recognise(path, read_checkpoint(path))
     except WeightsError as error:
         raise error if str(path) in str(error) else WeightsError(f"{path}: {error}") from error
@@ -82,22 +97,25 @@ def read_public_checkpoint(path: str | Path) -> PublicCheckpoint:
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """The content of a .pt file of tensors. Nothing in it is executed. Raises WeightsError.
 
-    argparse.Namespace is admitted, because training checkpoints hold their arguments as one.
+    argparse.Namespace is admitted, because training checkpoints hold their arguments as one, and NVIDIA's persistent
+    modules, which become `Record`s: PTI saves its tuned generators as whole modules.
     """
     path = Path(path)
-    if not path.is_file():
-        raise WeightsError(f"There is no weight file at {path}: check the path.")
+    demand_weights(path)
     try:
         _check_container(path)
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals(_ADMITTED):
             content = torch.load(path, map_location="cpu", weights_only=True)
         check_nesting(content)
         _check_tensors(content, 2 * path.stat().st_size)
     except Exception as error:  # torch.load raises many types for a damaged or unsafe file
         reason = str(error) if isinstance(error, Refused) else unsafe_reason(error)
         raise WeightsError(
-            f"{path} is not a PyTorch file of plain tensors ({reason}); nothing in it was executed."
+            f"{path} is not a PyTorch file of plain tensors ({reason}); nothing in it was executed. If it is a whole module, "
+            "run torch.save(module.state_dict(), FILE) with the code that made it, and take that file."
         ) from error
+    if isinstance(content, Record):
+        return {"G_ema" if "mapping" in content.state.get("_modules", {}) else "D": content}
     if not isinstance(content, dict):
         raise WeightsError(f"{path} holds a {type(content).__name__}, expected a dict of tensors.")
     return content
@@ -134,17 +152,18 @@ def _check_tensors(content: Any, budget: int) -> None:
             budget -= size
             if size > node.untyped_storage().nbytes() or budget < 0:
                 raise Refused("it unpacks to more than its own size")
-        elif isinstance(node, Mapping | list | tuple) and id(node) not in visited:
+        elif isinstance(node, Mapping | list | tuple | Record) and id(node) not in visited:
             visited.add(id(node))
+            node = node.state if isinstance(node, Record) else node
             pending.extend(node.values() if isinstance(node, Mapping) else node)
 
 
-def _nvidia_snapshot(path: Path) -> PublicCheckpoint:
-    networks = records(read_pickle(path))
+def _nvidia_snapshot(path: Path, content: Any) -> PublicCheckpoint:
+    networks = records(content)
     generator = networks.get("g_ema") or networks.get("g")
     return PublicCheckpoint(
         path,
-        "NVIDIA snapshot (.pkl)",
+        f"NVIDIA snapshot ({path.suffix or 'pickle'})",
         {name: partial(READERS[name], record) for name, record in networks.items()},
         IN_FILE if generator is None or has_w_avg(generator) else ESTIMATED,
     )
@@ -152,6 +171,9 @@ def _nvidia_snapshot(path: Path) -> PublicCheckpoint:
 
 def _recognise(path: Path, content: dict[str, Any]) -> PublicCheckpoint:
     """The networks in a .pt file, recognised by its keys."""
+    if any(isinstance(value, Record) for value in content.values()):
+        return _nvidia_snapshot(path, content)
+    content = _without_wrappers(content)
     clamp = clamp_value(content.get("conv_clamp"))
     latent_avg = content.get("latent_avg")
     if not isinstance(latent_avg, Tensor) or not latent_avg.numel():
@@ -169,7 +191,7 @@ def _recognise(path: Path, content: dict[str, Any]) -> PublicCheckpoint:
 
     # e4e and pSp: encoder and decoder in one state dict, with prefixes
     if isinstance(content.get("state_dict"), dict):
-        state = _only_tensors(content["state_dict"])
+        state = _only_tensors(_without_wrappers(content["state_dict"]))
         encoder, decoder = _behind(state, "encoder."), _behind(state, "decoder.")
         if not encoder and not decoder:
             raise WeightsError("Its state_dict holds neither `encoder.` nor `decoder.` tensors.")
@@ -182,7 +204,11 @@ def _recognise(path: Path, content: dict[str, Any]) -> PublicCheckpoint:
             path, "e4e or pSp checkpoint", networks, w_avg, encoder, latent_avg, encoder_type
         )
 
-    states = {name: content[name] for name in ("g_ema", "g", "d") if isinstance(content.get(name), dict)}
+    states = {
+        name: _without_wrappers(content[name])
+        for name in ("g_ema", "g", "d")
+        if isinstance(content.get(name), dict)
+    }
     if states:
         return PublicCheckpoint(path, "rosinality checkpoint", rosinality(states), w_avg)
 
@@ -202,6 +228,21 @@ def _recognise(path: Path, content: dict[str, Any]) -> PublicCheckpoint:
     raise WeightsError(
         "The file holds none of the networks that can be read here: NVIDIA or rosinality StyleGAN2, e4e, pSp, IR-SE50."
     )
+
+
+def _without_wrappers(content: dict[str, Any]) -> dict[str, Any]:
+    """A state dict without the prefixes that DataParallel (`module.`) and torch.compile (`_orig_mod.`) put before each
+    name, and without a dict of one entry around it.
+    """
+    for _ in range(4):
+        if len(content) == 1 and isinstance(inner := next(iter(content.values())), dict):
+            if next(iter(content)) in ("g_ema", "g", "d"):
+                return content
+            content = inner
+        prefix = next((p for p in _WRAPPERS if content and all(str(k).startswith(p) for k in content)), None)
+        if prefix is not None:
+            content = {key.removeprefix(prefix): value for key, value in content.items()}
+    return content
 
 
 def _only_tensors(content: Mapping[str, Any]) -> Mapping[str, Tensor]:

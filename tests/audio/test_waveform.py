@@ -1,10 +1,13 @@
 """Any sound file becomes 16 kHz mono; any other file is refused with a message of one sentence that names it."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import soundfile
 
-from audio.waveform import AudioError, Waveform, read_waveform, to_mono16k, write_wav
+from audio.waveform import AudioError, Waveform, blocks_to_mono16k, read_waveform, to_mono16k, write_wav
+from encoders.footage.video_reader import read_audio
 
 
 def tone(seconds, rate, hertz=440.0):
@@ -144,6 +147,34 @@ def test_chunks_before_and_after_the_sound_are_passed_over(tmp_path):
     note = b"note" + (5).to_bytes(4, "little") + b"12345\0"  # an odd length is followed by one more byte
     (tmp_path / "x.wav").write_bytes(content[:start] + note + content[start:] + note)
     assert read_waveform(tmp_path / "x.wav").seconds == 2
+
+
+@pytest.mark.parametrize("read", [read_waveform, read_audio])
+def test_a_long_sound_takes_little_more_memory_than_its_result(tmp_path, read):
+    noise = 0.1 * np.random.default_rng(0).standard_normal((48000, 2))
+    with soundfile.SoundFile(tmp_path / "x.wav", "w", 48000, 2) as file:
+        for _ in range(60):
+            file.write(noise)
+    tracemalloc.start()
+    waveform = read(tmp_path / "x.wav")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert waveform.samples.shape == (60 * 16000,)
+    assert peak < 2 * waveform.samples.nbytes + 16e6  # the whole of it as float64 has 46 MB
+
+
+def test_blocks_give_what_the_whole_gives():
+    sound = np.random.default_rng(0).standard_normal((2, 44100)) * 0.1
+    blocks = [sound[:, :20000], sound[:, 20000:20001], sound[:, 20001:]]
+    read = blocks_to_mono16k(lambda: ((44100, block) for block in blocks))
+    np.testing.assert_array_equal(read.samples, to_mono16k(sound.T, 44100).samples)
+    # Channels that cancel each other are noticed over all blocks; where their number changes, each is mixed by itself.
+    opposed = [np.stack([block[0], -1.01 * block[0]]) for block in blocks]
+    read = blocks_to_mono16k(lambda: ((16000, block) for block in opposed))
+    np.testing.assert_allclose(read.samples, -1.01 * sound[0], atol=1e-6)
+    read = blocks_to_mono16k(lambda: iter([(16000, opposed[0]), (16000, blocks[2][:1])]))
+    np.testing.assert_allclose(read.samples[:20000], -1.01 * sound[0, :20000], atol=1e-6)
+    np.testing.assert_allclose(read.samples[20000:], sound[0, 20001:], atol=1e-6)
 
 
 def test_write_and_read_back(tmp_path):

@@ -233,6 +233,27 @@ def test_a_photo(tmp_path, dlib_detector):
     np.testing.assert_allclose(again, [[0, 0], [0, 255], [255, 255], [255, 0]], atol=12)
 
 
+@pytest.mark.parametrize("turns", [1, 2, 3])
+def test_a_turned_photo_without_an_orientation_tag(dlib_detector, turns):
+    whole = data.astronaut()
+    upright = align_photo(whole, dlib_detector)
+    turned = align_photo(np.rot90(whole, turns), dlib_detector)
+    assert upright.turned == 0 and turned.turned == 360 - 90 * turns
+    np.testing.assert_allclose(turned.landmarks, upright.landmarks, atol=3)
+    assert np.abs(turned.crop.astype(int) - upright.crop).mean() < 4
+
+
+def test_what_is_hardly_a_face_is_refused():
+    class Doubtful:
+        name = "doubtful"
+
+        def __call__(self, image, near=None):
+            return [Face(np.array([10, 10, 90, 90], np.float32), np.zeros((68, 2), np.float32), 0.05)]
+
+    with pytest.raises(FaceError, match=r"me\.png shows what is hardly a face \(dlib's score is 0\.05"):
+        align_photo(np.zeros((100, 100, 3), np.uint8), Doubtful(), "me.png")
+
+
 def test_a_photo_of_16_bits_keeps_its_range(tmp_path):
     grey = np.array([[0, 257, 20000, 65535]], np.uint16)
     Image.fromarray(grey).save(tmp_path / "deep.png")

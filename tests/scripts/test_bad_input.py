@@ -15,7 +15,9 @@ import soundfile
 from PIL import Image
 
 from audio.waveform import Waveform, write_wav
+from encoders.footage.file_names import legible
 from encoders.footage.video_writer import write_video
+from encoders.records import FrameClip
 from scripts.core import runtime
 from scripts.stages.prepare_data import prepare_data
 from scripts.stages.standalone import generate_alone
@@ -191,6 +193,29 @@ def test_a_bad_clip_is_recorded_and_the_others_are_prepared(clip_folder, tmp_pat
     assert "rejected broken: video file" in printed and "is empty" in printed
 
 
+def test_names_that_are_no_utf8_are_prepared_and_rejected(clip_folder, tmp_path, capsys):
+    folder = tmp_path / os.fsdecode(b"batch \xe9")
+    (folder / "ann").mkdir(parents=True)
+    video = next(clip_folder.rglob("*.mp4"))
+    shutil.copy(video, folder / "ann" / os.fsdecode(b"caf\xe9.mp4"))
+    (folder / os.fsdecode(b"cut \xe9.mp4")).write_bytes(b"")
+    arguments = [f"results_dir={tmp_path / 'r'}", f"data_dir={tmp_path / 'd'}", "workers=1", "data.unseen=0"]
+    raw = runtime.compose(["data=folder", f"data.root={folder}", *arguments])
+    config = runtime.resolve(raw)
+    prepared = prepare_data(config, runtime.start(config))
+    assert "rejected cut %E9: video file" in capsys.readouterr().out
+    (clip,) = prepared.manifest.ok()
+    assert (clip.name, clip.speaker, clip.sentence) == ("ann/caf%E9", "ann", "caf%E9")
+    assert FrameClip.load(prepared.folder / clip.file).source == "caf%E9.mp4"
+    assert str(folder) in prepared.manifest.rejected()[0].reason  # read back as it is
+
+
+def test_a_results_folder_that_safetensors_cannot_open_is_refused(tmp_path, capsys):
+    folder = tmp_path / os.fsdecode(b"r\xe9")
+    assert runtime.attempt(prepare_data, runtime.compose([f"results_dir={folder}"])) == 1
+    assert "is not UTF-8" in capsys.readouterr().err and not folder.exists()
+
+
 def test_a_batch_without_any_usable_clip_fails(tmp_path, capsys):
     folder = tmp_path / "batch"
     folder.mkdir()
@@ -203,13 +228,16 @@ def test_a_batch_without_any_usable_clip_fails(tmp_path, capsys):
 
 def test_a_missing_file_whose_name_has_special_characters_from_a_shell(tmp_path):
     """Runs the script in a separate process to test Hydra's parsing, the message and the exit code."""
-    wav = tmp_path / "no such [file], a=b 'x'.wav"
+    wav = tmp_path / os.fsdecode(b"no such [file], a=b 'x' \xe9.wav")  # Latin-1
     command = [sys.executable, "scripts/generate.py", f"wav={wav}", f"output={tmp_path / 'o.mp4'}"]
     done = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     )
     assert done.returncode == 1
-    assert done.stderr.strip().splitlines()[-1] == f"Error: sound file {wav} does not exist; check the path"
+    assert (
+        done.stderr.strip().splitlines()[-1]
+        == f"Error: sound file {legible(str(wav))} does not exist; check the path"
+    )
     assert "Traceback" not in done.stderr and not (tmp_path / "o.mp4").exists()
 
 

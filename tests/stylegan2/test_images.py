@@ -1,13 +1,17 @@
 """Conversion of images between files and networks."""
 
+import warnings
+import zlib
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from PIL import Image
 
-from stylegan2.images import resize, to_tensor, to_uint8
+from stylegan2.images import read_rgb, resize, to_tensor, to_uint8, upright_rgb
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -34,3 +38,54 @@ def test_resize_averages_areas():
     x = torch.arange(16.0).view(1, 1, 4, 4)
     assert torch.equal(resize(x, 2), torch.tensor([[2.5, 4.5], [10.5, 12.5]])[None, None])
     assert resize(x, 4) is x and resize(x, 8).shape[-2:] == (8, 8)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_what_transparency_hides_is_not_seen(tmp_path, mode):
+    hidden = np.zeros((40, 60, 4), np.uint8)
+    hidden[:, :30] = [200, 200, 200, 255]
+    hidden[:, 30:] = [250, 250, 250, 0]  # a second person, perhaps
+    Image.fromarray(hidden, "RGBA").convert(mode).save(tmp_path / "x.png")
+    seen = np.asarray(read_rgb(tmp_path / "x.png")).astype(int)
+    assert seen.shape == (40, 60, 3)
+    assert np.abs(seen[:, :30] - 200).max() <= 4 and (seen[:, 30:] == 128).all()
+
+
+def test_half_transparent_places_are_mixed_with_grey(tmp_path):
+    Image.new("RGBA", (4, 4), (255, 0, 0, 128)).save(tmp_path / "x.png")
+    np.testing.assert_allclose(np.asarray(read_rgb(tmp_path / "x.png"))[0, 0], [191, 64, 64], atol=1)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif"])
+def test_large_pictures_are_reduced_and_turned(tmp_path, suffix):
+    ramp = np.tile(np.linspace(0, 255, 600).astype(np.uint8)[:, None], (1, 400))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored as turned by 90 degrees counterclockwise
+    Image.fromarray(np.stack([np.rot90(ramp)] * 3, -1)).save(tmp_path / f"x.{suffix}", exif=exif)
+    with Image.open(tmp_path / f"x.{suffix}") as picture:
+        reduced = np.asarray(upright_rgb(picture, 150))
+    assert reduced.shape == (150, 100, 3)
+    np.testing.assert_allclose(reduced[:, 50, 0], np.linspace(0, 255, 150), atol=3)
+
+
+def test_large_pictures_of_16_bits_are_reduced(tmp_path):
+    Image.fromarray(np.full((300, 200), 25700, np.uint16)).save(tmp_path / "x.png")
+    with Image.open(tmp_path / "x.png") as picture:
+        reduced = np.asarray(upright_rgb(picture, 150))
+    assert reduced.shape == (150, 100, 3) and (reduced == 100).all()
+
+
+def test_200_megapixels_are_read_and_more_than_250_refused(tmp_path):
+    Image.new("1", (16320, 12240), 1).save(tmp_path / "x.png")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert read_rgb(tmp_path / "x.png").size == (4096, 3072)
+    huge = bytearray((tmp_path / "x.png").read_bytes())
+    for width in (24000, 10**6):
+        huge[16:20] = width.to_bytes(4, "big")
+        huge[29:33] = zlib.crc32(huge[12:29]).to_bytes(4, "big")
+        (tmp_path / "huge.png").write_bytes(huge)
+        with warnings.catch_warnings():  # Pillow's own warning comes before the error
+            warnings.simplefilter("ignore")
+            with pytest.raises(ValueError, match="it has more than 250 megapixels: reduce it first"):
+                read_rgb(tmp_path / "huge.png")
