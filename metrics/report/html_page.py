@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from metrics.report.plots import plot_apertures, plot_error_strip, plot_violins
-from metrics.report.report_files import COLUMNS, footnotes, format_figure
+from metrics.report.report_files import COLUMNS, footnotes, format_figure, shown_columns
 from metrics.scoring.score_videos import PairResult
 from metrics.scoring.video_files import VideoPair, remarks
 from stylegan2.weights import atomic_path
@@ -60,11 +60,7 @@ def write_page(
         title=f"{report['method']} against the truth",
         report=report,
         rows=rows,
-        measures={
-            name: text
-            for name, (text, _) in COLUMNS.items()
-            if any(row.get(name) is not None for row in rows)
-        },
+        measures={name: COLUMNS[name][0] for name in shown_columns(rows)},
         notes=footnotes(rows, report["absent"]),
         pictures=["pictures/violins.png"],
         files=[record for record in report["files"] if remarks(record)],

@@ -1,6 +1,6 @@
 """report.json, and the same rows as Markdown, CSV, LaTeX and a console table.
 
-report.json = {"schema_version": 2, "rows": [...], "clips": [figures per clip], "paired": [...], "sync": [...], "unsynced":
+report.json = {"schema_version": 3, "rows": [...], "clips": [figures per clip], "paired": [...], "sync": [...], "unsynced":
 [clips whose lips do not fit the sound], "warnings": [...], "weights": {name: sha256}, "versions": {package: version},
 "seconds": s, "measures": {column: definition}, and the provenance that the caller adds}; metrics/report/report_schema.py
 checks it. A figure that does not exist is null; NaN and infinity are never written.
@@ -20,6 +20,7 @@ from rich.table import Table as ConsoleTable
 
 from metrics.measures.legacy_definitions import LEGACY
 from metrics.measures.lip_motion import LEAST_DENOMINATOR
+from metrics.measures.lip_silence import SILENCE
 from metrics.report.paired_differences import clip_records, compare_rows
 from metrics.report.report_schema import SCHEMA_VERSION, check_report
 from metrics.report.sync_sanity import sync_check, unsynced, unsynced_lines, warnings_of
@@ -73,8 +74,11 @@ COLUMNS: dict[str, tuple[str, int]] = {
     "detection_rate": ("frames in which the judge finds a face", 3),
     "fid": ("pytorch-fid Inception, all scored frames", 2),
     "kid": ("unbiased, cubic kernel, same features, at most 2000 frames", 5),
+    **SILENCE,
     **LEGACY,
 }
+# Columns that only report.json and the CSV list; the other tables leave them out
+DETAILS = frozenset(("silence_motion", "speech_motion"))
 # Columns of the console table and their headings there
 HEADINGS = {
     "psnr": "psnr",
@@ -174,9 +178,16 @@ def format_figure(column: str, value: float | None, interval: Sequence[float] | 
     return DASH if value is None or not math.isfinite(value) else f"{value:.{COLUMNS[column][1]}f}"
 
 
+def shown_columns(rows: Sequence[Row]) -> list[str]:
+    """The columns that at least one row has, except DETAILS."""
+    return [
+        name for name in COLUMNS if name not in DETAILS and any(row.get(name) is not None for row in rows)
+    ]
+
+
 def report_table(rows: Sequence[Row], absent: Mapping[str, str] | None = None) -> Table:
-    """The columns that at least one row has, with footnotes. absent: column that no row has -> reason."""
-    columns = [name for name in COLUMNS if any(row.get(name) is not None for row in rows)]
+    """The columns of shown_columns, with footnotes. absent: column that no row has -> reason."""
+    columns = shown_columns(rows)
     lines = [
         [
             *(str(row["name"]), str(row["split"])),

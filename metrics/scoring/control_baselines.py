@@ -23,6 +23,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from audio.silence import frame_rms
 from audio.timing import SAMPLES_PER_FRAME
 
 CONTROLS = (
@@ -100,10 +101,7 @@ def wrong_samples(samples: np.ndarray, start: int, num_frames: int) -> np.ndarra
 
 def log_energy(samples: np.ndarray, num_frames: int, floor: float = 1e-4) -> np.ndarray:
     """e_t = log(floor + RMS of the 640 samples of video frame t), (T,). samples: 16 kHz in [-1, 1], padded with silence."""
-    length = num_frames * SAMPLES_PER_FRAME
-    padded = np.zeros(length)
-    padded[: min(length, len(samples))] = samples[:length]
-    return np.log(floor + np.sqrt((padded.reshape(num_frames, SAMPLES_PER_FRAME) ** 2).mean(axis=1)))
+    return np.log(floor + frame_rms(samples, num_frames))
 
 
 @dataclass(frozen=True)

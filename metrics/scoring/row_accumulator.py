@@ -25,6 +25,7 @@ from metrics.measures.intervals import mean_over
 from metrics.measures.kid import Features
 from metrics.measures.landmark_figures import SEQUENCE, sequence_figures
 from metrics.measures.legacy_definitions import LEGACY, LegacyFigures
+from metrics.measures.lip_silence import SILENCE, silence_figures
 from metrics.measures.psnr_ssim import identical_share, mean_psnr, psnr, ssim
 from metrics.measures.sync_distance import SYNC_COLUMNS, SyncJudge, VideoEmbedder, clip_figures
 from metrics.scoring.control_baselines import PERCEPTUAL_ROWS
@@ -32,7 +33,7 @@ from metrics.scoring.control_baselines import PERCEPTUAL_ROWS
 DISTANCES = ("lpips_alex", "lpips_vgg", "st_lpips_alex", "st_lpips_vgg")
 MEANS = (  # figures of a clip; a row's figures are their means over clips
     *("psnr", "identical_frames", "ssim", *SEQUENCE, *SYNC_COLUMNS, "perceptual", *DISTANCES),
-    *("identity", "csim_dlib", "csim_arcface", "flicker", "detection_rate", *LEGACY),
+    *("identity", "csim_dlib", "csim_arcface", "flicker", "detection_rate", *SILENCE, *LEGACY),
 )
 
 
@@ -175,9 +176,11 @@ class RowAccumulator:
         true: np.ndarray,
         sound: np.ndarray | None = None,
         true_quads: np.ndarray | None = None,
+        silent: np.ndarray | None = None,
     ) -> ClipScore:
         """The figures of the clip. true (T, 68, 2): true landmarks, valid where known (T,). sound: its embeddings by the
-        sync judge. true_quads (T, 4, 2): given if the row has quads too."""
+        sync judge. true_quads (T, 4, 2): given if the row has quads too. silent (T,): where the speech is silent; None
+        without sound."""
         if self.video_embedder is not None and len(self.landmarks) >= WINDOW:
             self.video, self.video_embedder = self.video_embedder.embeddings(), None
         predicted, detected = np.stack(self.landmarks)[known], np.array(self.detected)[known]
@@ -190,6 +193,8 @@ class RowAccumulator:
         figures |= {"flicker": self.flicker.value, "detection_rate": float(np.mean(self.detected))}
         figures |= sequence_figures(predicted, true, detected, quads, true_quads)
         figures |= clip_figures(self.judges.sync, self.video, sound)
+        if silent is not None:
+            figures |= silence_figures(aperture(np.stack(self.landmarks)), np.array(self.detected), silent)
         figures |= self.legacy.values(predicted, true)
         error = np.full(len(known), np.nan)
         if known.any():

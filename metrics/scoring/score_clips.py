@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from audio.silence import silent_frames
 from audio.timing import SAMPLES_PER_FRAME
 from encoders.features.perceptual import Perceptual
 from encoders.footage.align import CROP_SIZE
@@ -105,11 +106,15 @@ def score_clip(
     if count != len(clip.frames):
         raise ValueError(f"row {row} has {count} frames for {clip.name}, the clip has {len(clip.frames)}")
     known = np.asarray(clip.detected, dtype=bool)[scored]
-    sound = None
-    if scored[-1] - scored[0] + 1 == len(scored):  # sync windows need consecutive frames
-        sound = sound_embeddings(judges, clip.waveform[scored[0] * SAMPLES_PER_FRAME :], len(scored))
+    sound = silent = None
+    if scored[-1] - scored[0] + 1 == len(scored):  # sync windows and speeds need consecutive frames
+        samples = clip.waveform[scored[0] * SAMPLES_PER_FRAME :]
+        sound = sound_embeddings(judges, samples, len(scored))
+        silent = silent_frames(samples, len(scored))
     true_landmarks = np.asarray(clip.landmarks)[scored]
-    return accumulator.score(split or clip.split, clip.name, clip.speaker, known, true_landmarks, sound)
+    return accumulator.score(
+        split or clip.split, clip.name, clip.speaker, known, true_landmarks, sound, silent=silent
+    )
 
 
 @torch.inference_mode()

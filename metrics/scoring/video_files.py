@@ -67,7 +67,7 @@ def score_files(
         record |= {"reference": _properties(info)}
         _note_format(record, "reference", info)
         prediction = Prediction(pair.prediction)
-        sound = _sound(record, pair.reference, info) if judges.sync is not None else None
+        sound = _sound(record, pair.reference, info)
         frames = iter_frames(pair.reference), iter(prediction)
         result = score_pair(method, pair.name, pair.speaker, *frames, judges, options, sound=sound)
     except (VideoError, ValueError) as error:

@@ -122,7 +122,7 @@ def test_two_folders_give_a_report_tables_and_a_page(two, capsys):
     assert run(*two) == 0
     output = two[2]
     report = report_of(output)
-    assert check_report(report) == 2 and report["method"] == "late 3" and report["crop"] == "face"
+    assert check_report(report) == 3 and report["method"] == "late 3" and report["crop"] == "face"
     rows = {row["name"]: row for row in report["rows"]}
     assert list(rows) == ["late 3", "ground_truth", "static", "shift_5"]
     assert rows["late 3"]["mouth_lag"] == 3 and rows["ground_truth"]["mouth_corr"] == pytest.approx(1)
