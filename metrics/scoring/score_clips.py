@@ -52,7 +52,7 @@ class Truth:
 
     @classmethod
     def of(cls, clip: FrameClip, ref_index: int, judges: Judges) -> "Truth":
-        frame = _at_crop_size(np.asarray(clip.frames[ref_index]))
+        frame = at_crop_size(np.asarray(clip.frames[ref_index]))
         face = face_in_crop(judges.detector, frame)
         landmarks = face.landmarks if face is not None else np.asarray(clip.landmarks[ref_index])
         return cls(landmarks, FaceEmbeddings.of(frame, landmarks, judges))
@@ -90,7 +90,7 @@ def score_clip(
         t = count - 1
         if t not in wanted:
             continue
-        frame, true = _at_crop_size(raw), _at_crop_size(np.asarray(clip.frames[t]))
+        frame, true = at_crop_size(raw), at_crop_size(np.asarray(clip.frames[t]))
         # Detection is skipped for a repeated frame
         if previous is None or not np.array_equal(previous, frame):
             face = face_in_crop(judges.detector, frame)
@@ -138,7 +138,7 @@ def _features(frame: np.ndarray, distance: Perceptual, judges: Judges) -> list[T
     return distance.features(resize(to_tensor(frame, judges.device), judges.perceptual_size))
 
 
-def _at_crop_size(frame: np.ndarray) -> np.ndarray:
+def at_crop_size(frame: np.ndarray) -> np.ndarray:
     """uint8 (H, W, 3) -> (256, 256, 3), area-averaged, so that all figures are in px of one size."""
     if frame.shape[:2] == (CROP_SIZE, CROP_SIZE):
         return np.ascontiguousarray(frame)
