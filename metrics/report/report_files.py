@@ -18,6 +18,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table as ConsoleTable
 
+from metrics.measures.dynamics import DYNAMICS
 from metrics.measures.legacy_definitions import LEGACY
 from metrics.measures.lip_motion import LEAST_DENOMINATOR
 from metrics.measures.lip_silence import SILENCE
@@ -75,10 +76,12 @@ COLUMNS: dict[str, tuple[str, int]] = {
     "fid": ("pytorch-fid Inception, all scored frames", 2),
     "kid": ("unbiased, cubic kernel, same features, at most 2000 frames", 5),
     **SILENCE,
+    **DYNAMICS,
     **LEGACY,
 }
 # Columns that only report.json and the CSV list; the other tables leave them out
-DETAILS = frozenset(("silence_motion", "speech_motion"))
+SHOWN_DYNAMICS = ("aperture_spread_ratio", "aperture_speed_ratio")
+DETAILS = frozenset(("silence_motion", "speech_motion", *DYNAMICS)).difference(SHOWN_DYNAMICS)
 # Columns of the console table and their headings there
 HEADINGS = {
     "psnr": "psnr",

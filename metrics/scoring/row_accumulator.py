@@ -19,6 +19,7 @@ from encoders.features.perceptual import Perceptual
 from encoders.footage.faces import FaceDetector
 from encoders.geometry import aperture
 from encoders.lmd import mouth_distance
+from metrics.measures.dynamics import DYNAMICS, dynamics_figures, motion_of
 from metrics.measures.fid import Inception
 from metrics.measures.head_motion import Flicker
 from metrics.measures.intervals import mean_over
@@ -33,7 +34,7 @@ from metrics.scoring.control_baselines import PERCEPTUAL_ROWS
 DISTANCES = ("lpips_alex", "lpips_vgg", "st_lpips_alex", "st_lpips_vgg")
 MEANS = (  # figures of a clip; a row's figures are their means over clips
     *("psnr", "identical_frames", "ssim", *SEQUENCE, *SYNC_COLUMNS, "perceptual", *DISTANCES),
-    *("identity", "csim_dlib", "csim_arcface", "flicker", "detection_rate", *SILENCE, *LEGACY),
+    *("identity", "csim_dlib", "csim_arcface", "flicker", "detection_rate", *SILENCE, *DYNAMICS, *LEGACY),
 )
 
 
@@ -183,8 +184,16 @@ class RowAccumulator:
         without sound."""
         if self.video_embedder is not None and len(self.landmarks) >= WINDOW:
             self.video, self.video_embedder = self.video_embedder.embeddings(), None
-        predicted, detected = np.stack(self.landmarks)[known], np.array(self.detected)[known]
-        quads = None if true_quads is None else np.stack(self.quads)[known]
+        # Curves over time, of frames in which a face was found
+        landmarks, found = np.stack(self.landmarks), np.array(self.detected)
+        row_quads = None if true_quads is None else np.stack(self.quads)
+        motions = motion_of(landmarks, known & found, row_quads), motion_of(true, known & found, true_quads)
+        over_time = dynamics_figures(*motions)
+        if silent is not None:
+            over_time |= silence_figures(aperture(landmarks), found, silent)
+        # Figures of frames whose true landmarks are known
+        predicted, detected = landmarks[known], found[known]
+        quads = None if row_quads is None else row_quads[known]
         true, true_quads = true[known], None if true_quads is None else true_quads[known]
         psnrs = self.columns.get("psnr", [])
         figures: dict[str, float | None] = dict.fromkeys(MEANS)
@@ -193,8 +202,7 @@ class RowAccumulator:
         figures |= {"flicker": self.flicker.value, "detection_rate": float(np.mean(self.detected))}
         figures |= sequence_figures(predicted, true, detected, quads, true_quads)
         figures |= clip_figures(self.judges.sync, self.video, sound)
-        if silent is not None:
-            figures |= silence_figures(aperture(np.stack(self.landmarks)), np.array(self.detected), silent)
+        figures |= over_time
         figures |= self.legacy.values(predicted, true)
         error = np.full(len(known), np.nan)
         if known.any():
