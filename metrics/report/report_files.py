@@ -22,6 +22,7 @@ from metrics.measures.dynamics import DYNAMICS
 from metrics.measures.legacy_definitions import LEGACY
 from metrics.measures.lip_motion import LEAST_DENOMINATOR
 from metrics.measures.lip_silence import SILENCE
+from metrics.measures.sharpness import SHARPNESS
 from metrics.report.paired_differences import clip_records, compare_rows
 from metrics.report.report_schema import SCHEMA_VERSION, check_report
 from metrics.report.sync_sanity import sync_check, unsynced, unsynced_lines, warnings_of
@@ -77,11 +78,14 @@ COLUMNS: dict[str, tuple[str, int]] = {
     "kid": ("unbiased, cubic kernel, same features, at most 2000 frames", 5),
     **SILENCE,
     **DYNAMICS,
+    **SHARPNESS,
     **LEGACY,
 }
 # Columns that only report.json and the CSV list; the other tables leave them out
 SHOWN_DYNAMICS = ("aperture_spread_ratio", "aperture_speed_ratio")
-DETAILS = frozenset(("silence_motion", "speech_motion", *DYNAMICS)).difference(SHOWN_DYNAMICS)
+DETAILS = frozenset(("silence_motion", "speech_motion", "face_sharpness", *DYNAMICS)).difference(
+    SHOWN_DYNAMICS
+)
 # Columns of the console table and their headings there
 HEADINGS = {
     "psnr": "psnr",

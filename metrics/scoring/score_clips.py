@@ -42,12 +42,13 @@ def stride_for(total_frames: int, wanted: int = 200) -> int:
 
 @dataclass(frozen=True)
 class Truth:
-    """The reference for all rows of one clip: landmarks (68, 2) and the judges' embeddings of the true identity frame,
-    and the perceptual features of the true frames sampled so far.
+    """The reference for all rows of one clip: landmarks (68, 2), the judges' embeddings and the crop of the true identity
+    frame, and the perceptual features of the true frames sampled so far.
     """
 
     landmarks: np.ndarray
     faces: FaceEmbeddings
+    crop: np.ndarray
     features: dict[int, list[Tensor]] = field(default_factory=dict)
 
     @classmethod
@@ -55,7 +56,7 @@ class Truth:
         frame = at_crop_size(np.asarray(clip.frames[ref_index]))
         face = face_in_crop(judges.detector, frame)
         landmarks = face.landmarks if face is not None else np.asarray(clip.landmarks[ref_index])
-        return cls(landmarks, FaceEmbeddings.of(frame, landmarks, judges))
+        return cls(landmarks, FaceEmbeddings.of(frame, landmarks, judges), frame)
 
 
 def score_clip(
@@ -112,9 +113,8 @@ def score_clip(
         sound = sound_embeddings(judges, samples, len(scored))
         silent = silent_frames(samples, len(scored))
     true_landmarks = np.asarray(clip.landmarks)[scored]
-    return accumulator.score(
-        split or clip.split, clip.name, clip.speaker, known, true_landmarks, sound, silent=silent
-    )
+    place = split or clip.split, clip.name, clip.speaker
+    return accumulator.score(*place, known, true_landmarks, sound, silent=silent, identity_crop=truth.crop)
 
 
 @torch.inference_mode()

@@ -246,7 +246,7 @@ class _PairScorer:
         samples = None if sound is None else sound[begin:]
         voice = sound_embeddings(self.judges, samples, total)
         silent = None if samples is None else silent_frames(samples, total)
-        truth = ("all", self.clip, speaker, known, true, voice, true_quads, silent)
+        truth = ("all", self.clip, speaker, known, true, voice, true_quads, silent, self._identity.crop)
         scores = [row.score(*truth) for row in self.rows]
         if self.options.controls:
             scores.append(self._shifted().score(*truth))
