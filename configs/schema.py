@@ -173,8 +173,15 @@ class MetricsConfig:
     nets: tuple[str, ...] = ("alex", "vgg")
     # Frames per call of the networks; bounds memory
     batch: int = 16
+    # The predictions are driven by other speech than the references': figures that compare frames are left out, the
+    # others use each video's own sound (metrics/scoring/score_unpaired.py)
+    unpaired: bool = False
 
     def __post_init__(self) -> None:
+        if self.unpaired and self.crop != "face":
+            raise ValueError(
+                f"metrics.unpaired=true measures the face crop; leave out metrics.crop={self.crop}."
+            )
         if not set(self.nets) <= {"alex", "vgg"}:
             raise ValueError(f"metrics.nets is {list(self.nets)}; it may hold alex and vgg.")
         if self.batch < 1:

@@ -62,6 +62,8 @@ class PairOptions:
     batch: int = 16
     # Whether to score CONTROLS beside the method
     controls: bool = True
+    # The predictions are driven by other speech than the references' (metrics/scoring/score_unpaired.py)
+    unpaired: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +114,7 @@ def score_pair(
 
 
 @dataclass(frozen=True, eq=False)
-class _IdentityFrame:
+class IdentityFrame:
     """The true identity frame: its image, face crop, landmarks, quad and identity embeddings."""
 
     image: np.ndarray
@@ -133,7 +135,7 @@ class _PairScorer:
         self.other_shape = False
         self.best: list[ScoredFrame] = []
         self.worst: list[ScoredFrame] = []
-        self._identity: _IdentityFrame | None = None
+        self._identity: IdentityFrame | None = None
         self._previous: tuple[np.ndarray, Face | None] | None = None  # predicted face crop and its face
         self._batch: list[tuple[np.ndarray, dict[str, np.ndarray]]] = []  # true image, row -> image
 
@@ -149,7 +151,7 @@ class _PairScorer:
             assert item.landmarks is not None  # item.detected
             points = true_face.landmarks if true_face else transform_points(item.landmarks, item.quad)
             faces = FaceEmbeddings.of(true_crop, points, self.judges)
-            self._identity = _IdentityFrame(true_image, true_crop, points, item.quad, faces)
+            self._identity = IdentityFrame(true_image, true_crop, points, item.quad, faces)
         identity = self._identity
         self.known.append(true_face is not None)
 
