@@ -1,6 +1,6 @@
 """report.json, and the same rows as Markdown, CSV, LaTeX and a console table.
 
-report.json = {"schema_version": 3, "rows": [...], "clips": [figures per clip], "paired": [...], "sync": [...], "unsynced":
+report.json = {"schema_version": 3, "rows": [...], "clips": [figures per clip], "strata": [means by speaker and by length], "paired": [...], "sync": [...], "unsynced":
 [clips whose lips do not fit the sound], "warnings": [...], "weights": {name: sha256}, "versions": {package: version},
 "seconds": s, "measures": {column: definition}, and the provenance that the caller adds}; metrics/report/report_schema.py
 checks it. A figure that does not exist is null; NaN and infinity are never written.
@@ -25,8 +25,10 @@ from metrics.measures.lip_silence import SILENCE
 from metrics.measures.sharpness import SHARPNESS
 from metrics.report.paired_differences import clip_records, compare_rows
 from metrics.report.report_schema import SCHEMA_VERSION, check_report
+from metrics.report.strata import strata, strata_csv
 from metrics.report.sync_sanity import sync_check, unsynced, unsynced_lines, warnings_of
 from metrics.report.tables import DASH, Table
+from metrics.report.theval_table import theval_csv
 from metrics.scoring.row_accumulator import ClipScore
 from stylegan2.weights import atomic_path
 
@@ -148,6 +150,7 @@ def write_report(
         report |= {
             "schema_version": SCHEMA_VERSION,
             "clips": records,
+            "strata": strata(records),
             "paired": [*compare_rows(records, bases), *provenance.pop("paired", [])],
             "sync": sync,
             "unsynced": out_of_sync,
@@ -229,9 +232,20 @@ def to_csv(rows: Sequence[Row]) -> str:
     return frame.to_csv(index=False, lineterminator="\n")
 
 
-def write_tables(folder: str | Path, rows: Sequence[Row], absent: Mapping[str, str] | None = None) -> None:
-    """report.md, report.csv and report.tex in folder."""
+def write_tables(
+    folder: str | Path,
+    rows: Sequence[Row],
+    absent: Mapping[str, str] | None = None,
+    strata: Sequence[Mapping[str, Any]] = (),
+) -> None:
+    """report.md, report.csv and report.tex in folder; report_strata.csv, and report_theval_SPLIT.csv for each split with a
+    ground_truth row. strata: of the report."""
     report_table(rows, absent).write(Path(folder) / "report", csv=to_csv(rows))
+    texts = {"strata": strata_csv(strata)} if strata else {}
+    texts |= {f"theval_{split}": text for split, text in theval_csv(rows).items()}
+    for name, text in texts.items():
+        with atomic_path(Path(folder) / f"report_{name}.csv") as temporary:
+            temporary.write_text(text, encoding="utf-8")
 
 
 def print_table(rows: Sequence[Row], console: Console | None = None) -> None:

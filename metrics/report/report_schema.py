@@ -1,7 +1,7 @@
 """The schema of report.json: a version number, and a check that names the first error.
 
 Version 2 adds figures per clip, speakers, paired differences and sync checks to version 1. Version 3 adds columns
-(silence, dynamics, sharpness); no figure of version 2 changed. Files of version 1 have no version number
+(silence, dynamics, sharpness) and means by speaker and by clip length; no figure of version 2 changed. Files of version 1 have no version number
 (docs/results/embedded_seed*.json). All versions can still be read.
 """
 
@@ -20,7 +20,17 @@ FIGURES = (*MEANS, "lip_gain", "lip_gain_denominator", "fid", "kid")
 _ROW: dict[int, dict[str, type]] = {1: {"name": str, "split": str, "n_frames": int, "n_clips": int}}
 _ROW[2] = _ROW[3] = _ROW[1] | {"n_speakers": int, "interval": dict, "interval_speakers": dict}
 _TOP: dict[int, dict[str, type]] = {1: {"rows": list, "weights": dict, "versions": dict, "measures": dict}}
-_TOP[2] = _TOP[3] = _TOP[1] | {"clips": list, "paired": list, "sync": list}
+_TOP[2] = _TOP[1] | {"clips": list, "paired": list, "sync": list}
+_TOP[3] = _TOP[2] | {"strata": list}
+_STRATUM = {
+    "row": str,
+    "split": str,
+    "by": str,
+    "stratum": str,
+    "n_clips": int,
+    "n_frames": int,
+    "figures": dict,
+}
 _CLIP = {"row": str, "split": str, "clip": str, "speaker": str, "n_frames": int, "figures": dict}
 
 
@@ -47,6 +57,10 @@ def check_report(report: Any, where: str = "report") -> int:
                 raise ReportError(f"{place}: the interval of {key} is {span}, expected [low, high]")
     if version > 1:
         _check_clips(report, where)
+    for index, stratum in enumerate(report.get("strata", [])):
+        place = f"{where}.strata[{index}]"
+        _check_fields(stratum, _STRATUM, place)
+        _check_figures(stratum["figures"], f"{place}.figures")
     return version
 
 

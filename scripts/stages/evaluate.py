@@ -68,7 +68,7 @@ def evaluate(
     folder = run.results / "evaluate"
     _pictures(folder, preview, evaluation.scores)
     path = run.results / "report.json"
-    write_report(
+    report = write_report(
         path,
         rows,
         hashes,
@@ -85,7 +85,7 @@ def evaluate(
         config=plain(config),
         **provenance(),
     )
-    write_tables(run.results, rows, judges.absent)
+    write_tables(run.results, rows, judges.absent, report["strata"])
     if run.first:
         print_table(rows)
     for name, file in (

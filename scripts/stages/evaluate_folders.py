@@ -89,7 +89,7 @@ def compare(config: Config, run: Run) -> Path:
         config=plain(config),
         **provenance(),
     )
-    write_tables(output, rows, absent)
+    write_tables(output, rows, absent, report["strata"])
     write_page(output, report, pairs, results)
 
     # Print the table, remarks and warnings

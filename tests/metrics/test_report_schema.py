@@ -21,6 +21,7 @@ def test_a_report_is_checked_when_written_and_when_read(tmp_path):
         (lambda r: r["rows"][0].update(n_clips=5), "mean over 5 clips, 6 are listed"),
         (lambda r: r["rows"][0]["interval"].update(psnr=[3, 1]), "interval of psnr"),
         (lambda r: r["rows"][0].update(lip_gain_denominator="0.1"), r"rows\[0\].lip_gain_denominator"),
+        (lambda r: r["strata"][0].pop("by"), r"strata\[0\] lacks by"),
         (lambda r: r.update(schema_version=9), "schema version 9"),
         (lambda r: r["clips"][0]["figures"].update(ssim=float("nan")), "finite"),
     ):
