@@ -165,6 +165,9 @@ class MetricsConfig:
     sync_weights: str = "embedded"
     # Score all control baselines (metrics/scoring/control_baselines.py), or only those needed to compute other figures
     controls: bool = True
+    # Also score the prediction after encoding it once more, H.264 at CRF 28 (the row `reencoded`): by how much each measure
+    # of sync and sharpness moves is in the report; takes as long as another row
+    reencode: bool = False
 
     # The settings below apply only to predictions= and references=, where `controls` means ground_truth, static and
     # shift_5. Part of the frame that the image measures compare (metrics/scoring/score_videos.py)

@@ -11,6 +11,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from metrics.report.plots import plot_apertures, plot_error_strip, plot_violins
+from metrics.report.reencoding_moves import reencoding_lines
 from metrics.report.report_files import COLUMNS, footnotes, format_figure, shown_columns
 from metrics.scoring.score_videos import PairResult
 from metrics.scoring.video_files import VideoPair, remarks
@@ -62,7 +63,7 @@ def write_page(
         report=report,
         rows=rows,
         measures={name: COLUMNS[name][0] for name in shown_columns(rows)},
-        notes=footnotes(rows, report["absent"]),
+        notes=[*footnotes(rows, report["absent"]), *reencoding_lines(report["reencoded"])],
         pictures=["pictures/violins.png"],
         files=[record for record in report["files"] if remarks(record)],
         clips=clips,

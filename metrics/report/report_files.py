@@ -1,6 +1,7 @@
 """report.json, and the same rows as Markdown, CSV, LaTeX and a console table.
 
-report.json = {"schema_version": 3, "rows": [...], "clips": [figures per clip], "strata": [means by speaker and by length], "paired": [...], "sync": [...], "unsynced":
+report.json = {"schema_version": 3, "rows": [...], "clips": [figures per clip], "strata": [means by speaker and by length], "reencoded":
+[what H.264 moves], "paired": [...], "sync": [...], "unsynced":
 [clips whose lips do not fit the sound], "warnings": [...], "weights": {name: sha256}, "versions": {package: version},
 "seconds": s, "measures": {column: definition}, and the provenance that the caller adds}; metrics/report/report_schema.py
 checks it. A figure that does not exist is null; NaN and infinity are never written.
@@ -11,6 +12,7 @@ import json
 import math
 import platform
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from metrics.measures.lip_motion import LEAST_DENOMINATOR
 from metrics.measures.lip_silence import SILENCE
 from metrics.measures.sharpness import SHARPNESS
 from metrics.report.paired_differences import clip_records, compare_rows
+from metrics.report.reencoding_moves import reencoding_moves
 from metrics.report.report_schema import SCHEMA_VERSION, check_report
 from metrics.report.strata import strata, strata_csv
 from metrics.report.sync_sanity import sync_check, unsynced, unsynced_lines, warnings_of
@@ -151,6 +154,7 @@ def write_report(
             "schema_version": SCHEMA_VERSION,
             "clips": records,
             "strata": strata(records),
+            "reencoded": [move for base in bases[:1] for move in reencoding_moves(records, base)],
             "paired": [*compare_rows(records, bases), *provenance.pop("paired", [])],
             "sync": sync,
             "unsynced": out_of_sync,
@@ -237,10 +241,12 @@ def write_tables(
     rows: Sequence[Row],
     absent: Mapping[str, str] | None = None,
     strata: Sequence[Mapping[str, Any]] = (),
+    notes: Sequence[str] = (),
 ) -> None:
     """report.md, report.csv and report.tex in folder; report_strata.csv, and report_theval_SPLIT.csv for each split with a
-    ground_truth row. strata: of the report."""
-    report_table(rows, absent).write(Path(folder) / "report", csv=to_csv(rows))
+    ground_truth row. strata: of the report. notes: further sentences below the table."""
+    table = report_table(rows, absent)
+    replace(table, notes=[*table.notes, *notes]).write(Path(folder) / "report", csv=to_csv(rows))
     texts = {"strata": strata_csv(strata)} if strata else {}
     texts |= {f"theval_{split}": text for split, text in theval_csv(rows).items()}
     for name, text in texts.items():

@@ -21,7 +21,7 @@ _ROW: dict[int, dict[str, type]] = {1: {"name": str, "split": str, "n_frames": i
 _ROW[2] = _ROW[3] = _ROW[1] | {"n_speakers": int, "interval": dict, "interval_speakers": dict}
 _TOP: dict[int, dict[str, type]] = {1: {"rows": list, "weights": dict, "versions": dict, "measures": dict}}
 _TOP[2] = _TOP[1] | {"clips": list, "paired": list, "sync": list}
-_TOP[3] = _TOP[2] | {"strata": list}
+_TOP[3] = _TOP[2] | {"strata": list, "reencoded": list}
 _STRATUM = {
     "row": str,
     "split": str,

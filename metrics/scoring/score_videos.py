@@ -64,6 +64,8 @@ class PairOptions:
     controls: bool = True
     # The predictions are driven by other speech than the references' (metrics/scoring/score_unpaired.py)
     unpaired: bool = False
+    # Whether to score the prediction once more after encoding it (metrics/scoring/reencoding.py)
+    reencode: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,7 +4,7 @@ A file that cannot be scored as it is gets a status and a reason; a missing or u
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from av.error import FFmpegError
 from audio.timing import FPS
 from audio.waveform import AudioError
 from encoders.footage.video_reader import VideoError, VideoInfo, iter_frames, probe, read_audio
+from metrics.scoring.reencoding import REENCODED, reencoded_file
 from metrics.scoring.row_accumulator import Judges
 from metrics.scoring.score_unpaired import score_unpaired
 from metrics.scoring.score_videos import PairOptions, PairResult, score_pair
@@ -75,13 +76,16 @@ def score_files(
         record |= {"reference": _properties(info)}
         _note_format(record, "reference", info)
         prediction = Prediction(pair.prediction)
-        sound = _sound(record, pair.reference, info)
-        place, frames = (method, pair.name, pair.speaker), iter_frames(pair.reference)
+        sounds = _sound(record, pair.reference, info), None
         if options.unpaired:
-            own = prediction.frames(), judges, options, sound, _own_sound(record, pair.prediction)
-            result = score_unpaired(*place, frames, *own)
-        else:
-            result = score_pair(*place, frames, iter(prediction), judges, options, sound=sound)
+            sounds = sounds[0], _own_sound(record, pair.prediction)
+        result = _score(pair, prediction, method, judges, options, *sounds)
+        if options.reencode and prediction.read and not prediction.error:
+            with reencoded_file(Prediction(pair.prediction).frames()) as path:
+                only = replace(options, controls=False)
+                again = _score(pair, Prediction(path), REENCODED, judges, only, *sounds)
+            result.scores.append(again.scores[0])
+            result.features |= again.features
     except (VideoError, ValueError) as error:
         return record | {"status": "bad_reference", "reason": str(error)}, None
     if prediction.info is not None:
@@ -89,6 +93,23 @@ def score_files(
         _note_format(record, "prediction", prediction.info)
     _note_result(record, prediction, result, options)
     return record, result
+
+
+def _score(
+    pair: VideoPair,
+    prediction: Prediction,
+    row: str,
+    judges: Judges,
+    options: PairOptions,
+    true_sound: np.ndarray | None,
+    sound: np.ndarray | None,
+) -> PairResult:
+    """The scores of one prediction; sound: its own, for options.unpaired."""
+    assert pair.reference is not None
+    place, frames = (row, pair.name, pair.speaker), iter_frames(pair.reference)
+    if options.unpaired:
+        return score_unpaired(*place, frames, prediction.frames(), judges, options, true_sound, sound)
+    return score_pair(*place, frames, iter(prediction), judges, options, sound=true_sound)
 
 
 def expected_frames(path: Path) -> int:

@@ -20,9 +20,11 @@ from encoders.footage.corpora import VIDEOS, paths_under
 from metrics.measures.kid import Features
 from metrics.report.html_page import MOST_CLIPS, mouth_correlation, write_page
 from metrics.report.paired_differences import clip_records, compare_reports
+from metrics.report.reencoding_moves import reencoding_lines
 from metrics.report.report_files import print_table, write_report, write_tables
 from metrics.report.report_schema import read_report
 from metrics.scoring import score_unpaired
+from metrics.scoring.reencoding import REENCODED
 from metrics.scoring.row_accumulator import Judges
 from metrics.scoring.score_clips import stride_for, summarise, with_frechet
 from metrics.scoring.score_videos import CONTROLS, RULES, PairOptions, PairResult
@@ -60,7 +62,7 @@ def compare(config: Config, run: Run) -> Path:
         raise RunError(f"Nothing could be scored: {reasons}")
 
     # Report, tables, page
-    order, unpaired = [method, *CONTROLS], config.metrics.unpaired
+    order, unpaired = [method, *CONTROLS, REENCODED], config.metrics.unpaired
     absent = dict(judges.absent) | (UNMEASURED if unpaired else {})
     rows = with_frechet(summarise(scores), features, judges.no_inception)
     rows = sorted(rows, key=lambda row: order.index(row["name"]))
@@ -89,7 +91,7 @@ def compare(config: Config, run: Run) -> Path:
         config=plain(config),
         **provenance(),
     )
-    write_tables(output, rows, absent, report["strata"])
+    write_tables(output, rows, absent, report["strata"], reencoding_lines(report["reencoded"]))
     write_page(output, report, pairs, results)
 
     # Print the table, remarks and warnings
@@ -141,9 +143,9 @@ def _videos(folder: Path, what: str) -> dict[str, Path]:
 
 
 def method_name(predictions: Path) -> str:
-    """The folder's name, with a suffix if a control baseline has that name."""
+    """The folder's name, with a suffix if another row has that name."""
     name = predictions.resolve().name or "prediction"
-    return f"{name}_method" if name in CONTROLS else name
+    return f"{name}_method" if name in (*CONTROLS, REENCODED) else name
 
 
 def read_other_report(config: Config, judges: Judges) -> dict[str, Any] | None:
@@ -212,6 +214,7 @@ def _score_all(
         metrics.batch,
         metrics.controls,
         metrics.unpaired,
+        metrics.reencode,
     )
     run.say(f"scoring {len(pairs)} names of {method}, {frames} frames, crop {metrics.crop}")
     workers = min(config.workers, len(pairs))

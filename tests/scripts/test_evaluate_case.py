@@ -65,7 +65,8 @@ def scored_rows(folder: Path, start: int, monkeypatch: pytest.MonkeyPatch) -> di
     mean = np.tile(np.arange(10.0)[:, None, None], (1, *SHAPE))
     judges = SimpleNamespace(detector="the judge's")
     evaluation: Any = SimpleNamespace(add=add, judges=judges)
-    context = ScoringContext(None, None, evaluation, 1, Controls(mean, energy))  # type: ignore[arg-type]
+    monkeypatch.setattr(evaluate_case, "reencoded", lambda frames: (x + 1 for x in frames))
+    context = ScoringContext(None, None, evaluation, 1, Controls(mean, energy), reencode=True)  # type: ignore[arg-type]
     case = Case(clip, codes, wrong, "seen", start, 0, w_ref, full=False, keep=False)
     scores, _ = score_case(case, context)
     assert {s.row: s.figures for s in scores if s.figures} == {"stage1_only": {"leakage": 0.25}}
@@ -83,6 +84,7 @@ def test_controls_have_the_frame_numbers_of_the_scored_frames(start, tmp_path, m
     np.testing.assert_allclose(rows["energy"][3:-3], loudness[3:-3], atol=2e-3)
     late = np.maximum(scored - 5, start)  # the first prediction is repeated
     np.testing.assert_allclose(rows["shift_5"], 0.1 + late / 1000, rtol=1e-6)
+    np.testing.assert_allclose(rows["reencoded"], rows["stage1_only"] + 1, rtol=1e-6)
     # Leakage compares the same person driven by digital silence with the prediction
     np.testing.assert_array_equal(rows["silence"], np.zeros(FRAMES - start))
     np.testing.assert_array_equal(rows["speech"], rows["stage1_only"])

@@ -206,6 +206,19 @@ def test_predictions_driven_by_other_speech(tmp_path, monkeypatch, capsys):
     assert run(*folders, output, "metrics.unpaired=true", "metrics.crop=full") == 1
 
 
+def test_the_prediction_encoded_once_more_is_a_row(two):
+    assert run(*two, "metrics.reencode=true") == 0
+    report = report_of(two[2])
+    rows = {row["name"]: row for row in report["rows"]}
+    assert list(rows) == ["late 3", "ground_truth", "static", "shift_5", "reencoded"]
+    assert rows["reencoded"]["n_clips"] == 2 and rows["reencoded"]["mouth_lag"] == 3
+    (move,) = report["reencoded"]
+    gap = rows["reencoded"]["mouth_corr"] - rows["late 3"]["mouth_corr"]
+    assert move["row"] == "late 3" and move["moved"]["mouth_corr"]["mean"] == pytest.approx(gap)
+    for name in ("report.md", "index.html"):
+        assert "H.264 at CRF 28 moves late 3 (all) by: mouth_corr" in (two[2] / name).read_text()
+
+
 def test_reports_of_other_judges_are_not_compared(two, tmp_path, capsys):
     assert run(*two) == 0
     for name, judge in (("landmark_judge", "another"), ("weights", {"landmarks": "0"})):
