@@ -1,9 +1,8 @@
-"""A CSV with the column names of THEval's raw metrics table (Quignon et al., CVPR Findings 2026), as its script
-theval-score reads it.
+"""A CSV with the column names of THEval's raw metrics table (Quignon et al., CVPR Findings 2026).
 
 The names are THEval's, the figures are this project's nearest ones (COLUMNS): other landmarks, other networks. THEval
 scores each column by its closeness to the row GT of the same table, 1 - |value - GT| / GT, so a table with its own GT row
-is consistent in itself; its values must not be put beside THEval's own rows. Global aesthetic has no measure here.
+is consistent in itself; its values must not be put beside THEval's own rows. Global aesthetic has no measure here and stays empty.
 """
 
 from collections.abc import Mapping, Sequence
