@@ -11,10 +11,10 @@ from audio.waveform import SILENT
 # A frame is quiet if its RMS is this far below the clip's loud frames (95th percentile). That is about the 15.9 dB below
 # the active speech level at which ITU-T P.56 (method B) ends activity, because loud frames lie some 4 dB above that level.
 QUIET_DB = 20.0
-SHORTEST_PAUSE = (
-    6  # frames (240 ms): a shorter quiet run is the closure of a plosive or a gap between two words
-)
-EDGE = 2  # frames (80 ms) at both ends of a pause in which lips still close after a word, or open before one
+# Frames (240 ms): a shorter quiet run is the closure of a plosive or a gap between two words
+SHORTEST_PAUSE = 6
+# Frames (80 ms) at both ends of a pause in which lips still close after a word, or open before one
+EDGE = 2
 
 
 def frame_rms(samples: np.ndarray, num_frames: int) -> np.ndarray:
@@ -32,12 +32,12 @@ def silent_frames(samples: np.ndarray, num_frames: int) -> np.ndarray:
     sound. Quiet: QUIET_DB below the 95th percentile of the RMS, or below SILENT. Steady noise or music above that level
     hides the pauses: then no frame is silent.
     """
-    rms = frame_rms(samples, num_frames)
-    quiet = (
-        rms < max(SILENT, float(np.quantile(rms, 0.95)) * 10 ** (-QUIET_DB / 20)) if num_frames else rms > 0
-    )
-    edges = np.diff(np.concatenate([[False], quiet, [False]]).astype(np.int8))
     silent = np.zeros(num_frames, bool)
+    if num_frames == 0:
+        return silent
+    rms = frame_rms(samples, num_frames)
+    quiet = rms < max(SILENT, float(np.quantile(rms, 0.95)) * 10 ** (-QUIET_DB / 20))
+    edges = np.diff(np.concatenate([[False], quiet, [False]]).astype(np.int8))
     for start, end in zip(np.flatnonzero(edges == 1), np.flatnonzero(edges == -1), strict=True):
         if end - start >= SHORTEST_PAUSE:
             silent[start + EDGE * (start > 0) : end - EDGE * (end < num_frames)] = True

@@ -1,8 +1,8 @@
 """Openings and widths of a face, measured on its landmarks. Training, the synthetic corpus and metrics share these
 definitions.
 
-Landmarks are the 68 iBUG points counted from 0 (17-21 and 22-26 brows, 36-41 and 42-47 eyes, 48-59 outer lips, 60-67 inner lips), given as
-(..., 68, 2) in px; all functions of landmarks broadcast over the leading dimensions. LMD: encoders/lmd.py.
+Landmarks are the 68 iBUG points counted from 0 (17-21 and 22-26 brows, 36-41 and 42-47 eyes, 48-59 outer lips, 60-67 inner
+lips), given as (..., 68, 2) in px; all functions of landmarks broadcast over the leading dimensions. LMD: encoders/lmd.py.
 """
 
 from __future__ import annotations

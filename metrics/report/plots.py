@@ -24,7 +24,9 @@ TRUTH, PREDICTION, BEST = "#444444", "#d1495b", "#2a7f62"  # colours
 def plot_apertures(
     path: str | Path, true_aperture: np.ndarray, predicted: Mapping[str, np.ndarray], title: str = ""
 ) -> None:
-    """Lip aperture (T,) of the truth and of each row, which may differ in length; one panel per row; PNG, PDF or SVG by the suffix."""
+    """Lip aperture (T,) of the truth and of each row, which may differ in length, one panel per row; PNG, PDF or SVG by
+    the suffix.
+    """
     figure = _figure(figsize=(9, 1.2 + 1.8 * max(len(predicted), 1)), layout="constrained")
     panels = figure.subplots(max(len(predicted), 1), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
     for panel, (name, curve) in zip(panels, predicted.items(), strict=False):

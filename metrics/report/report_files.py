@@ -1,10 +1,10 @@
 """report.json, and the same rows as Markdown, CSV, LaTeX and a console table.
 
-report.json = {"schema_version": 3, "rows": [...], "clips": [figures per clip], "strata": [means by speaker and by length], "reencoded":
-[what H.264 moves], "paired": [...], "sync": [...], "unsynced":
-[clips whose lips do not fit the sound], "warnings": [...], "weights": {name: sha256}, "versions": {package: version},
-"seconds": s, "measures": {column: definition}, and the provenance that the caller adds}; metrics/report/report_schema.py
-checks it. A figure that does not exist is null; NaN and infinity are never written.
+report.json = {"schema_version": 3, "rows": [...], "clips": [figures per clip], "strata": [means by speaker and by clip
+length], "reencoded": [what H.264 moves], "paired": [...], "sync": [...], "unsynced": [clips whose lips do not fit the sound],
+"warnings": [...], "weights": {name: sha256}, "versions": {package: version}, "seconds": s, "measures": {column: definition},
+and the provenance that the caller adds}; metrics/report/report_schema.py checks it. A figure that does not exist is null;
+NaN and infinity are never written.
 """
 
 import importlib.metadata

@@ -335,10 +335,9 @@ def test_silence_dynamics_and_sharpness_of_a_row(clip):
     talking = {"frames": frames.astype(np.uint8), "landmarks": points, "waveform": waveform}
     clip = FrameClip(**{**clip.__dict__, **talking})
     row = np.stack(frames_of(100 + np.where(silent, 2, 8) * (np.arange(24) % 2))) + texture // 2
-    true, ours = (
-        score(name, clip, iter(x), Judges(Reader())).figures
-        for name, x in (("ground_truth", clip.frames), ("full", row.astype(np.uint8)))
-    )
+    scored = (("ground_truth", clip.frames), ("full", row.astype(np.uint8)))
+    both: list[Any] = [score(name, clip, iter(x), Judges(Reader())).figures for name, x in scored]
+    true, ours = both
     assert true["silence_ratio"] == pytest.approx(1) and true["speech_motion"] == pytest.approx(4 / 80 * 25)
     assert ours["silence_motion"] == pytest.approx(2 / 80 * 25, rel=1e-5)
     assert 0.26 < ours["silence_ratio"] < 0.32  # the two frames at the edge of the pause count as speech

@@ -1,5 +1,7 @@
 """Videos driven by other speech than their reference's, with a detector whose landmarks follow from the brightness."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -57,6 +59,10 @@ def scored(predicted, **sounds) -> PairResult:
     return score_unpaired("ours", "a", "s", frames_of(LEVELS), predicted, JUDGES, options, **sounds)
 
 
+def figures(result: PairResult) -> list[dict[str, Any]]:
+    return [score.figures for score in result.scores]
+
+
 def test_every_figure_either_stays_or_is_left_out_by_name():
     assert set(LEFT_OUT) | set(UNPAIRED) == set(MEANS) and not set(LEFT_OUT) & set(UNPAIRED)
     assert {"psnr", "ssim", "lmd", "mouth_corr", "perceptual", "closure_recall", "head_error"} <= set(
@@ -70,7 +76,7 @@ def test_other_words_of_another_length_are_measured_by_themselves():
     pause = SPEECH.copy()
     pause[20 * 640 :] = 0
     result = scored(frames_of(other), true_sound=SPEECH, sound=pause)
-    ours, truth = (score.figures for score in result.scores)
+    ours, truth = figures(result)
     assert [(s.row, s.n_frames, len(s.aperture)) for s in result.scores] == [
         ("ours", 31, 31),
         ("ground_truth", 40, 40),
@@ -83,15 +89,14 @@ def test_other_words_of_another_length_are_measured_by_themselves():
     assert truth["aperture_emd"] == 0 and ours["aperture_emd"] > 0
     assert ours["silence_motion"] == pytest.approx(np.abs(np.diff(other))[22:].mean() / 80 * 25)
     assert truth["silence_motion"] is None and truth["speech_motion"] is not None
-    assert ours["identity"] == pytest.approx(
-        np.abs(other - LEVELS[0]).mean()
-    )  # to the reference's first frame
+    to_first = np.abs(other - LEVELS[0]).mean()  # the identity frame is the reference's first
+    assert ours["identity"] == pytest.approx(to_first)
     assert ours["detection_rate"] == 1
     assert result.features["ours"].n == 31 and result.features["ground_truth"].n == 40
 
 
 def test_the_reference_itself_is_equal_in_every_figure():
-    ours, truth = (score.figures for score in scored(frames_of(LEVELS)).scores)
+    ours, truth = figures(scored(frames_of(LEVELS)))
     assert ours == truth
 
 
@@ -100,7 +105,7 @@ def test_a_prediction_without_frames_is_black_and_one_that_loses_its_face_is_pen
     assert result.black == 40 and result.scores[0].figures["detection_rate"] == 0
     assert result.scores[0].figures["aperture_spread_ratio"] is None
     lost = np.where(np.arange(40) % 2, NOTHING, LEVELS)
-    assert scored(frames_of(lost)).scores[0].figures["csim_dlib"] < 0.6
+    assert figures(scored(frames_of(lost)))[0]["csim_dlib"] < 0.6
     late = scored(frames_of(np.where(np.arange(40) < 10, NOTHING, LEVELS)))
     assert late.scores[0].n_frames == 40 and late.scores[0].figures["detection_rate"] == 0.75
     with pytest.raises(ValueError, match="no face is found in the reference"):
