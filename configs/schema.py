@@ -177,6 +177,9 @@ class MetricsConfig:
     sync_weights: str = "embedded"
     # Score all control baselines (metrics/scoring/control_baselines.py), or only those needed to compute other figures
     controls: bool = True
+    # Also score the prediction after encoding it once more, H.264 at CRF 28 (the row `reencoded`): by how much each measure
+    # of sync and sharpness moves is in the report; takes as long as another row
+    reencode: bool = False
 
     # The settings below apply only to predictions= and references=, where `controls` means ground_truth, static and
     # shift_5. Part of the frame that the image measures compare (metrics/scoring/score_videos.py)
@@ -185,8 +188,15 @@ class MetricsConfig:
     nets: tuple[str, ...] = ("alex", "vgg")
     # Frames per call of the networks; bounds memory
     batch: int = 16
+    # The predictions are driven by other speech than the references': figures that compare frames are left out, the
+    # others use each video's own sound (metrics/scoring/score_unpaired.py)
+    unpaired: bool = False
 
     def __post_init__(self) -> None:
+        if self.unpaired and self.crop != "face":
+            raise ValueError(
+                f"metrics.unpaired=true measures the face crop; leave out metrics.crop={self.crop}."
+            )
         if not set(self.nets) <= {"alex", "vgg"}:
             raise ValueError(f"metrics.nets is {list(self.nets)}; it may hold alex and vgg.")
         if self.batch < 1:

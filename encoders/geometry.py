@@ -1,14 +1,15 @@
 """Openings and widths of a face, measured on its landmarks. Training, the synthetic corpus and metrics share these
 definitions.
 
-Landmarks are the 68 iBUG points counted from 0 (36-41 and 42-47 eyes, 48-59 outer lips, 60-67 inner lips), given as
-(..., 68, 2) in px; all functions of landmarks broadcast over the leading dimensions. LMD: encoders/lmd.py.
+Landmarks are the 68 iBUG points counted from 0 (17-21 and 22-26 brows, 36-41 and 42-47 eyes, 48-59 outer lips, 60-67 inner
+lips), given as (..., 68, 2) in px; all functions of landmarks broadcast over the leading dimensions. LMD: encoders/lmd.py.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+BROW_LEFT, BROW_RIGHT = slice(17, 22), slice(22, 27)
 EYE_LEFT, EYE_RIGHT = slice(36, 42), slice(42, 48)  # left and right in the image
 MOUTH = slice(48, 68)
 MOUTH_LEFT, MOUTH_RIGHT = 48, 54  # corners
@@ -58,6 +59,15 @@ def width(landmarks: np.ndarray) -> np.ndarray:
     """Distance of the mouth's corners, |p48 - p54| / inter-ocular distance, (..., 68, 2) -> (...)."""
     points = checked(landmarks)
     return _ratio(norm(points[..., MOUTH_LEFT, :] - points[..., MOUTH_RIGHT, :]), inter_ocular(points))
+
+
+def brow_height(landmarks: np.ndarray) -> np.ndarray:
+    """Height of the brows above the eyes, (..., 68, 2) -> (...): distance of the mean of each brow's points from the centre
+    of its eye, mean of both sides, over the inter-ocular distance.
+    """
+    points, eyes = checked(landmarks), eye_centres(landmarks)
+    brows = np.stack([points[..., side, :].mean(axis=-2) for side in (BROW_LEFT, BROW_RIGHT)], axis=-2)
+    return _ratio(norm(brows - eyes).mean(axis=-1), inter_ocular(points))
 
 
 def eye_openness(landmarks: np.ndarray) -> np.ndarray:

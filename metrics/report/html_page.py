@@ -12,17 +12,19 @@ from urllib.parse import quote
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from metrics.report.plots import plot_apertures, plot_error_strip, plot_violins
-from metrics.report.report_files import COLUMNS, footnotes, format_figure
+from metrics.report.reencoding_moves import reencoding_lines
+from metrics.report.report_files import COLUMNS, footnotes, format_figure, shown_columns
 from metrics.scoring.score_videos import PairResult
 from metrics.scoring.video_files import VideoPair, remarks
 from stylegan2.weights import atomic_path
 
 TEMPLATE = "report_page.html.j2"
 MOST_CLIPS = 24  # clips on the page; those with the lowest mouth correlation come first
-VIOLINS = ("psnr", "ssim", "lmd_mouth", "mouth_corr", "csim_dlib")
+VIOLINS = ("psnr", "ssim", "lmd_mouth", "mouth_corr", "csim_dlib", "aperture_spread_ratio")
 CLIP_FIGURES = (
     *("psnr", "ssim", "lmd", "lmd_mouth", "mouth_corr", "mouth_corr_best", "mouth_lag"),
-    *("sync_confidence", "sync_offset", "lse_c", "lse_offset", "detection_rate"),
+    *("sync_confidence", "sync_offset", "lse_c", "lse_offset", "silence_ratio"),
+    *("aperture_spread_ratio", "mouth_sharpness", "detection_rate"),
 )
 
 
@@ -61,12 +63,8 @@ def write_page(
         title=f"{report['method']} against the truth",
         report=report,
         rows=rows,
-        measures={
-            name: text
-            for name, (text, _) in COLUMNS.items()
-            if any(row.get(name) is not None for row in rows)
-        },
-        notes=footnotes(rows, report["absent"]),
+        measures={name: COLUMNS[name][0] for name in shown_columns(rows)},
+        notes=[*footnotes(rows, report["absent"]), *reencoding_lines(report["reencoded"])],
         pictures=["pictures/violins.png"],
         files=[record for record in report["files"] if remarks(record)],
         clips=clips,
@@ -83,9 +81,11 @@ def _clip(
 ) -> dict[str, Any]:
     """The section of one clip: remarks, figures, links of the videos and pictures, which are drawn here."""
     method, score = report["method"], result.scores[0]
-    pictures = [f"pictures/{number:03d}_{kind}.png" for kind in ("aperture", "error")]
+    pictures = [f"pictures/{number:03d}_aperture.png"]
     plot_apertures(folder / pictures[0], score.true_aperture, {method: score.aperture}, pair.name)
-    plot_error_strip(folder / pictures[1], score.error, result.best, result.worst, pair.name)
+    if not report["unpaired"]:
+        pictures.append(f"pictures/{number:03d}_error.png")
+        plot_error_strip(folder / pictures[1], score.error, result.best, result.worst, pair.name)
     record = next(record for record in report["files"] if record["name"] == pair.name)
     notes = remarks(record)
     notes += [r["reason"] for r in report["unsynced"] if (r["row"], r["clip"]) == (method, pair.name)]

@@ -24,13 +24,14 @@ TRUTH, PREDICTION, BEST = "#444444", "#d1495b", "#2a7f62"  # colours
 def plot_apertures(
     path: str | Path, true_aperture: np.ndarray, predicted: Mapping[str, np.ndarray], title: str = ""
 ) -> None:
-    """Lip aperture (T,) of the truth and of each row, one panel per row; PNG, PDF or SVG by the suffix."""
+    """Lip aperture (T,) of the truth and of each row, which may differ in length, one panel per row; PNG, PDF or SVG by
+    the suffix.
+    """
     figure = _figure(figsize=(9, 1.2 + 1.8 * max(len(predicted), 1)), layout="constrained")
     panels = figure.subplots(max(len(predicted), 1), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
-    seconds = np.arange(len(true_aperture)) / FPS
     for panel, (name, curve) in zip(panels, predicted.items(), strict=False):
-        panel.plot(seconds, true_aperture, color=TRUTH, linewidth=1.2, label="truth")
-        panel.plot(seconds, curve, color=PREDICTION, linewidth=1.2, label=_literal(name))
+        for values, colour, label in ((true_aperture, TRUTH, "truth"), (curve, PREDICTION, _literal(name))):
+            panel.plot(np.arange(len(values)) / FPS, values, color=colour, linewidth=1.2, label=label)
         panel.axhline(CLOSED, color=TRUTH, linewidth=0.6, linestyle=":")
         panel.legend(loc="upper right", fontsize=8, frameon=False, ncols=2)
         panel.set_ylabel("aperture")

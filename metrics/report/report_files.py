@@ -1,9 +1,10 @@
 """report.json, and the same rows as Markdown, CSV, LaTeX and a console table.
 
-report.json = {"schema_version": 2, "rows": [...], "clips": [figures per clip], "paired": [...], "sync": [...], "unsynced":
-[clips whose lips do not fit the sound], "warnings": [...], "weights": {name: sha256}, "versions": {package: version},
-"seconds": s, "measures": {column: definition}, and the provenance that the caller adds}; metrics/report/report_schema.py
-checks it. A figure that does not exist is null; NaN and infinity are never written.
+report.json = {"schema_version": 3, "rows": [...], "clips": [figures per clip], "strata": [means by speaker and by clip
+length], "reencoded": [what H.264 moves], "paired": [...], "sync": [...], "unsynced": [clips whose lips do not fit the sound],
+"warnings": [...], "weights": {name: sha256}, "versions": {package: version}, "seconds": s, "measures": {column: definition},
+and the provenance that the caller adds}; metrics/report/report_schema.py checks it. A figure that does not exist is null;
+NaN and infinity are never written.
 """
 
 import importlib.metadata
@@ -11,6 +12,7 @@ import json
 import math
 import platform
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +20,18 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table as ConsoleTable
 
+from metrics.measures.dynamics import DYNAMICS
 from metrics.measures.legacy_definitions import LEGACY
 from metrics.measures.lip_motion import LEAST_DENOMINATOR
+from metrics.measures.lip_silence import SILENCE
+from metrics.measures.sharpness import SHARPNESS
 from metrics.report.paired_differences import clip_records, compare_rows
+from metrics.report.reencoding_moves import reencoding_moves
 from metrics.report.report_schema import SCHEMA_VERSION, check_report
+from metrics.report.strata import strata, strata_csv
 from metrics.report.sync_sanity import sync_check, unsynced, unsynced_lines, warnings_of
 from metrics.report.tables import DASH, Table
+from metrics.report.theval_table import theval_csv
 from metrics.scoring.row_accumulator import ClipScore
 from stylegan2.weights import atomic_path
 
@@ -73,8 +81,16 @@ COLUMNS: dict[str, tuple[str, int]] = {
     "detection_rate": ("frames in which the judge finds a face", 3),
     "fid": ("pytorch-fid Inception, all scored frames", 2),
     "kid": ("unbiased, cubic kernel, same features, at most 2000 frames", 5),
+    **SILENCE,
+    **DYNAMICS,
+    **SHARPNESS,
     **LEGACY,
 }
+# Columns that only report.json and the CSV list; the other tables leave them out
+SHOWN_DYNAMICS = ("aperture_spread_ratio", "aperture_speed_ratio")
+DETAILS = frozenset(("silence_motion", "speech_motion", "face_sharpness", *DYNAMICS)).difference(
+    SHOWN_DYNAMICS
+)
 # Columns of the console table and their headings there
 HEADINGS = {
     "psnr": "psnr",
@@ -137,6 +153,8 @@ def write_report(
         report |= {
             "schema_version": SCHEMA_VERSION,
             "clips": records,
+            "strata": strata(records),
+            "reencoded": [move for base in bases[:1] for move in reencoding_moves(records, base)],
             "paired": [*compare_rows(records, bases), *provenance.pop("paired", [])],
             "sync": sync,
             "unsynced": out_of_sync,
@@ -174,9 +192,16 @@ def format_figure(column: str, value: float | None, interval: Sequence[float] | 
     return DASH if value is None or not math.isfinite(value) else f"{value:.{COLUMNS[column][1]}f}"
 
 
+def shown_columns(rows: Sequence[Row]) -> list[str]:
+    """The columns that at least one row has, except DETAILS."""
+    return [
+        name for name in COLUMNS if name not in DETAILS and any(row.get(name) is not None for row in rows)
+    ]
+
+
 def report_table(rows: Sequence[Row], absent: Mapping[str, str] | None = None) -> Table:
-    """The columns that at least one row has, with footnotes. absent: column that no row has -> reason."""
-    columns = [name for name in COLUMNS if any(row.get(name) is not None for row in rows)]
+    """The columns of shown_columns, with footnotes. absent: column that no row has -> reason."""
+    columns = shown_columns(rows)
     lines = [
         [
             *(str(row["name"]), str(row["split"])),
@@ -211,9 +236,22 @@ def to_csv(rows: Sequence[Row]) -> str:
     return frame.to_csv(index=False, lineterminator="\n")
 
 
-def write_tables(folder: str | Path, rows: Sequence[Row], absent: Mapping[str, str] | None = None) -> None:
-    """report.md, report.csv and report.tex in folder."""
-    report_table(rows, absent).write(Path(folder) / "report", csv=to_csv(rows))
+def write_tables(
+    folder: str | Path,
+    rows: Sequence[Row],
+    absent: Mapping[str, str] | None = None,
+    strata: Sequence[Mapping[str, Any]] = (),
+    notes: Sequence[str] = (),
+) -> None:
+    """report.md, report.csv and report.tex in folder; report_strata.csv, and report_theval_SPLIT.csv for each split with a
+    ground_truth row. strata: of the report. notes: further sentences below the table."""
+    table = report_table(rows, absent)
+    replace(table, notes=[*table.notes, *notes]).write(Path(folder) / "report", csv=to_csv(rows))
+    texts = {"strata": strata_csv(strata)} if strata else {}
+    texts |= {f"theval_{split}": text for split, text in theval_csv(rows).items()}
+    for name, text in texts.items():
+        with atomic_path(Path(folder) / f"report_{name}.csv") as temporary:
+            temporary.write_text(text, encoding="utf-8")
 
 
 def print_table(rows: Sequence[Row], console: Console | None = None) -> None:

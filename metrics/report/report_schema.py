@@ -1,7 +1,8 @@
 """The schema of report.json: a version number, and a check that names the first error.
 
-Version 2 adds figures per clip, speakers, paired differences and sync checks to version 1. Files of version 1 have no
-version number (docs/results/embedded_seed*.json) and can still be read.
+Version 2 adds figures per clip, speakers, paired differences and sync checks to version 1. Version 3 adds columns
+(silence, dynamics, sharpness) and means by speaker and by clip length; no figure of version 2 changed. Files of version 1 have no version number
+(docs/results/embedded_seed*.json). All versions can still be read.
 """
 
 import json
@@ -13,13 +14,23 @@ from typing import Any
 
 from metrics.scoring.row_accumulator import MEANS
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 FIGURES = (*MEANS, "lip_gain", "lip_gain_denominator", "fid", "kid")
 # Required keys and their types, per version
 _ROW: dict[int, dict[str, type]] = {1: {"name": str, "split": str, "n_frames": int, "n_clips": int}}
-_ROW[2] = _ROW[1] | {"n_speakers": int, "interval": dict, "interval_speakers": dict}
+_ROW[2] = _ROW[3] = _ROW[1] | {"n_speakers": int, "interval": dict, "interval_speakers": dict}
 _TOP: dict[int, dict[str, type]] = {1: {"rows": list, "weights": dict, "versions": dict, "measures": dict}}
 _TOP[2] = _TOP[1] | {"clips": list, "paired": list, "sync": list}
+_TOP[3] = _TOP[2] | {"strata": list, "reencoded": list}
+_STRATUM = {
+    "row": str,
+    "split": str,
+    "by": str,
+    "stratum": str,
+    "n_clips": int,
+    "n_frames": int,
+    "figures": dict,
+}
 _CLIP = {"row": str, "split": str, "clip": str, "speaker": str, "n_frames": int, "figures": dict}
 
 
@@ -32,8 +43,8 @@ def check_report(report: Any, where: str = "report") -> int:
     if not isinstance(report, Mapping):
         raise ReportError(f"{where} is {type(report).__name__}, expected an object")
     version = report.get("schema_version", 1)
-    if version not in (1, SCHEMA_VERSION):
-        raise ReportError(f"{where} has schema version {version!r}; this code reads 1 and {SCHEMA_VERSION}")
+    if version not in _TOP:
+        raise ReportError(f"{where} has schema version {version!r}; this code reads 1 to {SCHEMA_VERSION}")
     _check_fields(report, _TOP[version], where)
     for index, row in enumerate(report["rows"]):
         place = f"{where}.rows[{index}]"
@@ -46,6 +57,10 @@ def check_report(report: Any, where: str = "report") -> int:
                 raise ReportError(f"{place}: the interval of {key} is {span}, expected [low, high]")
     if version > 1:
         _check_clips(report, where)
+    for index, stratum in enumerate(report.get("strata", [])):
+        place = f"{where}.strata[{index}]"
+        _check_fields(stratum, _STRATUM, place)
+        _check_figures(stratum["figures"], f"{place}.figures")
     return version
 
 

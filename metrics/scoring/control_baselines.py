@@ -15,7 +15,8 @@ shift_5 | the model's prediction five frames (200 ms) late | whether a measure i
 worse) | | ridge | ridge regression from log-mel to the person's aperture (metrics.scoring.ridge_baseline) | the result
 of a linear model (mouth_corr only, since it renders no frames) | | stage1_base | stage 1 without adaptation to the
 person (adapt=personal only) | the result of the speaker-independent model | | stage1_only, full | the method, without
-and with the tuned generator | the result of the method |
+and with the tuned generator | the result of the method | | reencoded | stage1_only through H.264 once more
+(metrics.reencode only) | how far a measure depends on coding |
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,13 +24,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from audio.silence import frame_rms
 from audio.timing import SAMPLES_PER_FRAME
 
 CONTROLS = (
     *("ground_truth", "inversion", "pti_truth", "static"),
     *("mean_trajectory", "energy", "wrong_audio", "shift_5"),
 )
-ROWS = (*CONTROLS, "ridge", "stage1_base", "stage1_only", "full")  # in the order of the table; so are SPLITS
+ROWS = (
+    *CONTROLS,
+    "ridge",
+    "stage1_base",
+    "stage1_only",
+    "full",
+    "reencoded",
+)  # in the order of the table; so are SPLITS
 SPLITS = ("seen", "unseen", "tuned")
 PERCEPTUAL_ROWS = ("static", "inversion", "pti_truth", "stage1_only", "full")
 SHIFT = 5  # delay of shift_5 in frames
@@ -100,10 +109,7 @@ def wrong_samples(samples: np.ndarray, start: int, num_frames: int) -> np.ndarra
 
 def log_energy(samples: np.ndarray, num_frames: int, floor: float = 1e-4) -> np.ndarray:
     """e_t = log(floor + RMS of the 640 samples of video frame t), (T,). samples: 16 kHz in [-1, 1], padded with silence."""
-    length = num_frames * SAMPLES_PER_FRAME
-    padded = np.zeros(length)
-    padded[: min(length, len(samples))] = samples[:length]
-    return np.log(floor + np.sqrt((padded.reshape(num_frames, SAMPLES_PER_FRAME) ** 2).mean(axis=1)))
+    return np.log(floor + frame_rms(samples, num_frames))
 
 
 @dataclass(frozen=True)

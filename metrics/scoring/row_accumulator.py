@@ -19,20 +19,33 @@ from encoders.features.perceptual import Perceptual
 from encoders.footage.faces import FaceDetector
 from encoders.geometry import aperture
 from encoders.lmd import mouth_distance
+from metrics.measures.dynamics import DYNAMICS, dynamics_figures, motion_of
 from metrics.measures.fid import Inception
 from metrics.measures.head_motion import Flicker
 from metrics.measures.intervals import mean_over
 from metrics.measures.kid import Features
 from metrics.measures.landmark_figures import SEQUENCE, sequence_figures
 from metrics.measures.legacy_definitions import LEGACY, LegacyFigures
+from metrics.measures.lip_silence import SILENCE, silence_figures
 from metrics.measures.psnr_ssim import identical_share, mean_psnr, psnr, ssim
+from metrics.measures.sharpness import SHARPNESS, Sharpness, StillFlicker
 from metrics.measures.sync_distance import SYNC_COLUMNS, SyncJudge, VideoEmbedder, clip_figures
 from metrics.scoring.control_baselines import PERCEPTUAL_ROWS
 
 DISTANCES = ("lpips_alex", "lpips_vgg", "st_lpips_alex", "st_lpips_vgg")
 MEANS = (  # figures of a clip; a row's figures are their means over clips
     *("psnr", "identical_frames", "ssim", *SEQUENCE, *SYNC_COLUMNS, "perceptual", *DISTANCES),
-    *("identity", "csim_dlib", "csim_arcface", "flicker", "detection_rate", *LEGACY),
+    *(
+        "identity",
+        "csim_dlib",
+        "csim_arcface",
+        "flicker",
+        "detection_rate",
+        *SILENCE,
+        *DYNAMICS,
+        *SHARPNESS,
+        *LEGACY,
+    ),
 )
 
 
@@ -123,6 +136,8 @@ class RowAccumulator:
         default_factory=dict
     )  # values per frame, of which the mean is taken
     flicker: Flicker = field(default_factory=Flicker)
+    sharpness: Sharpness = field(default_factory=Sharpness)
+    still: StillFlicker = field(default_factory=StillFlicker)
     legacy: LegacyFigures = field(default_factory=LegacyFigures)
     features: Features = field(default_factory=Features)
     video_embedder: VideoEmbedder | None = None
@@ -138,6 +153,8 @@ class RowAccumulator:
         """
         self.landmarks.append(static_points if points is None else points)
         self.detected.append(points is not None)
+        self.sharpness.update(face_crop)
+        self.still.update(face_crop)
         if self.judges.sync is not None:
             self.video_embedder = self.video_embedder or self.judges.sync.video_embedder()
             self.video_embedder.add(face_crop)
@@ -166,6 +183,24 @@ class RowAccumulator:
                 "csim_arcface", identity_cosine(predicted.arcface, true.arcface) if found else 0.0
             )
 
+    def own_figures(
+        self, sound: np.ndarray | None, silent: np.ndarray | None, identity_crop: np.ndarray | None
+    ) -> dict[str, float | None]:
+        """The figures that compare no frame with a true one, and the means of the columns; the others are None. See
+        `score` for the arguments."""
+        if self.video_embedder is not None and len(self.landmarks) >= WINDOW:
+            self.video, self.video_embedder = self.video_embedder.embeddings(), None
+        figures: dict[str, float | None] = dict.fromkeys(MEANS)
+        figures |= {name: mean_over(values) for name, values in self.columns.items()}
+        figures |= {"flicker": self.flicker.value, "still_flicker": self.still.value}
+        figures |= {"detection_rate": float(np.mean(self.detected))}
+        figures |= clip_figures(self.judges.sync, self.video, sound)
+        if silent is not None:
+            figures |= silence_figures(aperture(np.stack(self.landmarks)), np.array(self.detected), silent)
+        if identity_crop is not None:
+            figures |= self.sharpness.values(identity_crop)
+        return figures
+
     def score(
         self,
         split: str,
@@ -175,21 +210,24 @@ class RowAccumulator:
         true: np.ndarray,
         sound: np.ndarray | None = None,
         true_quads: np.ndarray | None = None,
+        silent: np.ndarray | None = None,
+        identity_crop: np.ndarray | None = None,
     ) -> ClipScore:
         """The figures of the clip. true (T, 68, 2): true landmarks, valid where known (T,). sound: its embeddings by the
-        sync judge. true_quads (T, 4, 2): given if the row has quads too."""
-        if self.video_embedder is not None and len(self.landmarks) >= WINDOW:
-            self.video, self.video_embedder = self.video_embedder.embeddings(), None
-        predicted, detected = np.stack(self.landmarks)[known], np.array(self.detected)[known]
-        quads = None if true_quads is None else np.stack(self.quads)[known]
-        true, true_quads = true[known], None if true_quads is None else true_quads[known]
+        sync judge. true_quads (T, 4, 2): given if the row has quads too. silent (T,): where the speech is silent; None
+        without sound. identity_crop: face crop of the true identity frame, to which sharpness is relative."""
+        figures = self.own_figures(sound, silent, identity_crop)
+        # Dynamics, of the frames in which both faces were found
+        landmarks, found = np.stack(self.landmarks), np.array(self.detected)
+        quads = None if true_quads is None else np.stack(self.quads)
+        motions = motion_of(landmarks, known & found, quads), motion_of(true, known & found, true_quads)
+        figures |= dynamics_figures(*motions)
+        # Comparisons frame by frame, where the true landmarks are known
+        predicted, true, detected = landmarks[known], true[known], found[known]
+        all_quads = (None if q is None else q[known] for q in (quads, true_quads))
         psnrs = self.columns.get("psnr", [])
-        figures: dict[str, float | None] = dict.fromkeys(MEANS)
-        figures |= {name: mean_over(values) for name, values in self.columns.items()}
         figures |= {"psnr": mean_psnr(psnrs), "identical_frames": identical_share(psnrs)}
-        figures |= {"flicker": self.flicker.value, "detection_rate": float(np.mean(self.detected))}
-        figures |= sequence_figures(predicted, true, detected, quads, true_quads)
-        figures |= clip_figures(self.judges.sync, self.video, sound)
+        figures |= sequence_figures(predicted, true, detected, *all_quads)
         figures |= self.legacy.values(predicted, true)
         error = np.full(len(known), np.nan)
         if known.any():

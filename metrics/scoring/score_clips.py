@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from audio.silence import silent_frames
 from audio.timing import SAMPLES_PER_FRAME
 from encoders.features.perceptual import Perceptual
 from encoders.footage.align import CROP_SIZE
@@ -41,20 +42,21 @@ def stride_for(total_frames: int, wanted: int = 200) -> int:
 
 @dataclass(frozen=True)
 class Truth:
-    """The reference for all rows of one clip: landmarks (68, 2) and the judges' embeddings of the true identity frame,
-    and the perceptual features of the true frames sampled so far.
+    """The reference for all rows of one clip: landmarks (68, 2), the judges' embeddings and the crop of the true identity
+    frame, and the perceptual features of the true frames sampled so far.
     """
 
     landmarks: np.ndarray
     faces: FaceEmbeddings
+    crop: np.ndarray
     features: dict[int, list[Tensor]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, clip: FrameClip, ref_index: int, judges: Judges) -> "Truth":
-        frame = _at_crop_size(np.asarray(clip.frames[ref_index]))
+        frame = at_crop_size(np.asarray(clip.frames[ref_index]))
         face = face_in_crop(judges.detector, frame)
         landmarks = face.landmarks if face is not None else np.asarray(clip.landmarks[ref_index])
-        return cls(landmarks, FaceEmbeddings.of(frame, landmarks, judges))
+        return cls(landmarks, FaceEmbeddings.of(frame, landmarks, judges), frame)
 
 
 def score_clip(
@@ -89,7 +91,7 @@ def score_clip(
         t = count - 1
         if t not in wanted:
             continue
-        frame, true = _at_crop_size(raw), _at_crop_size(np.asarray(clip.frames[t]))
+        frame, true = at_crop_size(raw), at_crop_size(np.asarray(clip.frames[t]))
         # Detection is skipped for a repeated frame
         if previous is None or not np.array_equal(previous, frame):
             face = face_in_crop(judges.detector, frame)
@@ -105,11 +107,14 @@ def score_clip(
     if count != len(clip.frames):
         raise ValueError(f"row {row} has {count} frames for {clip.name}, the clip has {len(clip.frames)}")
     known = np.asarray(clip.detected, dtype=bool)[scored]
-    sound = None
-    if scored[-1] - scored[0] + 1 == len(scored):  # sync windows need consecutive frames
-        sound = sound_embeddings(judges, clip.waveform[scored[0] * SAMPLES_PER_FRAME :], len(scored))
+    sound = silent = None
+    if scored[-1] - scored[0] + 1 == len(scored):  # sync windows and speeds need consecutive frames
+        samples = clip.waveform[scored[0] * SAMPLES_PER_FRAME :]
+        sound = sound_embeddings(judges, samples, len(scored))
+        silent = silent_frames(samples, len(scored))
     true_landmarks = np.asarray(clip.landmarks)[scored]
-    return accumulator.score(split or clip.split, clip.name, clip.speaker, known, true_landmarks, sound)
+    place = split or clip.split, clip.name, clip.speaker
+    return accumulator.score(*place, known, true_landmarks, sound, silent=silent, identity_crop=truth.crop)
 
 
 @torch.inference_mode()
@@ -133,7 +138,7 @@ def _features(frame: np.ndarray, distance: Perceptual, judges: Judges) -> list[T
     return distance.features(resize(to_tensor(frame, judges.device), judges.perceptual_size))
 
 
-def _at_crop_size(frame: np.ndarray) -> np.ndarray:
+def at_crop_size(frame: np.ndarray) -> np.ndarray:
     """uint8 (H, W, 3) -> (256, 256, 3), area-averaged, so that all figures are in px of one size."""
     if frame.shape[:2] == (CROP_SIZE, CROP_SIZE):
         return np.ascontiguousarray(frame)

@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 import torch
 
+from audio.silence import silent_frames
 from audio.timing import SAMPLES_PER_FRAME
 from encoders.features.mouth_crop import MOUTH_PLACE
 from encoders.footage.align import CROP_SIZE, crop, transform_points
@@ -42,7 +43,7 @@ RULES = {
     "detected face takes the landmarks of the truth's identity frame, closes no lips and has csim 0",
     "truth": "frames of the truth without a detected face count in image measures only, in all rows alike; "
     "frames before its first face are left out, in all rows alike",
-    "sound": "the sync measure uses the truth's sound, in all rows alike; without one its columns stay empty",
+    "sound": "the measures of sync and silence use the truth's sound, in all rows alike; without one their columns stay empty",
     "psnr": "a mean over the frames that differ from the truth; the share of identical ones is in identical_frames, "
     "and n_psnr counts the clips that have such frames",
     "identity frame": "the first frame of the truth with a face",
@@ -61,6 +62,10 @@ class PairOptions:
     batch: int = 16
     # Whether to score CONTROLS beside the method
     controls: bool = True
+    # The predictions are driven by other speech than the references' (metrics/scoring/score_unpaired.py)
+    unpaired: bool = False
+    # Whether to score the prediction once more after encoding it (metrics/scoring/reencoding.py)
+    reencode: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +106,7 @@ def score_pair(
 ) -> PairResult:
     """Scores a clip of T frames uint8 (H, W, 3). predicted_frames: at least T, None where there is no image.
 
-    sound (S,): of the truth, 16 kHz from its first frame on, for the sync measure. Raises ValueError if no face is found
+    sound (S,): of the truth, 16 kHz from its first frame on, for the measures of sync and silence. Raises ValueError if no face is found
     in the truth.
     """
     scorer = _PairScorer(method, clip, judges, options or PairOptions())
@@ -111,7 +116,7 @@ def score_pair(
 
 
 @dataclass(frozen=True, eq=False)
-class _IdentityFrame:
+class IdentityFrame:
     """The true identity frame: its image, face crop, landmarks, quad and identity embeddings."""
 
     image: np.ndarray
@@ -132,7 +137,7 @@ class _PairScorer:
         self.other_shape = False
         self.best: list[ScoredFrame] = []
         self.worst: list[ScoredFrame] = []
-        self._identity: _IdentityFrame | None = None
+        self._identity: IdentityFrame | None = None
         self._previous: tuple[np.ndarray, Face | None] | None = None  # predicted face crop and its face
         self._batch: list[tuple[np.ndarray, dict[str, np.ndarray]]] = []  # true image, row -> image
 
@@ -148,7 +153,7 @@ class _PairScorer:
             assert item.landmarks is not None  # item.detected
             points = true_face.landmarks if true_face else transform_points(item.landmarks, item.quad)
             faces = FaceEmbeddings.of(true_crop, points, self.judges)
-            self._identity = _IdentityFrame(true_image, true_crop, points, item.quad, faces)
+            self._identity = IdentityFrame(true_image, true_crop, points, item.quad, faces)
         identity = self._identity
         self.known.append(true_face is not None)
 
@@ -242,8 +247,10 @@ class _PairScorer:
         known, total = np.array(self.known), len(self.known)
         true, true_quads = np.stack(self.truth.landmarks), np.stack(self.truth.quads)
         begin = self.left_out * SAMPLES_PER_FRAME
-        voice = sound_embeddings(self.judges, None if sound is None else sound[begin:], total)
-        truth = ("all", self.clip, speaker, known, true, voice, true_quads)
+        samples = None if sound is None else sound[begin:]
+        voice = sound_embeddings(self.judges, samples, total)
+        silent = None if samples is None else silent_frames(samples, total)
+        truth = ("all", self.clip, speaker, known, true, voice, true_quads, silent, self._identity.crop)
         scores = [row.score(*truth) for row in self.rows]
         if self.options.controls:
             scores.append(self._shifted().score(*truth))

@@ -4,7 +4,7 @@ A file that cannot be scored as it is gets a status and a reason; a missing or u
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,9 @@ from av.error import FFmpegError
 from audio.timing import FPS
 from audio.waveform import AudioError
 from encoders.footage.video_reader import VideoError, VideoInfo, iter_frames, probe, read_audio
+from metrics.scoring.reencoding import REENCODED, reencoded_file
 from metrics.scoring.row_accumulator import Judges
+from metrics.scoring.score_unpaired import score_unpaired
 from metrics.scoring.score_videos import PairOptions, PairResult, score_pair
 
 FileRecord = dict[str, Any]  # one entry of report.json's "files"
@@ -31,7 +33,7 @@ class VideoPair:
 
 
 class Prediction:
-    """Iterates over the frames of the method's video, then repeats the last frame endlessly. If no frame can be read,
+    """Iterates over the frames of the method's video, then repeats the last frame endlessly. Where no frame can be read,
     yields None endlessly and stores the reason in `error`.
     """
 
@@ -41,16 +43,23 @@ class Prediction:
         self.error: str | None = None if path else "there is no prediction of this name"
         self.read = 0  # frames decoded so far
 
-    def __iter__(self) -> Iterator[np.ndarray | None]:
-        last = None
+    def frames(self) -> Iterator[np.ndarray]:
+        """The frames up to the end or the error."""
         try:
             if self.path is not None:
                 self.info = probe(self.path)
-                for last in iter_frames(self.path):
+                for frame in iter_frames(self.path):
                     self.read += 1
-                    yield last
+                    yield frame
         except (VideoError, FFmpegError) as error:
-            self.error, last = str(error), None
+            self.error = str(error)
+
+    def __iter__(self) -> Iterator[np.ndarray | None]:
+        last = None
+        for last in self.frames():
+            yield last
+        if self.error:
+            last = None
         while True:
             yield last
 
@@ -67,16 +76,40 @@ def score_files(
         record |= {"reference": _properties(info)}
         _note_format(record, "reference", info)
         prediction = Prediction(pair.prediction)
-        sound = _sound(record, pair.reference, info) if judges.sync is not None else None
-        frames = iter_frames(pair.reference), iter(prediction)
-        result = score_pair(method, pair.name, pair.speaker, *frames, judges, options, sound=sound)
+        sounds = _sound(record, pair.reference, info), None
+        if options.unpaired:
+            sounds = sounds[0], _own_sound(record, pair.prediction)
+        result = _score(pair, prediction, method, judges, options, *sounds)
+        if options.reencode and prediction.read and not prediction.error:
+            with reencoded_file(Prediction(pair.prediction).frames()) as path:
+                only = replace(options, controls=False)
+                again = _score(pair, Prediction(path), REENCODED, judges, only, *sounds)
+            result.scores.append(again.scores[0])
+            result.features |= again.features
     except (VideoError, ValueError) as error:
         return record | {"status": "bad_reference", "reason": str(error)}, None
     if prediction.info is not None:
         record |= {"prediction": _properties(prediction.info)}
         _note_format(record, "prediction", prediction.info)
-    _note_result(record, prediction, result)
+    _note_result(record, prediction, result, options)
     return record, result
+
+
+def _score(
+    pair: VideoPair,
+    prediction: Prediction,
+    row: str,
+    judges: Judges,
+    options: PairOptions,
+    true_sound: np.ndarray | None,
+    sound: np.ndarray | None,
+) -> PairResult:
+    """The scores of one prediction; sound: its own, for options.unpaired."""
+    assert pair.reference is not None
+    place, frames = (row, pair.name, pair.speaker), iter_frames(pair.reference)
+    if options.unpaired:
+        return score_unpaired(*place, frames, prediction.frames(), judges, options, true_sound, sound)
+    return score_pair(*place, frames, iter(prediction), judges, options, sound=true_sound)
 
 
 def expected_frames(path: Path) -> int:
@@ -105,9 +138,12 @@ def _note_format(record: FileRecord, what: str, info: VideoInfo) -> None:
         record["notes"].append(f"the {what} has no sound")
 
 
-def _note_result(record: FileRecord, prediction: Prediction, result: PairResult) -> None:
+def _note_result(
+    record: FileRecord, prediction: Prediction, result: PairResult, options: PairOptions
+) -> None:
     """Fills the counts of frames, the status, and the notes that follow from the scores."""
-    notes, frames = record["notes"], result.scores[0].n_frames + result.left_out
+    notes, frames = record["notes"], result.scores[0].n_frames
+    frames += 0 if options.unpaired else result.left_out
     record |= {"frames": frames, "frames_black": result.black, "frames_left_out": result.left_out}
     record |= {"frames_without_truth": result.unknown, "frames_held": 0}
     if prediction.path is None:
@@ -120,7 +156,7 @@ def _note_result(record: FileRecord, prediction: Prediction, result: PairResult)
         ]
         reason = f"the prediction is {sizes[0]} px and the reference {sizes[1]}: crop both in the same way"
         record |= {"status": "other_shape", "reason": reason}
-    else:
+    elif not options.unpaired:
         record["frames_held"] = held = max(0, frames - prediction.read)
         surplus = round(prediction.info.duration * FPS) - frames if prediction.info else 0
         if held:
@@ -136,12 +172,20 @@ def _note_result(record: FileRecord, prediction: Prediction, result: PairResult)
         notes.append(f"no face is found in {result.unknown} frames of the truth")
 
 
-def _sound(record: FileRecord, reference: Path, info: VideoInfo) -> np.ndarray | None:
-    """The truth's sound (S,), 16 kHz from its first image on; None if there is none that can be read, with a note."""
+def _sound(record: FileRecord, path: Path, info: VideoInfo, what: str = "reference") -> np.ndarray | None:
+    """A video's sound (S,), 16 kHz from its first image on; None if there is none that can be read, with a note."""
     if not info.has_audio:
         return None
     try:
-        return read_audio(reference).samples
+        return read_audio(path).samples
     except (VideoError, AudioError) as error:
-        record["notes"].append(f"the sound of the reference cannot be used: {error}")
+        record["notes"].append(f"the sound of the {what} cannot be used: {error}")
+        return None
+
+
+def _own_sound(record: FileRecord, prediction: Path | None) -> np.ndarray | None:
+    """The prediction's sound; None without one. A prediction that cannot be read is noted where its frames are."""
+    try:
+        return None if prediction is None else _sound(record, prediction, probe(prediction), "prediction")
+    except VideoError:
         return None

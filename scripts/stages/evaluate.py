@@ -20,6 +20,7 @@ from encoders.manifest import ClipEntry
 from encoders.records import LatentClip
 from encoders.ridge_regression import LEAST
 from metrics.report.plots import plot_apertures, save_image, side_by_side, strip
+from metrics.report.reencoding_moves import reencoding_lines
 from metrics.report.report_files import print_table, write_report, write_tables
 from metrics.scoring.control_baselines import ROWS, SPLITS, fit_energy, log_energy, mean_displacement
 from metrics.scoring.ridge_baseline import MelRidge, fit_lips
@@ -68,7 +69,7 @@ def evaluate(
     folder = run.results / "evaluate"
     _pictures(folder, preview, evaluation.scores)
     path = run.results / "report.json"
-    write_report(
+    report = write_report(
         path,
         rows,
         hashes,
@@ -85,7 +86,7 @@ def evaluate(
         config=plain(config),
         **provenance(),
     )
-    write_tables(run.results, rows, judges.absent)
+    write_tables(run.results, rows, judges.absent, report["strata"], reencoding_lines(report["reencoded"]))
     if run.first:
         print_table(rows)
     for name, file in (
@@ -168,6 +169,7 @@ def _start_worker(
         controls=controls,
         tuned=None if person.tuned is None else load_person_generator(person, generator, config, run),
         adapted=None if person.adapted is None else load_stage1_for(person.adapted, checkpoint, config, run),
+        reencode=config.metrics.reencode,
         ridge=ridge,
     )
 

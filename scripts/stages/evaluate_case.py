@@ -4,7 +4,7 @@ width.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice, repeat
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +23,8 @@ from metrics.scoring.control_baselines import (
     static_frames,
     wrong_samples,
 )
+from metrics.scoring.leakage import LEAKAGE_FRAMES, leakage
+from metrics.scoring.reencoding import REENCODED, reencoded
 from metrics.scoring.ridge_baseline import MelRidge, score_curve
 from metrics.scoring.row_accumulator import ClipScore
 from metrics.scoring.score_clips import Evaluation
@@ -64,6 +66,7 @@ class ScoringContext:
     controls: Controls | None  # None: the only control baselines scored are metrics' REFERENCES
     tuned: Any | None = None  # the tuned person's generator
     adapted: TrajectoryPredictor | None = None  # the tuned person's stage 1
+    reencode: bool = False  # also score stage1_only after encoding it once more
     ridge: MelRidge | None = None  # the tuned person's ridge regression from log-mel to lip aperture
 
 
@@ -127,7 +130,15 @@ def score_case(case: Case, context: ScoringContext) -> tuple[list[ClipScore], Pr
         )
     if adapted is not None:
         rows["stage1_base"] = lambda: rendered(predict_latents(context.model, sound, reference, total))
+    if context.reencode:
+        rows[REENCODED] = lambda: reencoded(predicted)
     scores = [score(row, frames()) for row, frames in rows.items()]
+    # The same person driven by digital silence; once per case, for stage 1 with the untuned generator
+    count = min(total, LEAKAGE_FRAMES)
+    silence = Waveform(np.zeros(count * SAMPLES_PER_FRAME, np.float32))
+    leaked = rendered(predict_latents(model, silence, reference, count))
+    leaks = {"leakage": leakage(leaked, predicted, context.evaluation.judges.detector)}
+    scores = [replace(s, figures=s.figures | leaks) if s.row == "stage1_only" else s for s in scores]
     if case.full and context.ridge is not None:
         scores.append(score_curve("ridge", clip, context.ridge(sound, total), case.start, case.split))
 

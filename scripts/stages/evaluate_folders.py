@@ -19,8 +19,11 @@ from encoders.footage.file_names import legible
 from metrics.measures.kid import Features
 from metrics.report.html_page import MOST_CLIPS, mouth_correlation, write_page
 from metrics.report.paired_differences import clip_records, compare_reports
+from metrics.report.reencoding_moves import reencoding_lines
 from metrics.report.report_files import print_table, write_report, write_tables
 from metrics.report.report_schema import read_report
+from metrics.scoring import score_unpaired
+from metrics.scoring.reencoding import REENCODED
 from metrics.scoring.row_accumulator import Judges
 from metrics.scoring.score_clips import stride_for, summarise, with_frechet
 from metrics.scoring.score_videos import CONTROLS, RULES, PairOptions, PairResult
@@ -30,6 +33,11 @@ from scripts.core.provenance import plain, provenance
 from scripts.core.runtime import Run, RunError, shown, start
 from scripts.stages.evaluators import build_judges, distance_columns, judge_hashes
 
+UNMEASURED = {  # columns of an unpaired evaluation that stay empty, and why
+    ", ".join(
+        (*score_unpaired.LEFT_OUT, "lip_gain")
+    ): "metrics.unpaired=true, the predictions say something else"
+}
 Scored = tuple[FileRecord, PairResult | None]  # all files of one relative name
 
 
@@ -37,6 +45,8 @@ def compare(config: Config, run: Run) -> Path:
     """report.json of the method in config.predictions; raises RunError after writing it if something was not scored."""
     if config.predictions is None or config.references is None:
         raise RunError("predictions= and references= belong together: give both folders.")
+    if config.metrics.unpaired:  # no perceptual distance compares frames
+        config = replace(config, metrics=replace(config.metrics, nets=()))
     predictions, references = (Path(p) for p in (config.predictions, config.references))
     pairs = matched(predictions, references)
     judges = build_judges(config, run.device, two_folders=True)
@@ -52,7 +62,8 @@ def compare(config: Config, run: Run) -> Path:
         raise RunError(f"Nothing could be scored: {reasons}")
 
     # Report, tables, page
-    order = [method, *CONTROLS]
+    order, unpaired = [method, *CONTROLS, REENCODED], config.metrics.unpaired
+    absent = dict(judges.absent) | (UNMEASURED if unpaired else {})
     rows = with_frechet(summarise(scores), features, judges.no_inception)
     rows = sorted(rows, key=lambda row: order.index(row["name"]))
     paired = []
@@ -69,17 +80,18 @@ def compare(config: Config, run: Run) -> Path:
         paired=paired,
         method=method,
         crop=config.metrics.crop,
-        rules=RULES,
+        unpaired=unpaired,
+        rules=score_unpaired.RULES if unpaired else RULES,
         landmark_judge=judges.detector.name,
         perceptual_net=sorted(distance_columns(config.metrics)),
         perceptual_size=config.metrics.perceptual_size,
         sync_net=judges.sync.name if judges.sync else None,
-        absent=dict(judges.absent),
+        absent=absent,
         files=files,
         config=plain(config),
         **provenance(),
     )
-    write_tables(output, rows, judges.absent)
+    write_tables(output, rows, absent, report["strata"], reencoding_lines(report["reencoded"]))
     write_page(output, report, pairs, results)
 
     # Print the table, remarks and warnings
@@ -131,9 +143,9 @@ def _videos(folder: Path, what: str) -> dict[str, Path]:
 
 
 def method_name(predictions: Path) -> str:
-    """The folder's name, with a suffix if a control baseline has that name."""
+    """The folder's name, with a suffix if another row has that name."""
     name = legible(predictions.resolve().name) or "prediction"
-    return f"{name}_method" if name in CONTROLS else name
+    return f"{name}_method" if name in (*CONTROLS, REENCODED) else name
 
 
 def read_other_report(config: Config, judges: Judges) -> dict[str, Any] | None:
@@ -147,6 +159,8 @@ def read_other_report(config: Config, judges: Judges) -> dict[str, Any] | None:
             f"against={path} must be a report of predictions= and references= with metrics.crop="
             f"{config.metrics.crop}, it has {other.get('crop') or 'no crop'}."
         )
+    if bool(other.get("unpaired")) != config.metrics.unpaired:
+        raise RunError(f"against={path} was made with another metrics.unpaired than this run has.")
     required = {"landmark_judge": judges.detector.name, "perceptual_size": judges.perceptual_size}
     required |= judge_hashes(config, judges)
     given = {**other, **other["weights"]}
@@ -195,7 +209,12 @@ def _score_all(
     frames = sum(expected_frames(pair.reference) for pair in pairs if pair.reference)
     metrics = config.metrics
     options = PairOptions(
-        metrics.crop, stride_for(frames, metrics.perceptual_frames), metrics.batch, metrics.controls
+        metrics.crop,
+        stride_for(frames, metrics.perceptual_frames),
+        metrics.batch,
+        metrics.controls,
+        metrics.unpaired,
+        metrics.reencode,
     )
     run.say(f"scoring {len(pairs)} names of {method}, {frames} frames, crop {metrics.crop}")
     workers = min(config.workers, len(pairs))

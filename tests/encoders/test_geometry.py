@@ -22,6 +22,9 @@ def test_measures_of_a_known_face():
     assert geometry.inter_ocular(face()) == pytest.approx(60)
     assert geometry.aperture(face()) == pytest.approx(9 / 60)
     assert geometry.width(face()) == pytest.approx(48 / 60)
+    raised = face()
+    raised[17:22], raised[22:27] = [70, 85], [133, 96]  # 15 px and 5 px from the eyes
+    assert geometry.brow_height(raised) == pytest.approx(10 / 60)
 
 
 def test_leading_dimensions_and_invariance():
@@ -29,7 +32,7 @@ def test_leading_dimensions_and_invariance():
     points = rng.normal(size=(3, 5, 68, 2)).astype(np.float32)
     angle = 0.7
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    for measure in (geometry.aperture, geometry.width, geometry.eye_openness):
+    for measure in (geometry.aperture, geometry.width, geometry.brow_height, geometry.eye_openness):
         values = measure(points)
         assert values.shape == (3, 5)
         np.testing.assert_allclose(values[1, 2], measure(points[1, 2]))

@@ -85,7 +85,9 @@ def test_csv_keeps_every_column_at_full_precision(tmp_path):
     assert read[1]["psnr"] == "28.125" and read[1]["ssim"] == "" and set(COLUMNS) < set(read[0])
     assert read[1]["n_frames"] == "75"
     write_tables(tmp_path, ROWS)
-    assert {path.name for path in tmp_path.iterdir()} == {"report.md", "report.csv", "report.tex"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *("report.md", "report.csv", "report.tex", "report_theval_seen.csv")
+    }
     assert all(path.stat().st_size for path in tmp_path.iterdir())
     assert (tmp_path / "report.csv").read_text() == to_csv(ROWS)
 

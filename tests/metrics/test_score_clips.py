@@ -324,6 +324,31 @@ def test_sync_uses_the_sound_of_the_scored_frames(clip):
     assert gaps.figures["sync_offset"] is None  # frames that do not follow one another
 
 
+def test_silence_dynamics_and_sharpness_of_a_row(clip):
+    """Twice the lip movement of the truth while there is sound, half of it in silence, and half the contrast."""
+    noise = np.random.default_rng(0).normal(0, 0.1, 12 * 640).astype(np.float32)
+    silent = np.arange(24) >= 12
+    texture = np.random.default_rng(1).choice([-8, 8], (256, 256, 1))
+    frames = np.stack(frames_of(100 + 4 * (np.arange(24) % 2))) + texture
+    waveform = np.concatenate([noise, np.zeros(12 * 640, np.float32)])
+    points = np.stack([landmarks(level) for level in frames.mean(axis=(1, 2, 3)).round().astype(int)])
+    talking = {"frames": frames.astype(np.uint8), "landmarks": points, "waveform": waveform}
+    clip = FrameClip(**{**clip.__dict__, **talking})
+    row = np.stack(frames_of(100 + np.where(silent, 2, 8) * (np.arange(24) % 2))) + texture // 2
+    scored = (("ground_truth", clip.frames), ("full", row.astype(np.uint8)))
+    both: list[Any] = [score(name, clip, iter(x), Judges(Reader())).figures for name, x in scored]
+    true, ours = both
+    assert true["silence_ratio"] == pytest.approx(1) and true["speech_motion"] == pytest.approx(4 / 80 * 25)
+    assert ours["silence_motion"] == pytest.approx(2 / 80 * 25, rel=1e-5)
+    assert 0.26 < ours["silence_ratio"] < 0.32  # the two frames at the edge of the pause count as speech
+    assert true["aperture_spread_ratio"] == true["aperture_speed_ratio"] == pytest.approx(1)
+    assert 1 < ours["aperture_speed_ratio"] < 2 and ours["aperture_emd"] > true["aperture_emd"] == 0
+    assert true["mouth_sharpness"] == true["face_sharpness"] == pytest.approx(1)
+    assert ours["mouth_sharpness"] == ours["face_sharpness"] == pytest.approx(0.25, rel=0.05)
+    assert true["still_flicker"] == pytest.approx(4, rel=1e-5)
+    assert ours["leakage"] is None  # scripts/stages/evaluate_case.py fills it
+
+
 def test_a_row_without_image_figures_is_not_called_identical_to_the_truth():
     row = {"name": "shift_5", "split": "all", "mouth_corr": 0.1, "n_frames": 9, "n_clips": 3, "n_psnr": 0}
     assert "identical" not in report_table([row | {"identical_frames": None}]).markdown()

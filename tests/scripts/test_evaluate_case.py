@@ -13,6 +13,7 @@ from audio.timing import SAMPLES_PER_FRAME
 from audio.waveform import Waveform
 from encoders.records import FrameClip, LatentClip
 from metrics.scoring.control_baselines import fit_energy, log_energy, wrong_samples
+from metrics.scoring.row_accumulator import ClipScore
 from scripts.stages import evaluate_case
 from scripts.stages.evaluate_case import Case, Controls, ScoringContext, score_case
 
@@ -49,16 +50,26 @@ def scored_rows(folder: Path, start: int, monkeypatch: pytest.MonkeyPatch) -> di
     monkeypatch.setattr(evaluate_case, "render", lambda generator, w: iter(w))
     rows: dict[str, np.ndarray] = {}
 
-    def add(row: str, clip: FrameClip, frames: Any, *rest: Any) -> None:
+    def add(row: str, clip: FrameClip, frames: Any, *rest: Any) -> ClipScore:
         rows[row] = np.stack(list(islice(frames, start, None)))
+        return ClipScore(row, "seen", clip.name, FRAMES - start, {}, np.zeros(0), np.zeros(0))
 
+    def leakage(silent: Any, driven: Any, detector: str) -> float:
+        rows["silence"], rows["speech"] = np.stack(list(silent)), np.stack(list(driven))
+        assert detector == "the judge's"
+        return 0.25
+
+    monkeypatch.setattr(evaluate_case, "leakage", leakage)
     energies = [log_energy(numbered(20, level), 20) for level in (0.1, 0.3)]
     energy = fit_energy(energies, [np.tile(e[:, None, None], (1, *SHAPE)) for e in energies], 1e-6)
     mean = np.tile(np.arange(10.0)[:, None, None], (1, *SHAPE))
-    evaluation: Any = SimpleNamespace(add=add)
-    context = ScoringContext(None, None, evaluation, 1, Controls(mean, energy))  # type: ignore[arg-type]
+    judges = SimpleNamespace(detector="the judge's")
+    evaluation: Any = SimpleNamespace(add=add, judges=judges)
+    monkeypatch.setattr(evaluate_case, "reencoded", lambda frames: (x + 1 for x in frames))
+    context = ScoringContext(None, None, evaluation, 1, Controls(mean, energy), reencode=True)  # type: ignore[arg-type]
     case = Case(clip, codes, wrong, "seen", start, 0, w_ref, full=False, keep=False)
-    score_case(case, context)
+    scores, _ = score_case(case, context)
+    assert {s.row: s.figures for s in scores if s.figures} == {"stage1_only": {"leakage": 0.25}}
     return rows
 
 
@@ -73,6 +84,10 @@ def test_controls_have_the_frame_numbers_of_the_scored_frames(start, tmp_path, m
     np.testing.assert_allclose(rows["energy"][3:-3], loudness[3:-3], atol=2e-3)
     late = np.maximum(scored - 5, start)  # the first prediction is repeated
     np.testing.assert_allclose(rows["shift_5"], 0.1 + late / 1000, rtol=1e-6)
+    np.testing.assert_allclose(rows["reencoded"], rows["stage1_only"] + 1, rtol=1e-6)
+    # Leakage compares the same person driven by digital silence with the prediction
+    np.testing.assert_array_equal(rows["silence"], np.zeros(FRAMES - start))
+    np.testing.assert_array_equal(rows["speech"], rows["stage1_only"])
 
 
 def test_from_the_first_frame_on_wrong_audio_has_the_features_of_the_whole_sound():

@@ -17,7 +17,7 @@ from encoders.footage.faces import Face
 from encoders.footage.video_writer import write_video
 from metrics.report import html_page, report_files
 from metrics.report.report_schema import check_report
-from metrics.scoring import row_accumulator, score_videos
+from metrics.scoring import row_accumulator, score_unpaired, score_videos
 from metrics.scoring.row_accumulator import Judges
 from metrics.scoring.video_files import Prediction
 from scripts.core import runtime
@@ -122,7 +122,7 @@ def test_two_folders_give_a_report_tables_and_a_page(two, capsys):
     assert run(*two) == 0
     output = two[2]
     report = report_of(output)
-    assert check_report(report) == 2 and report["method"] == "late 3" and report["crop"] == "face"
+    assert check_report(report) == 3 and report["method"] == "late 3" and report["crop"] == "face"
     rows = {row["name"]: row for row in report["rows"]}
     assert list(rows) == ["late 3", "ground_truth", "static", "shift_5"]
     assert rows["late 3"]["mouth_lag"] == 3 and rows["ground_truth"]["mouth_corr"] == pytest.approx(1)
@@ -176,6 +176,47 @@ def test_a_paired_difference_from_another_method(two, tmp_path):
     assert pair["differences"]["mouth_corr"]["mean"] > 0
     more = f"against={two[2] / 'report.json'}", "metrics.crop=mouth"
     assert run(tmp_path / "good", two[1], tmp_path / "o3", *more) == 1  # another crop
+
+
+def test_predictions_driven_by_other_speech(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(
+        score_unpaired, "crop", lambda frame, quad: np.full((256, 256, 3), frame[0, 0, 0], np.uint8)
+    )
+    for name, levels in (("a", LEVELS[::-1][:20]), ("b", LEVELS)):
+        video(tmp_path / "truth" / f"{name}.mp4")
+        video(tmp_path / "other" / f"{name}.mp4", levels, sound=name == "a")
+    folders, output = (tmp_path / "other", tmp_path / "truth"), tmp_path / "o"
+    assert run(*folders, output, "metrics.unpaired=true") == 0
+    report = report_of(output)
+    rows = {row["name"]: row for row in report["rows"]}
+    assert report["unpaired"] and list(rows) == ["other", "ground_truth"]
+    assert rows["other"]["psnr"] is rows["other"]["mouth_corr"] is rows["other"]["lmd"] is None
+    assert rows["other"]["aperture_spread_ratio"] > 0.5 and rows["ground_truth"]["aperture_emd"] == 0
+    (names,) = (name for name in report["absent"] if "psnr" in name)
+    assert {"ssim", "lmd_mouth", "mouth_corr", "lip_gain"} <= set(names.split(", "))
+    assert "say something else" in (output / "report.md").read_text()
+    frames = {f["name"]: (f["frames"], f["notes"]) for f in report["files"]}
+    assert frames == {"a": (20, []), "b": (24, ["the prediction has no sound"])}
+    against = f"against={output / 'report.json'}"
+    assert run(*folders, tmp_path / "p", against) == 1 and "metrics.unpaired" in capsys.readouterr().err
+    (tmp_path / "other" / "a.mp4").write_bytes(b"no video")
+    assert run(*folders, output, "metrics.unpaired=true") == 1
+    statuses = {f["name"]: (f["status"], f["frames_black"]) for f in report_of(output)["files"]}
+    assert statuses == {"a": ("unreadable", 24), "b": ("scored", 0)}
+    assert run(*folders, output, "metrics.unpaired=true", "metrics.crop=full") == 1
+
+
+def test_the_prediction_encoded_once_more_is_a_row(two):
+    assert run(*two, "metrics.reencode=true") == 0
+    report = report_of(two[2])
+    rows = {row["name"]: row for row in report["rows"]}
+    assert list(rows) == ["late 3", "ground_truth", "static", "shift_5", "reencoded"]
+    assert rows["reencoded"]["n_clips"] == 2 and rows["reencoded"]["mouth_lag"] == 3
+    (move,) = report["reencoded"]
+    gap = rows["reencoded"]["mouth_corr"] - rows["late 3"]["mouth_corr"]
+    assert move["row"] == "late 3" and move["moved"]["mouth_corr"]["mean"] == pytest.approx(gap)
+    for name in ("report.md", "index.html"):
+        assert "H.264 at CRF 28 moves late 3 (all) by: mouth_corr" in (two[2] / name).read_text()
 
 
 def test_reports_of_other_judges_are_not_compared(two, tmp_path, capsys):
