@@ -6,7 +6,6 @@ S samples, R rows (one per hop), B bands, M coefficients.
 from functools import lru_cache
 
 import numpy as np
-import scipy.fft
 
 from audio.log_mel import analysis_windows, in_blocks
 from audio.timing import RATE
@@ -28,6 +27,8 @@ def mfcc(
 
     c_n = (1 + L/2 sin(pi n / L)) * DCT-II(ln(filters . |FFT|^2 / 512))_n, with L the lifter (0: none)
     """
+    import scipy.fft
+
     windows_RN = analysis_windows(samples_S, MFCC_WINDOW, hop, preemphasis, beyond)
     filters_FB = triangular_filters(n_filters).T
     bands_RB = in_blocks(

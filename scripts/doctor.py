@@ -13,4 +13,4 @@ from scripts.core.runtime import launch
 from scripts.stages.doctor import doctor
 
 if __name__ == "__main__":
-    launch(doctor)
+    launch(doctor, computes=False)

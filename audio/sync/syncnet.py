@@ -5,7 +5,6 @@ conventions follow the authors' release; the code is our own. Shapes: N windows 
 """
 
 import numpy as np
-import scipy.fft
 import torch
 from torch import Tensor, nn
 
@@ -83,6 +82,8 @@ def mfcc_13(samples_S: np.ndarray) -> np.ndarray:
     Unlike audio.mfcc.mfcc: log energy in place of c_0, 16-bit integer samples, and windows that start (instead of
     being centred) at fixed multiples of the hop.
     """
+    import scipy.fft
+
     x = np.asarray(samples_S, dtype=np.float64) * INT16
     x = np.concatenate([x[:1], x[1:] - 0.97 * x[:-1]])
     rows = 1 + max(0, -(-(len(x) - MFCC_WINDOW) // HOP))

@@ -12,7 +12,6 @@ import math
 
 import numpy as np
 from PIL import Image
-from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
 from encoders.geometry import MOUTH_LEFT, MOUTH_RIGHT, eye_centres
 
@@ -78,6 +77,8 @@ def smooth_quads(quads_T42: np.ndarray, sigma_centre: float = 1.0, sigma_axes: f
     The centre is smoothed little, so that the crop follows the head. Size and rotation are smoothed more, because they
     change slowly and their jitter would cause jitter in the latents.
     """
+    from scipy.ndimage import gaussian_filter1d
+
     centre, x, y = quad_parts(quads_T42)
     if sigma_centre > 0:
         centre = gaussian_filter1d(centre, sigma_centre, axis=0, mode="nearest")
@@ -120,6 +121,8 @@ def crop(image: np.ndarray, quad: np.ndarray, size: int = CROP_SIZE) -> np.ndarr
 
 def _surroundings(image: np.ndarray, quad: np.ndarray, margin: int = 4) -> tuple[np.ndarray, np.ndarray]:
     """The part of the image around the quad, mirrored and blurred outside; and its top-left (x, y) in the image."""
+    from scipy.ndimage import gaussian_filter
+
     height, width = image.shape[:2]
     low = np.floor(quad.min(axis=0)).astype(int) - margin
     high = np.ceil(quad.max(axis=0)).astype(int) + margin + 1

@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
-from torch.utils.tensorboard import SummaryWriter
-
 from encoders.training.resume import TrainingError
 
 Figures = dict[str, float]
@@ -38,6 +36,8 @@ def training_loop(
     is written into `folder`, into which TensorBoard's events are written too. lr_setting: the learning rate's name on
     the command line. Raises TrainingError, and saves nothing of that step, if a loss or a measure is not finite.
     """
+    from torch.utils.tensorboard import SummaryWriter
+
     config = trainer.config
     with SummaryWriter(str(folder)) as board:
         while trainer.step < config.steps:

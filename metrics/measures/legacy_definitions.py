@@ -6,10 +6,8 @@ are uint8 (H, W, 3), landmarks (T, 68, 2) px of the crop.
 
 from typing import Any
 
-import cv2
 import numpy as np
 from PIL import Image
-from skimage.metrics import structural_similarity
 
 from encoders.geometry import MOUTH
 from encoders.lmd import mouth_distance
@@ -40,6 +38,8 @@ def psnr_uint8(predicted: np.ndarray, true: np.ndarray) -> float:
     Source: psnr_f in ATVGnet's evaluation_matrix.py, which converts OpenCV's uint8 images to grey (its SSIM is in
     colour). Flaw: 3 - 5 is 254, and 16 squared is 0: unrelated images score about 28 dB. Identical frames give 100.
     """
+    import cv2
+
     a, b = (cv2.cvtColor(np.ascontiguousarray(x), cv2.COLOR_RGB2GRAY) for x in (predicted, true))
     mse = float(np.mean((a - b) ** 2))  # wraps in uint8, as in the source
     return 100.0 if mse == 0 else float(20 * np.log10(255.0 / np.sqrt(mse)))
@@ -52,6 +52,8 @@ def ssim_96(predicted: np.ndarray, true: np.ndarray) -> float:
     call structural_similarity without options. Flaw: size and window raise the value: the same pair of videos scores
     0.64 at 256 px with the Gaussian window and up to 0.94 with this definition.
     """
+    from skimage.metrics import structural_similarity
+
     size = (96, 96)
     a, b = (np.asarray(Image.fromarray(x).resize(size, Image.Resampling.BOX)) for x in (predicted, true))
     value: Any = structural_similarity(a, b, channel_axis=-1, data_range=255)

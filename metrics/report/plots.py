@@ -3,13 +3,13 @@
 Frames are uint8 (H, W, 3); curves (T,) have one value per frame at 25 fps.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from PIL import Image
 
 from audio.timing import FPS
@@ -17,6 +17,9 @@ from metrics.measures.lip_motion import CLOSED
 from metrics.scoring.score_videos import ScoredFrame
 from stylegan2.images import resize, to_tensor, to_uint8
 from stylegan2.weights import atomic_path
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 TRUTH, PREDICTION, BEST = "#444444", "#d1495b", "#2a7f62"  # colours
 
@@ -115,6 +118,9 @@ def _joined(frames: Iterable[np.ndarray], size: int) -> np.ndarray:
 
 def _figure(**options: Any) -> Figure:
     """A matplotlib figure without display and without pyplot's global state."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(**options)
     FigureCanvasAgg(figure)
     return figure

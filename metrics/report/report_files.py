@@ -16,7 +16,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from rich.console import Console
 from rich.table import Table as ConsoleTable
 
@@ -231,6 +230,8 @@ def footnotes(rows: Sequence[Row], absent: Mapping[str, str]) -> list[str]:
 
 def to_csv(rows: Sequence[Row]) -> str:
     """All columns at full precision; an empty cell is a figure that does not exist."""
+    import pandas as pd
+
     cells = [[_json_value(row.get(key)) for key in ROW_KEYS] for row in rows]
     frame = pd.DataFrame(cells, columns=pd.Index(ROW_KEYS), dtype=object)
     return frame.to_csv(index=False, lineterminator="\n")

@@ -1,12 +1,16 @@
 """One table of text cells, written as Markdown, CSV and LaTeX through pandas."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from stylegan2.weights import atomic_path
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 DASH = "–"  # a figure that does not exist
 
@@ -23,6 +27,8 @@ class Table:
 
     @property
     def frame(self) -> pd.DataFrame:
+        import pandas as pd
+
         return pd.DataFrame(self.lines, columns=pd.Index(self.columns), dtype=str)
 
     def markdown(self) -> str:

@@ -7,9 +7,9 @@ frames, so mouth_corr is its only figure. Shapes: T frames, X numbers in a windo
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from sklearn.linear_model import Ridge
 
 from audio.features import FeatureConfig, extract_features
 from audio.waveform import Waveform
@@ -17,6 +17,9 @@ from encoders.geometry import aperture, correlation
 from encoders.records import FrameClip
 from encoders.ridge_regression import cross_validated
 from metrics.scoring.row_accumulator import MEANS, ClipScore
+
+if TYPE_CHECKING:
+    from sklearn.linear_model import Ridge
 
 WINDOW = FeatureConfig(n_mels=40, context_ms=280)  # three frames on either side, as in stage 1
 

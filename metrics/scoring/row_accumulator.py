@@ -169,12 +169,15 @@ class RowAccumulator:
             for a, b in pairs:
                 self.legacy.update(a, b)
 
-    def add_identity(self, face_crop: np.ndarray, true: FaceEmbeddings) -> None:
-        """Adds the similarity of the last added face to the true identity frame; the cosine is 0 if no face was found."""
+    def embeddings(self, face_crop: np.ndarray) -> FaceEmbeddings:
+        """Of the last added face; a repeated frame is embedded only once."""
         if self.last_identified is None or not np.array_equal(self.last_identified[0], face_crop):
-            # A repeated frame is embedded only once
             self.last_identified = face_crop, FaceEmbeddings.of(face_crop, self.landmarks[-1], self.judges)
-        predicted, found = self.last_identified[1], self.detected[-1]
+        return self.last_identified[1]
+
+    def add_identity(self, predicted: FaceEmbeddings, true: FaceEmbeddings) -> None:
+        """Adds the similarity of the last added face to the true identity frame; the cosine is 0 if no face was found."""
+        found = self.detected[-1]
         if predicted.dlib is not None and true.dlib is not None:
             self.add_values("identity", identity_distance(predicted.dlib, true.dlib))
             self.add_values("csim_dlib", identity_cosine(predicted.dlib, true.dlib) if found else 0.0)

@@ -6,6 +6,7 @@ predicted ones are detected on the predicted crops. A clip's figures are means o
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,7 @@ from metrics.scoring.row_accumulator import (
 from stylegan2.images import resize, to_tensor, to_uint8
 
 CACHED = 32  # frames of a clip whose perceptual features are cached: 8 MB each at 128 px
+DECODED = 300  # frames of a clip that stay decoded for the next row: 0.2 MB each
 
 
 def stride_for(total_frames: int, wanted: int = 200) -> int:
@@ -43,13 +45,21 @@ def stride_for(total_frames: int, wanted: int = 200) -> int:
 @dataclass(frozen=True)
 class Truth:
     """The reference for all rows of one clip: landmarks (68, 2), the judges' embeddings and the crop of the true identity
-    frame, and the perceptual features of the true frames sampled so far.
+    frame, and what was computed for one row and serves the next ones: true frames at crop size, perceptual features of the
+    true frames sampled so far, and the landmarks and embeddings that the judges found on predicted frames, by the frame's
+    bytes. Rows that show the same frames (shift_5 those of stage1_only, static one frame) are judged once.
     """
 
     landmarks: np.ndarray
     faces: FaceEmbeddings
     crop: np.ndarray
     features: dict[int, list[Tensor]] = field(default_factory=dict)
+    frames: dict[int, np.ndarray] = field(default_factory=dict)
+    found: dict[bytes, np.ndarray | None] = field(default_factory=dict)  # None: no face
+    embedded: dict[bytes, FaceEmbeddings] = field(default_factory=dict)
+    last_features: dict[bytes, list[Tensor]] = field(
+        default_factory=dict
+    )  # of the last sampled predicted frame
 
     @classmethod
     def of(cls, clip: FrameClip, ref_index: int, judges: Judges) -> "Truth":
@@ -57,6 +67,30 @@ class Truth:
         face = face_in_crop(judges.detector, frame)
         landmarks = face.landmarks if face is not None else np.asarray(clip.landmarks[ref_index])
         return cls(landmarks, FaceEmbeddings.of(frame, landmarks, judges), frame)
+
+    def frame(self, clip: FrameClip, t: int) -> np.ndarray:
+        """The true frame t, uint8 (256, 256, 3)."""
+        if t in self.frames:
+            return self.frames[t]
+        frame = at_crop_size(np.asarray(clip.frames[t]))
+        if len(self.frames) < DECODED:
+            self.frames[t] = frame
+        return frame
+
+    def landmarks_of(self, frame: np.ndarray, key: bytes, judges: Judges) -> np.ndarray | None:
+        """The landmarks of a predicted frame, None without a face. key: digest of its bytes."""
+        if key not in self.found:
+            face = face_in_crop(judges.detector, frame)
+            self.found[key] = None if face is None else face.landmarks
+        return self.found[key]
+
+    def embeddings_of(self, frame: np.ndarray, key: bytes, judges: Judges) -> FaceEmbeddings:
+        """The identity judges' embeddings of a predicted frame whose landmarks were searched."""
+        if key not in self.embedded:
+            found = self.found[key]
+            points = self.landmarks if found is None else found
+            self.embedded[key] = FaceEmbeddings.of(frame, points, judges)
+        return self.embedded[key]
 
 
 def score_clip(
@@ -85,21 +119,16 @@ def score_clip(
         raise ValueError(f"{clip.name}: every frame was left out, so there is nothing to score")
     wanted, sampled = set(scored), set(scored[min(every // 2, len(scored) - 1) :: every])
     count = 0
-    previous: np.ndarray | None = None
-    face = None
     for count, raw in enumerate(frames, 1):
         t = count - 1
         if t not in wanted:
             continue
-        frame, true = at_crop_size(raw), at_crop_size(np.asarray(clip.frames[t]))
-        # Detection is skipped for a repeated frame
-        if previous is None or not np.array_equal(previous, frame):
-            face = face_in_crop(judges.detector, frame)
-        previous = frame
-        accumulator.add_face(None if face is None else face.landmarks, truth.landmarks, frame)
+        frame, true = at_crop_size(raw), truth.frame(clip, t)
+        key = blake2b(frame, digest_size=16).digest()
+        accumulator.add_face(truth.landmarks_of(frame, key, judges), truth.landmarks, frame)
         accumulator.add_images([frame], [true])
         if t in sampled:
-            _add_sampled(t, frame, true, truth, accumulator)
+            _add_sampled(t, frame, key, true, truth, accumulator)
         if judges.inception is not None:
             vectors = judges.inception(to_tensor(frame, judges.device))
             for collection in features:
@@ -119,7 +148,7 @@ def score_clip(
 
 @torch.inference_mode()
 def _add_sampled(
-    t: int, frame: np.ndarray, true: np.ndarray, truth: Truth, accumulator: RowAccumulator
+    t: int, frame: np.ndarray, key: bytes, true: np.ndarray, truth: Truth, accumulator: RowAccumulator
 ) -> None:
     """Adds the perceptual and identity figures of frame t."""
     judges, distance = accumulator.judges, accumulator.judges.perceptual
@@ -129,9 +158,12 @@ def _add_sampled(
             true_features = _features(true, distance, judges)
             if len(truth.features) < CACHED:
                 truth.features[t] = true_features
-        value = float(distance.between(_features(frame, distance, judges), true_features))
+        if key not in truth.last_features:
+            truth.last_features.clear()
+            truth.last_features[key] = _features(frame, distance, judges)
+        value = float(distance.between(truth.last_features[key], true_features))
         accumulator.add_values("perceptual", value)
-    accumulator.add_identity(frame, truth.faces)
+    accumulator.add_identity(truth.embeddings_of(frame, key, judges), truth.faces)
 
 
 def _features(frame: np.ndarray, distance: Perceptual, judges: Judges) -> list[Tensor]:

@@ -182,8 +182,8 @@ class _PairScorer:
             self.best = sorted([*self.best, frame], key=lambda f: f.error)[:SHOWN_FRAMES]
             self.worst = sorted([*self.worst, frame], key=lambda f: -f.error)[:SHOWN_FRAMES]
         if (len(self.known) - 1) % self.options.every == 0:
-            self.method.add_identity(predicted_crop, identity.faces)
-            self.truth.add_identity(true_crop, identity.faces)
+            self.method.add_identity(self.method.embeddings(predicted_crop), identity.faces)
+            self.truth.add_identity(self.truth.embeddings(true_crop), identity.faces)
 
         # Images are collected until a batch is full
         images = {self.method.name: image, "ground_truth": true_image, "static": identity.image}

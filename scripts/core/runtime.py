@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import hydra
 import numpy as np
@@ -24,9 +24,6 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from lightning_fabric import Fabric
-from lightning_fabric.loggers.tensorboard import TensorBoardLogger
-from lightning_fabric.strategies import DDPStrategy
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -41,12 +38,16 @@ from encoders.jpeg_frames import ClipError
 from encoders.training.resume import TrainingError
 from metrics.report.report_schema import ReportError
 from scripts.core.arguments import PATHS, quote_paths
+from scripts.core.help_text import help_text
 from scripts.core.provenance import ROOT
 from scripts.core.signals import Ended, unwind_on_signals
 from stylegan2.latent_pairs import TrainingImagesError
 from stylegan2.weights import WeightsError
 from trajectory.model.displacement import TrajectoryError
 from tuning.pivotal import TuningError
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 Item = TypeVar("Item")
 BARRIER_TIMEOUT = timedelta(days=2)  # processes that share a corpus finish their parts at different times
@@ -79,7 +80,7 @@ class Run:
 
     results: Path  # results/<name>
     data: Path  # cache folders, named by the hash of their content
-    fabric: Fabric
+    fabric: "Fabric"
     seconds: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -111,29 +112,36 @@ class Run:
         self.seconds[stage] = round(self.seconds.get(stage, 0.0) + time.perf_counter() - started, 2)
 
 
-Stage = Callable[[Config, Run], Any]
+def launch(stage: Callable[..., Any], computes: bool = True) -> None:
+    """Runs a script: composes the config from the command line, then the stage; exit code 1 after a user's error.
 
-
-def launch(stage: Stage) -> None:
-    """Runs a script: composes the config from the command line, then `stage`; exit code 1 after a user's error."""
+    computes: False for a stage (config), which needs no device, seeds or results folder; the others are called with
+    (config, run).
+    """
     unwind_on_signals()
     register()
     sys.argv[1:] = quote_paths(sys.argv[1:])
-    flagged = any(word.startswith("-") for word in sys.argv[1:])
-    if not flagged:  # with flags, such as -m for sweeps, Hydra itself reports the error
-        try:
-            compose(sys.argv[1:])
-        except (HydraException, OmegaConfBaseException) as error:
-            print(f"Error: {legible(_misread(error, sys.argv[1:]))}", file=sys.stderr)
-            sys.exit(1)
 
-    @hydra.main(version_base="1.3", config_path=str(ROOT / "configs"), config_name="config")
     def task(raw: DictConfig) -> None:
-        code = attempt(stage, raw)
+        code = attempt(stage, raw, computes)
         if code:
             sys.exit(code)
 
-    task()
+    helps = not {"-h", "--help"}.isdisjoint(sys.argv[1:])
+    words = [word for word in sys.argv[1:] if not (helps and word.startswith("-"))]
+    if any(word.startswith(("-", "hydra")) for word in words):
+        # Sweeps (-m) and settings of Hydra's own are Hydra's task, which also reports errors in them.
+        hydra.main(version_base="1.3", config_path=str(ROOT / "configs"), config_name="config")(task)()
+        return
+    try:
+        raw = compose(words)
+    except (HydraException, OmegaConfBaseException) as error:
+        print(f"Error: {legible(_misread(error, words))}", file=sys.stderr)
+        sys.exit(1)
+    if helps:
+        print(help_text(sys.modules["__main__"].__doc__ or "", raw))
+    else:
+        task(raw)
 
 
 def compose(overrides: Sequence[str] = ()) -> DictConfig:
@@ -166,13 +174,13 @@ def _options(tree: Any, prefix: str = "") -> list[str]:
     return [prefix, *below] if prefix else [*below, "experiment"]
 
 
-def attempt(stage: Stage, raw: DictConfig) -> int:
+def attempt(stage: Callable[..., Any], raw: DictConfig, computes: bool = True) -> int:
     """Runs one stage and returns the exit code: 0, 1 (a user's error: one sentence on stderr), 130 (Ctrl-C), 128 + N
     (signal N).
     """
     try:
         config = resolve(raw)
-        stage(config, start(config))
+        stage(config, start(config)) if computes else stage(config)
     except USER_ERRORS as error:
         if raw.get("debug"):
             traceback.print_exc()
@@ -205,6 +213,11 @@ def demand_resume(config: Config, kind: str) -> None:
 
 def start(config: Config, quiet: bool = False) -> Run:
     """Threads, seeds, device and folders of one run."""
+    # Imported here because it takes a second, as it imports torch._dynamo, and doctor.py and --help do without it.
+    from lightning_fabric import Fabric
+    from lightning_fabric.loggers.tensorboard import TensorBoardLogger
+    from lightning_fabric.strategies import DDPStrategy
+
     warnings.filterwarnings("ignore", message=".*(weights_only|pretrained|lr_scheduler).*")
     keep_freed_memory()
     if config.threads:

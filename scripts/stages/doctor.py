@@ -14,7 +14,7 @@ from encoders.footage.faces import FaceError, dlib_model_path
 from encoders.networks.e4e_compact import EMBEDDED as ENCODER
 from metrics.report.report_files import versions
 from scripts.core.provenance import PACKAGES, ROOT, code_version
-from scripts.core.runtime import Run, RunError, shown
+from scripts.core.runtime import RunError, shown
 from scripts.stages.download_weights import list_catalogue
 from stylegan2.load import EMBEDDED as GENERATOR
 from stylegan2.weights import file_hash
@@ -42,7 +42,7 @@ NEEDED: tuple[tuple[str, Callable[[], Path], str, str], ...] = (
 )
 
 
-def doctor(config: Config, run: Run) -> None:
+def doctor(config: Config) -> None:
     missing = [*_print_code(), *_print_packages(), *_print_weights()]
     print("public weights, all optional: python scripts/download_weights.py entry=NAME")
     list_catalogue()

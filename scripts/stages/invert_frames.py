@@ -1,7 +1,8 @@
 """Inverts aligned clips to W+ codes, one LatentClip for each clip."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ from configs.schema import Config
 from encoders import invert
 from encoders.content_hash import content_hash
 from encoders.features.landmark_net import load_landmark_net
-from encoders.manifest import Manifest, write_manifest
+from encoders.manifest import ClipEntry, Manifest, write_manifest
 from encoders.records import FrameClip, LatentClip
 from scripts.core.networks import (
     build_encoder,
@@ -65,10 +66,14 @@ def _invert_all(
         portrait, _ = portrait_clip(entries, speaker)
         portraits[speaker] = portrait_frames(latents.frames(portrait), config)
     offsets = inverter.person_offsets(portraits, folder / "offsets")
-    for entry in track(missing, "invert", transient=True):
-        _latent_clip(latents.frames(entry), inverter, offsets[entry.speaker], hashes).save(
-            folder / entry.file
-        )
+
+    def invert_clip(entry: ClipEntry) -> None:
+        codes = _latent_clip(latents.frames(entry), inverter, offsets[entry.speaker], hashes)
+        codes.save(folder / entry.file)
+
+    with inverter.several_at_once(len(missing)) as pool:
+        for _ in track(pool.map(invert_clip, missing), "invert", len(missing), transient=True):
+            pass
     run.barrier()
     if run.first:
         write_manifest(folder, Manifest(tuple(entries), {"prepared": prepared.folder.name, **hashes}))
@@ -109,6 +114,15 @@ class Inverter:
                 "choose an encoder trained for this generator, or encoder=optimise."
             )
 
+    @contextmanager
+    def several_at_once(self, tasks: int) -> Iterator[ThreadPoolExecutor]:
+        """On a CPU several clips or speakers are inverted at once, each with a share of the cores, because a few frames do
+        not keep two cores busy: their threads wait for one another after each layer."""
+        on_cpu, cores = self.generator.w_avg.device.type == "cpu", torch.get_num_threads()
+        at_once = max(1, min(self.workers, tasks, cores)) if on_cpu else 1
+        with threads(cores // at_once), ThreadPoolExecutor(at_once) as pool:
+            yield pool
+
     def person_offset(self, frames: np.ndarray) -> torch.Tensor | None:
         """The offset (L, D) that all codes of a person share, fitted on uint8 frames (K, 256, 256, 3); None without person_steps."""
         if self.losses is None or not self.settings.person_steps:
@@ -119,11 +133,8 @@ class Inverter:
         self, portraits: Mapping[str, np.ndarray], folder: Path
     ) -> dict[str, torch.Tensor | None]:
         """person_offset of each speaker's frames; a fitted offset is kept in `folder`, so that a run that is stopped does
-        not fit it again. On a CPU several speakers are fitted at once, each with a share of the cores, because the few
-        frames of one speaker do not keep two cores busy."""
-        on_cpu, cores = self.generator.w_avg.device.type == "cpu", torch.get_num_threads()
-        at_once = max(1, min(self.workers, len(portraits), cores)) if on_cpu else 1
-        with threads(cores // at_once), ThreadPoolExecutor(at_once) as pool:
+        not fit it again."""
+        with self.several_at_once(len(portraits)) as pool:
             offsets = pool.map(partial(self._kept_offset, folder=folder), portraits.values())
             tracked = track(offsets, "persons", len(portraits), transient=True)
             return dict(zip(portraits, tracked, strict=True))

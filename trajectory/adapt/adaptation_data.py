@@ -6,10 +6,10 @@ Shapes: U frames, J feature rows, K rows of a window, M bins, X = K M, L rows of
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from sklearn.linear_model import Ridge
 
 from audio.features import extract_features
 from audio.timing import FPS, samples_of_frames
@@ -21,6 +21,9 @@ from trajectory.data.windows import rows_of
 from trajectory.losses.lip_loss import fit_lip_axis
 from trajectory.model.displacement import TrajectoryError
 from trajectory.model.predictor import TrajectoryPredictor
+
+if TYPE_CHECKING:
+    from sklearn.linear_model import Ridge
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the regression in the adapted model
 LEAST_SECONDS = 2.0  # seconds of speech with a detected face

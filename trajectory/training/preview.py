@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from audio.features import FeatureConfig
@@ -20,6 +20,9 @@ from stylegan2.render import render
 from trajectory.data.windows import TrajectoryClip
 from trajectory.model.displacement import DisplacementSpace
 from trajectory.training.amplitude_calibration import on_clip
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 STRIP = 6  # frames
 
@@ -60,6 +63,8 @@ class PreviewMaker:
         return np.concatenate(list(render(self.generator, w_TLD[self.chosen].float())), axis=1)
 
     def _opening(self, true_TC: Tensor, predicted_TC: Tensor, lip_axis_C: np.ndarray) -> Figure:
+        from matplotlib.figure import Figure
+
         figure = Figure(figsize=(8, 3), layout="constrained")
         axes = figure.subplots()
         seconds_T = np.arange(len(true_TC)) / FPS

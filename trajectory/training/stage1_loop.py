@@ -9,10 +9,10 @@ import copy
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 
 from encoders.content_hash import keyed_fields
 from trajectory.data.windows import TrajectoryClip, WindowSampler
@@ -26,6 +26,9 @@ from trajectory.training.preview import PreviewMaker
 from trajectory.training.train_config import TrainConfig, learning_rate
 from trajectory.training.train_state import TrainState, flat
 from trajectory.training.training_log import TrainingLog
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 def train(
@@ -59,7 +62,10 @@ def train(
     statistics), and no clip shorter than a window.
     """
     # Device, optimiser and random numbers.
-    fabric = fabric or Fabric(accelerator="cpu", devices=1)
+    if fabric is None:
+        from lightning_fabric import Fabric
+
+        fabric = Fabric(accelerator="cpu", devices=1)
     folder, checkpoint = Path(folder), Path(folder) / "state.pt"
     torch.manual_seed(config.seed + fabric.global_rank)
     decayed = {"params": [p for p in net.parameters() if p.ndim > 1], "weight_decay": config.weight_decay}

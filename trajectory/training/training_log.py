@@ -8,7 +8,6 @@ from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 
 from trajectory.training.preview import Preview
 
@@ -20,6 +19,8 @@ class TrainingLog:
     """
 
     def __init__(self, folder: Path, start: int, total: int, every: int, enabled: bool = True) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
         self.enabled, self.every = enabled, every
         if not enabled:
             return
