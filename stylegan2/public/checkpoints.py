@@ -111,8 +111,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     except Exception as error:  # torch.load raises many types for a damaged or unsafe file
         reason = str(error) if isinstance(error, Refused) else unsafe_reason(error)
         raise WeightsError(
-            f"{path} is not a PyTorch file of plain tensors ({reason}); nothing in it was executed. If it is a whole module, "
-            "run torch.save(module.state_dict(), FILE) with the code that made it, and take that file."
+            f"{path} is not a PyTorch file of plain tensors ({reason}); nothing in it was executed. Of a whole module, save "
+            "module.state_dict() with the code that made it."
         ) from error
     if isinstance(content, Record):
         return {"G_ema" if "mapping" in content.state.get("_modules", {}) else "D": content}
