@@ -43,15 +43,20 @@ def fit_motion_model(config: Config, run: Run) -> Path:
     held: list[Window] = []
     for index, file in enumerate(track(files, "clips")):
         (fitted if index % HELD_OUT else held).extend(windows_of(FrameClip.load(file)))
-    model, jitter_PJ = fit_motion(observed(fitted))
+    try:
+        model, jitter_PJ = fit_motion(observed(fitted))
+    except ValueError as error:
+        raise RunError(
+            f"The clips in {config.input} cannot be fitted: {error}; give more of them."
+        ) from error
     figures = compare(model, jitter_PJ, held)
     folder = run.results / "motion"
     write_json(folder / "figures.json", figures)
     made_from = {"clips": len(files), "fitted_seconds": len(fitted) * WINDOW / FPS}
     model.save(folder / "natural_motion.json", made_from | {"made_by": "scripts/fit_motion.py"})
     save_provenance(folder, config, seconds=run.seconds)
-    inside = [f["drawn"] for f in figures.values() if f["quartiles"][0] <= f["drawn"] <= f["quartiles"][1]]
-    run.say(f"{len(inside)} of {len(figures)} medians lie within the quartiles of the clips left out")
+    inside = sum(low <= f["drawn"] <= high for f in figures.values() for low, high in [f["quartiles"]])
+    run.say(f"{inside} of {len(figures)} medians lie within the quartiles of the clips left out")
     run.say(f"wrote {shown(folder)}")
     return folder
 

@@ -19,6 +19,7 @@ from scripts.stages.train_stage2 import load_person_generator
 from stylegan2.render import render
 from stylegan2.weights import WeightsError
 from trajectory.motion.apply import moved
+from trajectory.motion.natural_motion import ASSET as NATURAL_MOTION
 from trajectory.synthetic_corpus.espeak import synthesise
 
 SENTENCE = "People who do not exist can still speak: please bring both boats back to the bay."
@@ -56,6 +57,7 @@ def generate(config: Config, run: Run, person: Person, checkpoint: Path, speech:
     files = {"trajectory": checkpoint, "renderer": renderer_path(config, run)}
     files |= {"tuned": person.tuned} if person.tuned else {}
     files |= {"adapted": person.adapted} if person.adapted else {}
+    files |= {"motion": NATURAL_MOTION} if config.motion.kind == "natural" else {}
     record = {"face": face.name, "frames": frames, "seconds": run.seconds, "config": plain(config)}
     hashes = weight_hashes(config, **files)
     write_json(record_path(output), provenance() | record | {"weights": hashes})

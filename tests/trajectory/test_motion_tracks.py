@@ -73,5 +73,5 @@ def test_a_short_track_goes_forth_and_back():
     ],
 )
 def test_other_arrays_are_refused(pose, lids):
-    with pytest.raises(ValueError, match="motion track|expected a pose"):
+    with pytest.raises(ValueError, match=r"motion track|expected a pose"):
         MotionTrack(pose, lids)

@@ -48,7 +48,8 @@ class Observed:
 def fit_motion(observed: Observed) -> tuple[NaturalMotion, np.ndarray]:
     """The model, and the standard deviations of the landmarks' jitter, (P, 2) for JITTER.
 
-    Raises ValueError for windows of fewer than 2 s, or if there is no blink or no silence in them."""
+    Raises ValueError for windows of fewer than 2 s, or with fewer than 10 blinks, no speech or no silence.
+    """
     poses, activity = observed.poses, observed.activities
     frames = poses.shape[1]
     if frames < 2 * FPS:
