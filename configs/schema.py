@@ -28,6 +28,7 @@ from trajectory.losses.stage1_losses import LossConfig
 from trajectory.model.displacement import DisplacementConfig
 from trajectory.model.predictor import shipped_stage1
 from trajectory.model.recurrent_net import TrajectoryConfig
+from trajectory.motion.motion_config import MotionConfig
 from trajectory.synthetic_corpus.build_corpus import CorpusConfig
 from trajectory.training.train_config import TrainConfig
 from tuning.pivotal import PivotalConfig
@@ -345,6 +346,7 @@ class Config:
     target: TargetConfig = field(default_factory=TargetConfig)
     tuning: PivotalConfig = field(default_factory=PivotalConfig)
     adapt: AdaptConfig = field(default_factory=AdaptConfig)
+    motion: MotionConfig = field(default_factory=MotionConfig)
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
     tables: TablesConfig = field(default_factory=TablesConfig)
     check: CheckConfig = field(default_factory=CheckConfig)

@@ -29,6 +29,7 @@ PATHS = (
     "audio.encoder",
     "pairs.folder",
     "generator.render",
+    "motion.clip",
     "metrics.sync_weights",
     "sync_train.held",
     "encoder_train.images",

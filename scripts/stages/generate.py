@@ -14,10 +14,13 @@ from scripts.core.provenance import plain, provenance, write_json
 from scripts.core.runtime import Run, RunError, shown
 from scripts.stages.adapt_stage1 import load_stage1_for
 from scripts.stages.evaluate_case import predict_latents
+from scripts.stages.motion import check_motion, latent_motion_of, motion_track
 from scripts.stages.stage_results import Person
 from scripts.stages.train_stage2 import load_person_generator
 from stylegan2.render import render
 from stylegan2.weights import WeightsError
+from trajectory.motion.apply import moved
+from trajectory.motion.natural_motion import ASSET as NATURAL_MOTION
 from trajectory.synthetic_corpus.espeak import synthesise
 
 SENTENCE = "People who do not exist can still speak: please bring both boats back to the bay."
@@ -49,11 +52,13 @@ def generate(config: Config, run: Run, person: Person, checkpoint: Path, speech:
             )
             + (f", stage 1 {shown(person.adapted)}" if person.adapted else "")
         )
-        w_TLD = predict_latents(model, speech, face.w_ref, frames)
-        write_video(output, render(generator, w_TLD), speech)
+        motion = motion_track(config, run, speech, frames)
+        w_TLD = predict_latents(model, speech, face.w_ref, frames) + latent_motion_of(config, run, motion)
+        write_video(output, moved(render(generator, w_TLD), motion.pose), speech)
     files = {"trajectory": checkpoint, "renderer": renderer_path(config, run)}
     files |= {"tuned": person.tuned} if person.tuned else {}
     files |= {"adapted": person.adapted} if person.adapted else {}
+    files |= {"motion": NATURAL_MOTION} if config.motion.kind == "natural" else {}
     record = {"face": face.name, "frames": frames, "seconds": run.seconds, "config": plain(config)}
     hashes = weight_hashes(config, **files)
     write_json(record_path(output), provenance() | record | {"weights": hashes})
@@ -66,6 +71,7 @@ def read_inputs(config: Config, run: Run) -> Waveform | None:
     written; called first, so that the error comes before any inversion or training.
     """
     output_path(config, run)
+    check_motion(config)
     for named in (config.stage1.file, config.tuned, config.adapted):
         if named not in (None, "auto", "none") and not Path(named).is_file():
             raise WeightsError(f"There is no weight file at {named}: check the path.")
