@@ -28,9 +28,8 @@ MARGIN = 4.0  # by which the mask's border lies outside the jaw
 FEATHER = 5.0  # standard deviation of the Gaussian that softens the mask's border
 RIM = 5  # half of the rim's width
 REACH = 10.0  # standard deviation of G
-LARGEST_STEP = (
-    48.0  # grey levels; a larger difference is another object, such as hair or a collar, not another colour
-)
+# Grey levels; a larger difference is another object, such as hair or a collar, and not another colour.
+LARGEST_STEP = 48.0
 INERTIA = 0.8  # share of the previous frame's colour field, because a field that jumps flickers
 
 
@@ -64,7 +63,7 @@ class ColourMatch:
         so every fourth pixel is enough.
         """
         solid = mask > 0.5
-        rim = maximum_filter(solid, 2 * RIM + 1) & ~minimum_filter(solid, 2 * RIM + 1)
+        rim = np.asarray(maximum_filter(solid, 2 * RIM + 1)) & ~np.asarray(minimum_filter(solid, 2 * RIM + 1))
         step = (true.astype(np.float32) - generated).clip(-LARGEST_STEP, LARGEST_STEP)
         weight = rim[..., None].astype(np.float32)
         step, weight = _quarter(step * weight), _quarter(weight)
@@ -126,5 +125,5 @@ def _in_frame(
     # In Pillow an integer is the corner of a pixel; it adds half a pixel to the coordinates of the output itself.
     start = inverse @ (low - quad[0] - 0.5)
     coefficients = (*inverse[0], start[0], *inverse[1], start[1])
-    shape = tuple(int(n) for n in high - low)
+    shape = int(high[0] - low[0]), int(high[1] - low[1])
     return np.asarray(picture.transform(shape, Image.Transform.AFFINE, coefficients, kernel))

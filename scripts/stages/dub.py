@@ -124,7 +124,7 @@ def opacity_of(detected_T: np.ndarray, fade: float) -> np.ndarray:
             known[start:stop] = True
     if known.all():
         return np.ones(len(known), np.float32)
-    return (distance_transform_edt(known) / (fade + 1.0)).clip(0.0, 1.0).astype(np.float32)
+    return (np.asarray(distance_transform_edt(known)) / (fade + 1.0)).clip(0.0, 1.0).astype(np.float32)
 
 
 def forth_and_back(frames: int, count: int) -> np.ndarray:

@@ -6,9 +6,10 @@ import pytest
 from encoders.footage.align import crop, quad_of, transform_points
 from encoders.footage.paste_back import ColourMatch, lower_face_mask, paste
 
-X = np.arange(300)[None, :, None]
-Y = np.arange(220)[:, None, None]
-SMOOTH = np.rint(127.5 + 110 * np.sin(0.03 * X + [0, 1, 2]) * np.sin(0.025 * Y + [2, 0, 1])).astype(np.uint8)
+ROWS, COLUMNS = np.mgrid[:220, :300]
+PIXELS = np.stack([COLUMNS, ROWS], axis=2)  # (x, y) of each pixel of SMOOTH
+WAVES = np.sin(0.03 * COLUMNS[..., None] + [0, 1, 2]) * np.sin(0.025 * ROWS[..., None] + [2, 0, 1])
+SMOOTH = np.rint(127.5 + 110 * WAVES).astype(np.uint8)
 NO_TINT = np.zeros((64, 64, 3), np.float32)
 
 
@@ -37,8 +38,7 @@ def face_points():
 def test_a_crop_pasted_back_gives_the_frame(half, size):
     frame, quad = SMOOTH, turned_quad(half)
     pasted = paste(frame[::-1].copy(), crop(frame, quad, size), square_mask(), quad, NO_TINT)
-    rows, columns = np.mgrid[:220, :300]
-    at = transform_points(np.stack([columns, rows], axis=2), quad)
+    at = transform_points(PIXELS, quad)
     inside = ((at > 45) & (at < 210)).all(axis=2)
     assert inside.sum() > 1000
     difference = np.abs(pasted[inside].astype(int) - frame[inside])
@@ -50,7 +50,7 @@ def test_pixels_outside_the_mask_are_the_frames_own():
     before, quad = frame.copy(), turned_quad(80)
     black = np.zeros((256, 256, 3), np.uint8)
     pasted = paste(frame, black, square_mask(), quad, NO_TINT)
-    at = transform_points(np.stack(np.mgrid[:220, :300][::-1], axis=2), quad)
+    at = transform_points(PIXELS, quad)
     outside = ((at < 37) | (at > 218)).any(axis=2)
     np.testing.assert_array_equal(pasted[outside], before[outside])
     np.testing.assert_array_equal(frame, before)  # the frame itself is not changed
