@@ -308,6 +308,9 @@ class Config:
     clip: str | None = None
     # File that convert_weights.py reads.
     input: str | None = None
+    # What the video of generate.py shows. "crop": the face's crop. "frame": the frames of clip=, whose mouth alone is
+    # replaced. "photo": the whole of photo=.
+    compose: Literal["crop", "photo", "frame"] = "crop"
     # File or folder that the script writes. None: under results_dir/name.
     output: str | None = None
     # Folders of videos that evaluate.py compares.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -125,20 +126,20 @@ class FaceTracker:
 
 
 def track_face(
-    path: str | Path, detector: FaceDetector, config: PrepareConfig
+    path: str | Path, detector: FaceDetector, config: PrepareConfig, fps: int | Fraction = FPS
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Landmarks float32 (T, 68, 2) px of the frame, interpolated where missing, and detected bool (T,).
+    """Landmarks float32 (T, 68, 2) px of the frame, interpolated where missing, and detected bool (T,), at `fps`.
 
     Raises FaceError (no face or two faces too often, a jump) and VideoError (unreadable, too short).
     """
     info = probe_pictures(Path(path)) if Path(path).is_dir() else probe(path)
-    expected = max(1, round(info.duration * FPS))
+    expected = max(1, round(info.duration * fps))
     tracker = FaceTracker(detector, config.check_every)
     points: list[np.ndarray] = []
     missing = 0
     last: tuple[int, Face] | None = None
     # Find the face in every frame; stop as soon as too many frames of the whole video show none.
-    for index, frame in enumerate(_frames(Path(path))):
+    for index, frame in enumerate(_frames(Path(path), fps)):
         face = tracker(frame)
         if face is None:
             points.append(np.full((68, 2), np.nan, np.float32))
@@ -146,7 +147,7 @@ def track_face(
         else:
             points.append(face.landmarks)
             if last is not None:
-                _check_jump(path, last, (index, face), config.max_jump)
+                _check_jump(path, last, (index, face), config.max_jump, fps)
             last = (index, face)
         if missing > config.max_missing * max(expected, config.min_frames, len(points)):
             break
@@ -155,10 +156,10 @@ def track_face(
     detected = np.isfinite(landmarks[:, 0, 0])
     if len(detected) < config.min_frames and detected.any():
         raise VideoError(
-            f"{path} lasts {len(detected) / FPS:.2f} s; a clip needs at least {config.min_frames / FPS:.2f} s"
+            f"{path} lasts {len(detected) / float(fps):.2f} s; a clip needs at least {config.min_frames / float(fps):.2f} s"
         )
     if (~detected).sum() > config.max_missing * len(detected):
-        first = int(np.flatnonzero(~detected)[0]) / FPS
+        first = int(np.flatnonzero(~detected)[0]) / float(fps)
         raise FaceError(
             f"{path} shows no face in too many of its frames (the first one at {first:.1f} s); "
             "use footage that shows one face, larger, from the front and all the time"
@@ -171,17 +172,19 @@ def track_face(
     return interpolate_missing(landmarks, detected), detected
 
 
-def _frames(path: Path) -> Iterator[np.ndarray]:
-    return picture_frames(path) if path.is_dir() else iter_frames(path)
+def _frames(path: Path, fps: int | Fraction = FPS) -> Iterator[np.ndarray]:
+    return picture_frames(path) if path.is_dir() else iter_frames(path, fps)
 
 
-def _check_jump(path: str | Path, before: tuple[int, Face], now: tuple[int, Face], limit: float) -> None:
+def _check_jump(
+    path: str | Path, before: tuple[int, Face], now: tuple[int, Face], limit: float, fps: int | Fraction
+) -> None:
     """Raises FaceError if the face moved more than `limit` face sizes a frame between two (frame index, face)."""
     steps = now[0] - before[0]
     old, new = (f.landmarks.mean(axis=0) for f in (before[1], now[1]))
     if np.linalg.norm(new - old) > limit * steps * max(before[1].size, now[1].size):
         raise FaceError(
-            f"the face in {path} jumps at {now[0] / FPS:.2f} s (a cut, or another person); split the video there"
+            f"the face in {path} jumps at {now[0] / float(fps):.2f} s (a cut, or another person); split the video there"
         )
 
 
@@ -247,6 +250,7 @@ class AlignedPhoto:
     crop: np.ndarray  # uint8 (256, 256, 3)
     landmarks: np.ndarray  # float32 (68, 2), px of the crop
     turned: int  # degrees counterclockwise by which the photo was turned to have its face upright: 0, 90, 180 or 270
+    quad: np.ndarray  # float32 (4, 2), the crop's corners in px of the photo
 
 
 def read_photo(path: str | Path) -> np.ndarray:
@@ -274,4 +278,4 @@ def align_photo(
     aligned = crop(image, quad, size)
     in_crop = face_in_crop(detector, aligned)
     landmarks = in_crop.landmarks if in_crop else transform_points(face.landmarks, quad, size)
-    return AlignedPhoto(aligned, landmarks, 90 * turns)
+    return AlignedPhoto(aligned, landmarks, 90 * turns, quad)

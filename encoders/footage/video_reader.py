@@ -244,7 +244,7 @@ def _from_filter(graph: Any, waiting: deque[Timed], last: bool = False) -> Itera
         yield time, duration, picture if frame.interlaced_frame else frame
 
 
-def nearest_in_time(timed: Iterable[tuple[Fraction, Fraction, X]], fps: int = FPS) -> Iterator[X]:
+def nearest_in_time(timed: Iterable[tuple[Fraction, Fraction, X]], fps: int | Fraction = FPS) -> Iterator[X]:
     """(time, duration, item), times in seconds and rising -> for each k / fps the item nearest in time.
 
     Of two equally near items the earlier one is taken. The first item's time counts as 0. Yields
@@ -321,7 +321,13 @@ def probe(path: str | Path) -> VideoInfo:
         )
 
 
-def iter_frames(path: str | Path, fps: int = FPS) -> Iterator[np.ndarray]:
+def own_rate(path: str | Path) -> Fraction:
+    """A video's average frame rate, or 25 if its header gives none between 10 and 60. Raises VideoError."""
+    rate = Fraction(probe(path).fps).limit_denominator(1001)
+    return rate if 10 <= rate <= 60 else Fraction(FPS)
+
+
+def iter_frames(path: str | Path, fps: int | Fraction = FPS) -> Iterator[np.ndarray]:
     """uint8 (H, W, 3) RGB, C-contiguous, upright: for each time k / fps the frame nearest in time.
 
     Raises VideoError, also at the end if fewer frames came than the file declares. A repeated frame is a new array.

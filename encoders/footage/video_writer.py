@@ -27,7 +27,7 @@ def write_video(
     path: str | Path,
     frames: Iterable[np.ndarray],
     waveform: Waveform | None = None,
-    fps: int = FPS,
+    fps: int | Fraction = FPS,
     synthetic: bool = True,
     comment: str = "",
     crf: int = 17,
@@ -85,7 +85,7 @@ def _new_container(path: Path, temporary: Path) -> Any:
         ) from error
 
 
-def _video_stream(container: Any, first: np.ndarray, fps: int, crf: int, preset: str) -> Any:
+def _video_stream(container: Any, first: np.ndarray, fps: int | Fraction, crf: int, preset: str) -> Any:
     codec = next(name for name in _CODECS if name in av.codecs_available)
     options = {"crf": str(crf), "preset": preset} if codec == "libx264" else {}
     stream = container.add_stream(codec, rate=fps, options=options)
@@ -101,7 +101,7 @@ def _video_stream(container: Any, first: np.ndarray, fps: int, crf: int, preset:
     return stream
 
 
-def _video_frame(image: np.ndarray, index: int, fps: int) -> Any:
+def _video_frame(image: np.ndarray, index: int, fps: int | Fraction) -> Any:
     odd = [n % 2 for n in image.shape[:2]]
     if any(odd):
         image = np.pad(image, ((0, odd[0]), (0, odd[1]), (0, 0)), mode="edge")
@@ -112,7 +112,7 @@ def _video_frame(image: np.ndarray, index: int, fps: int) -> Any:
     return frame
 
 
-def _audio_frame(waveform: Waveform, index: int, fps: int) -> Any:
+def _audio_frame(waveform: Waveform, index: int, fps: int | Fraction) -> Any:
     """The samples of one video frame, silence where the waveform has ended."""
     begin, end = (round(Fraction(k * waveform.rate, fps)) for k in (index, index + 1))
     samples = np.zeros((1, end - begin), np.float32)

@@ -114,4 +114,5 @@ def _face_of_video(path: Path, config: Config, run: Run) -> Face:
     own = None
     if config.adapt.enabled:  # only adaptation needs the codes of all frames, which take minutes
         own = personal_speech(clip, inverter(clip.frames, offset_LD), len(clip), w_NLD[-1])
-    return Face(name, frames[:-1], w_NLD[:-1], frames[-1], w_NLD[-1], own=own)
+    offset = None if offset_LD is None else offset_LD.cpu().numpy()
+    return Face(name, frames[:-1], w_NLD[:-1], frames[-1], w_NLD[-1], offset, own=own)

@@ -13,11 +13,11 @@ from scripts.core.networks import build_renderer, renderer_path, weight_hashes
 from scripts.core.provenance import plain, provenance, write_json
 from scripts.core.runtime import Run, RunError, shown
 from scripts.stages.adapt_stage1 import load_stage1_for
+from scripts.stages.dub import composed, demand_composable
 from scripts.stages.evaluate_case import predict_latents
 from scripts.stages.motion import check_motion, latent_motion_of, motion_track
 from scripts.stages.stage_results import Person
 from scripts.stages.train_stage2 import load_person_generator
-from stylegan2.render import render
 from stylegan2.weights import WeightsError
 from trajectory.motion.apply import moved
 from trajectory.motion.natural_motion import ASSET as NATURAL_MOTION
@@ -54,24 +54,28 @@ def generate(config: Config, run: Run, person: Person, checkpoint: Path, speech:
         )
         motion = motion_track(config, run, speech, frames)
         w_TLD = predict_latents(model, speech, face.w_ref, frames) + latent_motion_of(config, run, motion)
-        write_video(output, moved(render(generator, w_TLD), motion.pose), speech)
+        pictures, rate = composed(config, run, face, generator, w_TLD)
+        if config.compose == "crop":
+            pictures = moved(pictures, motion.pose)
+        shown_frames = write_video(output, pictures, speech, rate)
     files = {"trajectory": checkpoint, "renderer": renderer_path(config, run)}
     files |= {"tuned": person.tuned} if person.tuned else {}
     files |= {"adapted": person.adapted} if person.adapted else {}
     files |= {"motion": NATURAL_MOTION} if config.motion.kind == "natural" else {}
-    record = {"face": face.name, "frames": frames, "seconds": run.seconds, "config": plain(config)}
+    record = {"face": face.name, "frames": shown_frames, "seconds": run.seconds, "config": plain(config)}
     hashes = weight_hashes(config, **files)
     write_json(record_path(output), provenance() | record | {"weights": hashes})
-    run.say(f"video: {shown(output)} ({frames} frames)")
+    run.say(f"video: {shown(output)} ({shown_frames} frames)")
     return output
 
 
 def read_inputs(config: Config, run: Run) -> Waveform | None:
-    """The sound of wav=, or None if it is not given. Raises an error if an input is missing or output= cannot be
-    written; called first, so that the error comes before any inversion or training.
+    """The sound of wav=, or None if it is not given. Raises an error if an input is missing, compose= does not fit the
+    others or output= cannot be written; called first, so that the error comes before any inversion or training.
     """
     output_path(config, run)
     check_motion(config)
+    demand_composable(config)
     for named in (config.stage1.file, config.tuned, config.adapted):
         if named not in (None, "auto", "none") and not Path(named).is_file():
             raise WeightsError(f"There is no weight file at {named}: check the path.")

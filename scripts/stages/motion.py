@@ -17,10 +17,14 @@ from trajectory.motion.tracks import MotionTrack, track_of_landmarks
 
 
 def check_motion(config: Config) -> None:
-    """Raises RunError if motion=clip lacks its video."""
+    """Raises RunError if motion=clip lacks its video, or could not be shown."""
     path = config.motion.clip or config.clip
     if config.motion.kind != "clip":
         return
+    if config.compose != "crop":
+        raise RunError(
+            f"compose={config.compose} keeps the head as it is in the picture: set compose=crop, or leave out motion=clip."
+        )
     if path is None:
         raise RunError(
             "motion=clip takes the motion from a video: give motion.clip=FILE, or a face by clip=FILE."
@@ -32,9 +36,12 @@ def check_motion(config: Config) -> None:
 
 
 def motion_track(config: Config, run: Run, speech: Waveform, frames: int) -> MotionTrack:
-    """The track of `frames` frames. Raises VideoError or FaceError for a video without a usable face."""
+    """The track of `frames` frames; at rest for compose=frame and photo, which keep the head as it is in the picture.
+
+    Raises VideoError or FaceError for a video without a usable face.
+    """
     motion = config.motion
-    if motion.kind == "none":
+    if motion.kind == "none" or config.compose != "crop":
         return MotionTrack.at_rest(frames)
     if motion.kind == "natural":
         track = load_natural_motion().draw(speech, frames, motion.seed)

@@ -59,6 +59,9 @@ class Face:
     w: np.ndarray  # float32 (N, L, D): their codes
     neutral: np.ndarray  # uint8 (256, 256, 3): the identity frame
     w_ref: np.ndarray  # float32 (L, D): the identity latent, the code of the identity frame
+    offset: np.ndarray | None = (
+        None  # float32 (L, D): the part of these codes that all of a person's codes share
+    )
     clip: str | None = None  # name of the clip of the data that the frames come from
     used: int = 0  # number of first frames of that clip that may be fitted to; evaluation scores the others
     ref_index: int = 0  # number of the identity frame in that clip

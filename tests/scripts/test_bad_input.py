@@ -127,6 +127,10 @@ def output_without_suffix(folder: Path, face: np.ndarray) -> list[str]:
     return [f"output={folder / 'video'}"]
 
 
+def frame_without_clip(folder: Path, face: np.ndarray) -> list[str]:
+    return ["compose=frame", *_photo(folder, face)]
+
+
 def _photo(folder: Path, face: np.ndarray) -> list[str]:
     Image.fromarray(face).save(folder / "face.png")
     return [f"photo={folder / 'face.png'}"]
@@ -152,6 +156,7 @@ CASES: list[tuple[Callable[[Path, np.ndarray], list[str]], str]] = [
     (missing_tuned, "no weight file"),
     (weights_of_another_kind, "not an encoder"),
     (output_without_suffix, "must end in"),
+    (frame_without_clip, "give clip=VIDEO"),
 ]
 
 
