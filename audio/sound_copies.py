@@ -7,6 +7,7 @@ about half of these changes. All are ours: the paper states no augmentation. S: 
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 
@@ -41,7 +42,8 @@ def changed_copy(waveform: Waveform, seed: list[int]) -> tuple[Waveform, float]:
     ]
     with _seeded(seed):
         samples = tempo(waveform.samples, RATE)
-        factor = float(tempo.parameters["rate"]) if tempo.parameters["should_apply"] else 1.0
+        drawn: Any = tempo.parameters
+        factor = float(drawn["rate"]) if drawn["should_apply"] else 1.0
         for change in others:
             samples = change(samples, RATE)
     return Waveform(np.clip(samples, -1.0, 1.0).astype(np.float32)), factor

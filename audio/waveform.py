@@ -182,7 +182,7 @@ def read_waveform(path: str | os.PathLike[str]) -> Waveform:
 
     def read() -> Iterator[Block]:
         nonlocal opened
-        with soundfile.SoundFile(os.fsencode(path)) as file:
+        with soundfile.SoundFile(os.fsencode(path)) as file:  # type: ignore[arg-type]
             opened = True
             yield from ((file.samplerate, block.T) for block in _blocks(file))
 
@@ -214,7 +214,7 @@ def write_wav(path: str | os.PathLike[str], waveform: Waveform) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         soundfile.write(
-            os.fsencode(temporary),
+            os.fsencode(temporary),  # type: ignore[arg-type]
             np.clip(waveform.samples, -1, 1),
             waveform.rate,
             subtype="PCM_16",

@@ -33,7 +33,7 @@ def left_out_predictions(x_TX: np.ndarray, y_T: np.ndarray) -> np.ndarray:
 
     x_TX, y_T = np.asarray(x_TX, np.float64), np.asarray(y_T, np.float64)
     alpha = cross_validated(x_TX, y_T).alpha
-    return cross_val_predict(Ridge(alpha=alpha), x_TX, y_T, cv=KFold(FOLDS))
+    return np.asarray(cross_val_predict(Ridge(alpha=alpha), x_TX, y_T, cv=KFold(FOLDS)))
 
 
 def cross_validated(x_TX: np.ndarray, y_T: np.ndarray) -> Ridge:

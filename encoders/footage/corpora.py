@@ -131,7 +131,7 @@ def folder_videos(data: DataConfig) -> list[SourceVideo]:
         speaker = group["speaker"]
         sentence = group.get("sentence") or name.removeprefix(f"{speaker}/")
         sound = _sound_file(root, data.sound, group | {"sentence": sentence})
-        videos.append(SourceVideo(path, *map(legible, (name, speaker, sentence)), split, sound))
+        videos.append(SourceVideo(path, legible(name), legible(speaker), legible(sentence), split, sound))
     return videos
 
 

@@ -63,7 +63,8 @@ class ColourMatch:
         so every fourth pixel is enough.
         """
         solid = mask > 0.5
-        rim = np.asarray(maximum_filter(solid, 2 * RIM + 1)) & ~np.asarray(minimum_filter(solid, 2 * RIM + 1))
+        inside = np.asarray(minimum_filter(solid, 2 * RIM + 1), bool)
+        rim = np.asarray(maximum_filter(solid, 2 * RIM + 1), bool) & ~inside
         step = (true.astype(np.float32) - generated).clip(-LARGEST_STEP, LARGEST_STEP)
         weight = rim[..., None].astype(np.float32)
         step, weight = _quarter(step * weight), _quarter(weight)

@@ -42,7 +42,8 @@ class Sharpness:
     """
 
     def __init__(self) -> None:
-        self._sums, self._n = dict.fromkeys(("mouth_sharpness", "face_sharpness"), 0.0), 0
+        self._sums: dict[str, float] = {"mouth_sharpness": 0.0, "face_sharpness": 0.0}
+        self._n = 0
 
     def update(self, face_crop: np.ndarray) -> None:
         for name, value in laplacian_variance(face_crop).items():

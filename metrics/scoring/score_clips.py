@@ -124,7 +124,7 @@ def score_clip(
         if t not in wanted:
             continue
         frame, true = at_crop_size(raw), truth.frame(clip, t)
-        key = blake2b(frame, digest_size=16).digest()
+        key = blake2b(np.ascontiguousarray(frame).data, digest_size=16).digest()
         accumulator.add_face(truth.landmarks_of(frame, key, judges), truth.landmarks, frame)
         accumulator.add_images([frame], [true])
         if t in sampled:

@@ -133,7 +133,7 @@ class _Video:
         row.quads.append(identity.quad if face is None or quad is None else quad)
         row.flicker.update([face_crop])
         if (len(row.landmarks) - 1) % self.options.every == 0:
-            row.add_identity(face_crop, identity.faces)
+            row.add_identity(row.embeddings(face_crop), identity.faces)
         if self.judges.inception is not None:
             self._batch.append(face_crop)
             if len(self._batch) == self.options.batch:

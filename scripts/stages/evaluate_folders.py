@@ -45,9 +45,9 @@ def compare(config: Config, run: Run) -> Path:
     """report.json of the method in config.predictions; raises RunError after writing it if something was not scored."""
     if config.predictions is None or config.references is None:
         raise RunError("predictions= and references= belong together: give both folders.")
+    predictions, references = Path(config.predictions), Path(config.references)
     if config.metrics.unpaired:  # no perceptual distance compares frames
         config = replace(config, metrics=replace(config.metrics, nets=()))
-    predictions, references = (Path(p) for p in (config.predictions, config.references))
     pairs = matched(predictions, references)
     judges = build_judges(config, run.device, two_folders=True)
     method, other = method_name(predictions), read_other_report(config, judges)

@@ -1,12 +1,14 @@
 """Which frames of speech are silent."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
 from audio.silence import frame_rms, silent_frames
 
 
-def sound(levels_dB: list[float]) -> np.ndarray:
+def sound(levels_dB: Sequence[float]) -> np.ndarray:
     """Noise (S,) whose video frame t is `levels_dB[t]` dB below full scale."""
     noise = np.random.default_rng(0).choice([-1.0, 1.0], (len(levels_dB), 640))
     return (noise * 10 ** (-np.array(levels_dB)[:, None] / 20)).astype(np.float32).ravel()

@@ -130,7 +130,7 @@ def test_blocks_of_a_long_sound_give_the_same_rows(tmp_path):
     sound = _sound(45)
     normalised = (sound - sound.mean()) / np.sqrt(sound.var() + 1e-7)
     with torch.inference_mode():
-        alone = encoder._encode_waveform(normalised[16 * 16000 : 44 * 16000].astype(np.float32), 0)
+        alone = encoder._encode_waveform(normalised[16 * 16000 : 44 * 16000].astype(np.float32), [0])
     np.testing.assert_allclose(rows[20 * 50 : 40 * 50], alone[4 * 50 : 24 * 50], atol=1e-5)
 
 

@@ -123,7 +123,7 @@ def test_nothing_is_fitted_to_clips_that_are_scored(tmp_path):
     cases = test_cases(chosen_clips(latents, config), config, latents, ann)
     assert [case.clip.stem for case in cases] == ["c"]
     controls = _controls(cases, latents, run)
-    assert controls is not None
+    assert controls.mean is not None
     assert np.allclose(controls.mean, (1 + 3 + 4) / 3)  # a, b, d
     offsets = _displacements(ann, config, latents)
     assert offsets is not None

@@ -195,7 +195,8 @@ def _mixture(
     """The equation as one predictor: l, v, m and g are multiplied into the net's last layer and the shortcut."""
     with torch.enable_grad():
         *_, (_, net) = _steps(base, data, config, steps)
-    a, last = _share(config), net.decoder[-1]
+    a = _share(config)
+    last: Any = net.decoder[-1]
     model = TrajectoryPredictor(net, copy.deepcopy(base.space), base.features, a > 0)
     v_C, l_C = (torch.from_numpy(x).to(last.weight) for x in (gain * data.direction, data.axis))
     last.weight.copy_((1 - a) * torch.outer(v_C, l_C @ last.weight))

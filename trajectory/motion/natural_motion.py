@@ -137,7 +137,7 @@ def damped(noise_T: np.ndarray, corner: float) -> np.ndarray:
     rho = np.exp(-2 * np.pi * corner / FPS)
     # The variance of the filter's output for unit noise, sum of (m + 1)^2 rho^2m over m = 0, 1, ...
     variance = (1 + rho**2) / (1 - rho**2) ** 3
-    return lfilter([1 / np.sqrt(variance)], [1, -2 * rho, rho**2], noise_T, axis=0)
+    return np.asarray(lfilter([1 / np.sqrt(variance)], [1, -2 * rho, rho**2], noise_T, axis=0))
 
 
 def speech_activity(speech: Waveform, frames: int) -> np.ndarray:
