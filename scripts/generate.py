@@ -1,9 +1,10 @@
 """python scripts/generate.py [wav=speech.wav] [photo=me.jpg | clip=me.mp4] [output=video.mp4] [compose=crop|photo|frame]
 
 Makes a video with sound from speech and one face. Without photo= or clip= it shows a speaker of the data; without wav=
-the speech is the part of that speaker's clip that stage 2 is not tuned on, or a synthesised sentence. Stage 1 is
-trained first if its checkpoint is absent. Uses the generator that train_stage2.py tuned on the same face (tuned=auto|
-none|FILE), and the stage 1 that it adapted (adapt=personal, adapted=auto|none|FILE), if these files exist.
+the speech is the part of that speaker's clip that stage 2 is not tuned on, or a synthesised sentence. The lips follow the
+stage 1 that comes with the project; stage1.source=data takes this run's own, which is trained first if it is absent. Uses
+the generator that train_stage2.py tuned on the same face (tuned=auto|none|FILE), and the stage 1 that it adapted
+(adapt=personal, adapted=auto|none|FILE), if these files exist.
 """
 
 import sys
@@ -15,4 +16,4 @@ from scripts.core.runtime import launch
 from scripts.stages.standalone import generate_alone
 
 if __name__ == "__main__":
-    launch(generate_alone)
+    launch(generate_alone, settings=["stage1.source=shipped"])

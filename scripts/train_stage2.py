@@ -15,4 +15,4 @@ from scripts.core.runtime import launch
 from scripts.stages.standalone import train_stage2_alone
 
 if __name__ == "__main__":
-    launch(train_stage2_alone)
+    launch(train_stage2_alone, settings=["stage1.source=shipped"])

@@ -112,15 +112,15 @@ class Run:
         self.seconds[stage] = round(self.seconds.get(stage, 0.0) + time.perf_counter() - started, 2)
 
 
-def launch(stage: Callable[..., Any], computes: bool = True) -> None:
+def launch(stage: Callable[..., Any], computes: bool = True, settings: Sequence[str] = ()) -> None:
     """Runs a script: composes the config from the command line, then the stage; exit code 1 after a user's error.
 
     computes: False for a stage (config), which needs no device, seeds or results folder; the others are called with
-    (config, run).
+    (config, run). settings: in which the script differs from the others; the command line goes before them.
     """
     unwind_on_signals()
     register()
-    sys.argv[1:] = quote_paths(sys.argv[1:])
+    sys.argv[1:] = [*settings, *quote_paths(sys.argv[1:])]
 
     def task(raw: DictConfig) -> None:
         code = attempt(stage, raw, computes)

@@ -3,7 +3,9 @@
 import os
 from pathlib import Path
 
-from audio.timing import frames_of_samples
+from rich.progress import track
+
+from audio.timing import FPS, frames_of_samples
 from audio.waveform import UnknownFormatError, Waveform, read_waveform
 from configs.schema import Config
 from encoders.footage.file_names import legible
@@ -50,13 +52,15 @@ def generate(config: Config, run: Run, person: Person, checkpoint: Path, speech:
                 if person.tuned
                 else "generator not tuned on this face"
             )
-            + (f", stage 1 {shown(person.adapted)}" if person.adapted else "")
+            + f", stage 1 {shown(person.adapted or checkpoint)}"
         )
         motion = motion_track(config, run, speech, frames)
         w_TLD = predict_latents(model, speech, face.w_ref, frames) + latent_motion_of(config, run, motion)
         pictures, rate = composed(config, run, face, generator, w_TLD)
         if config.compose == "crop":
             pictures = moved(pictures, motion.pose)
+        total = round(frames * rate / FPS)
+        pictures = track(pictures, "generate", total, transient=True)
         shown_frames = write_video(output, pictures, speech, rate)
     files = {"trajectory": checkpoint, "renderer": renderer_path(config, run)}
     files |= {"tuned": person.tuned} if person.tuned else {}
