@@ -30,7 +30,18 @@ from scripts.stages.stage_results import Latents
 from scripts.stages.train_stage2 import train_stage2
 
 SPLIT = "tuned"
-LISTED = ("lmd_mouth", "lip_gain", "mouth_corr", "width_corr", "closure_recall", "psnr", "identity")
+LISTED = (
+    *(
+        "lmd_mouth",
+        "lip_gain",
+        "mouth_corr",
+        "mouth_corr_best",
+        "mouth_lag",
+        "aperture_spread_ratio",
+        "width_corr",
+    ),
+    *("closure_recall", "psnr", "identity"),
+)
 AGAINST = (("static", "lmd_mouth", -1), ("ridge", "mouth_corr", 1), ("stage1_base", "mouth_corr", 1))
 PERSONAL = frozenset(("tuned", "adapted"))  # weights that differ between speakers
 HOW_COMPUTED = ("resume", "workers", "threads", "device", "debug")  # settings that do not change any figure
