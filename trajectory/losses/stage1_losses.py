@@ -27,6 +27,8 @@ class LossConfig:
     image: float = 1.0  # weight of L_lpips, the perceptual distance of rendered frames
     # Weight of L_lip, 1 - the correlation of the lips' opening. Ours: the paper has the two losses above only.
     lip: float = 3.0
+    # Whether L_lip also compares the amplitude of the lips' opening; train.calibration=none suits it.
+    lip_amplitude: bool = False
     # Target of L_lpips: the inverted frame G(w_t), as in the paper, or with real_target the camera's frame.
     real_target: bool = False
     # Space of L_latent. "w": all of W+, the paper's equation. "basis": the span of the offset basis only, because no
@@ -79,7 +81,9 @@ def stage1_losses(
         predicted, target = space.decode(coefficients_NTC), d_NTLD
     losses = {"latent": latent_loss(predicted, target, mask_NT)}
     if config.lip > 0 and lip_axis_C is not None:
-        losses["lip"] = lip_loss(coefficients_NTC, space.encode(d_NTLD), lip_axis_C, mask_NT)
+        losses["lip"] = lip_loss(
+            coefficients_NTC, space.encode(d_NTLD), lip_axis_C, mask_NT, config.lip_amplitude
+        )
     return losses
 
 
