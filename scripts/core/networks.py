@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from audio.speech_encoder import WHISPER_TINY
 from configs.schema import Config, DataConfig
 from encoders.content_hash import content_hash
 from encoders.features import landmark_net
@@ -96,8 +97,8 @@ def build_predictor(checkpoint: Path, config: Config, run: Run) -> TrajectoryPre
 
 
 def with_encoder_of(config: Config, model: TrajectoryPredictor) -> TrajectoryPredictor:
-    """The same model; its speech encoder, if it has one, is read from config.audio.encoder."""
-    if model.features.kind == config.audio.kind == "encoder":
+    """The same model; its speech encoder, if it has one, is read from config.audio.encoder, except the installed one."""
+    if model.features.kind == config.audio.kind == "encoder" and model.features.encoder != WHISPER_TINY:
         model.features = replace(model.features, encoder=config.audio.encoder)
     return model
 

@@ -145,7 +145,7 @@ def test_other_weights_than_those_of_training_are_refused(tmp_path):
 
 @pytest.mark.parametrize(
     ("change", "words"),
-    [({"dims": 33}, "audio.dims=32"), ({"layer": 3}, "2 layers"), ({"layer": -4}, "2 layers")],
+    [({"dims": 33}, "audio.dims=32"), ({"layers": (3,)}, "2 layers"), ({"layers": (1, -4)}, "2 layers")],
 )
 def test_wrong_width_or_layer_is_named(tmp_path, change, words):
     config = FeatureConfig(
