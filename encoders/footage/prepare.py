@@ -82,8 +82,8 @@ class PrepareConfig:
     def unsuitable(self, figures: Mapping[str, float]) -> str:
         """The first figure that lies below its limit, as a reason for the rejection; "" if there is none."""
         for name, value in figures.items():
-            limit = getattr(self, f"min_{name}", 0.0)
-            if value < limit:
+            limit = getattr(self, f"min_{name}", None)  # the offset of the sound has none
+            if limit is not None and value < limit:
                 return f"{name} is {value:g}, below prepare.min_{name}={limit:g}"
         return ""
 

@@ -122,4 +122,5 @@ def test_clip_below_a_limit_is_named_with_its_figure():
     prepare = PrepareConfig(min_face_px=60, min_sync_certainty=0.5)
     assert prepare.unsuitable({"face_px": 80.0, "sync_certainty": 0.6}) == ""
     assert prepare.unsuitable({"face_px": 41.5}) == "face_px is 41.5, below prepare.min_face_px=60"
+    assert PrepareConfig().unsuitable({"sync_offset": -2.0}) == ""
     assert "sync_certainty is 0.2" in prepare.unsuitable({"face_px": 80.0, "sync_certainty": 0.2})
