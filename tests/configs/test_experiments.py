@@ -15,6 +15,7 @@ NEEDS = {
     "data": ["data.root=somewhere"],
     "embedded": [],
     "grid_s1": ["data.root=somewhere"],
+    "shipped": ["data.root=somewhere"],
     "paper_tcd_timit": ["data.root=somewhere"],
     "paper_grid": ["data.root=somewhere"],
     "e4e_ffhq": ["encoder_train.images=somewhere", "encoder_train.identity=something"],

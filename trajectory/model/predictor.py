@@ -24,9 +24,9 @@ ASSETS = Path(__file__).parents[1] / "assets"
 RETIRED = ("kernel", "heads", "context")  # removed settings that older files still contain
 
 
-def shipped_stage1(streaming: bool = False) -> Path:
-    """The file of the stage-1 model that comes with the project (docs/models/stage1.md). streaming: the one for `stream`."""
-    return ASSETS / f"stage1_{'streaming' if streaming else 'offline'}.safetensors"
+def shipped_stage1() -> Path:
+    """The file of the stage-1 model that comes with the project (docs/models/stage1.md)."""
+    return ASSETS / "stage1.safetensors"
 
 
 class TrajectoryPredictor(nn.Module):
