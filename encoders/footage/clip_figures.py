@@ -1,6 +1,5 @@
 """Measures of a prepared clip, by which unsuitable clips are left out: detection rate, size of the face, sharpness."""
 
-import cv2
 import numpy as np
 
 from encoders.geometry import inter_ocular
@@ -14,6 +13,8 @@ def clip_figures(clip: FrameClip) -> dict[str, float]:
     over frames. sharpness: variance of the Laplacian of the crop's luminance, median over frames; an enlarged or blurred
     face has a low one.
     """
+    import cv2
+
     crop_side = clip.frames.shape[1]
     side_T = np.linalg.norm(clip.quads[:, 1] - clip.quads[:, 0], axis=1)
     chosen = np.unique(np.linspace(0, len(clip) - 1, SAMPLED).round().astype(int))

@@ -17,8 +17,6 @@ import math
 
 import numpy as np
 from PIL import Image, ImageDraw
-from scipy.ndimage import gaussian_filter, maximum_filter, minimum_filter
-from scipy.spatial import ConvexHull
 
 from encoders.footage.align import CROP_SIZE
 
@@ -39,6 +37,9 @@ def lower_face_mask(landmarks: np.ndarray) -> np.ndarray:
     landmarks: (68, 2), or (N, 68, 2) for the hull of several faces, such as the true and the generated one. The border
     lies inside the crop wherever the face does.
     """
+    from scipy.ndimage import gaussian_filter
+    from scipy.spatial import ConvexHull
+
     points = np.asarray(landmarks, np.float64).reshape(-1, 68, 2)
     jaw, nose = points[:, JAW].reshape(-1, 2), points[:, NOSE_BASE].reshape(-1, 2)
     outward = jaw - nose.mean(axis=0)
@@ -62,6 +63,8 @@ class ColourMatch:
         """uint8 (256, 256, 3) twice and the mask (256, 256) -> grey levels to add, float32 (64, 64, 3): the field is smooth,
         so every fourth pixel is enough.
         """
+        from scipy.ndimage import gaussian_filter, maximum_filter, minimum_filter
+
         solid = mask > 0.5
         inside = np.asarray(minimum_filter(solid, 2 * RIM + 1), bool)
         rim = np.asarray(maximum_filter(solid, 2 * RIM + 1), bool) & ~inside

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import wasserstein_distance
 
 from encoders.geometry import CONSTANT, aperture, brow_height, eye_openness, width
 from metrics.measures.head_motion import head_pose
@@ -67,6 +66,8 @@ def motion_of(
 
 def dynamics_figures(predicted: Mapping[str, Motion], true: Mapping[str, Motion]) -> dict[str, float | None]:
     """One value per name in DYNAMICS; None where a curve is unknown, and ratios where the truth does not move."""
+    from scipy.stats import wasserstein_distance
+
     figures: dict[str, float | None] = dict.fromkeys(DYNAMICS)
     for name in UNITS:
         ours, truth = predicted[name], true[name]

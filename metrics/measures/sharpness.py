@@ -3,7 +3,6 @@
 Face crops are uint8 RGB (256, 256, 3), FFHQ-aligned.
 """
 
-import cv2
 import numpy as np
 
 from encoders.features.mouth_crop import MOUTH_PLACE
@@ -26,6 +25,8 @@ SHARPNESS: dict[str, tuple[str, int]] = {
 
 def laplacian_variance(face_crop: np.ndarray) -> dict[str, float]:
     """Variance of the Laplacian (3 x 3, grey levels squared) around the mouth and in the face."""
+    import cv2
+
     grey = cv2.cvtColor(np.ascontiguousarray(face_crop), cv2.COLOR_RGB2GRAY).astype(np.float32)
     places = {"mouth_sharpness": MOUTH_PLACE, "face_sharpness": FACE_PLACE}
     return {
@@ -72,6 +73,8 @@ class StillFlicker:
         self._squares, self._n = 0.0, 0
 
     def update(self, face_crop: np.ndarray) -> None:
+        import cv2
+
         grey = cv2.cvtColor(np.ascontiguousarray(face_crop[:STILL_ROWS]), cv2.COLOR_RGB2GRAY)
         rows, columns = (n // BLOCK for n in grey.shape)
         means = grey[: rows * BLOCK, : columns * BLOCK].reshape(rows, BLOCK, columns, BLOCK).mean(axis=(1, 3))

@@ -3,8 +3,6 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import pandas as pd
-
 from audio.timing import FPS
 from metrics.measures.intervals import mean_over
 from metrics.report.paired_differences import ClipRecord
@@ -63,6 +61,8 @@ def _means(groups: Mapping[str, Sequence[ClipRecord]]) -> list[dict[str, Any]]:
 
 def strata_csv(records: Sequence[Mapping[str, Any]]) -> str:
     """All strata at full precision; an empty cell is a figure that does not exist."""
+    import pandas as pd
+
     lines = [[*(r[key] for key in KEYS), *(r["figures"][key] for key in MEANS)] for r in records]
     frame = pd.DataFrame(lines, columns=pd.Index((*KEYS, *MEANS)), dtype=object)
     return frame.to_csv(index=False, lineterminator="\n")

@@ -8,8 +8,6 @@ is consistent in itself; its values must not be put beside THEval's own rows. Gl
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import pandas as pd
-
 # THEval's column: this project's columns, of which the first that exists is used
 COLUMNS: dict[str, tuple[str, ...]] = {
     "Global aesthetic": (),
@@ -26,6 +24,8 @@ TRUTH = "GT"
 
 def theval_csv(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """Split -> CSV of its rows, ground_truth first as GT. A split without a ground_truth row has none."""
+    import pandas as pd
+
     tables = {}
     for split in dict.fromkeys(row["split"] for row in rows):
         of_split = [row for row in rows if row["split"] == split]

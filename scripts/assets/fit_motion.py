@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from rich.progress import track
-from scipy.ndimage import gaussian_filter1d
 
 from audio.timing import FPS
 from audio.waveform import Waveform
@@ -83,6 +82,8 @@ def compare(model: NaturalMotion, jitter_PJ: np.ndarray, held: list[Window]) -> 
 
     Of each axis: standard deviation, range, and power in bands, all after the smoothing of motion tracks.
     """
+    from scipy.ndimage import gaussian_filter1d
+
     drawn = np.stack([model.draw(w.speech, WINDOW, seed).pose for seed, w in enumerate(DRAWS * held)])
     drawn = drawn + jitter_like(jitter_PJ, len(drawn), WINDOW)
     real = observed(held).poses

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.ndimage import distance_transform_edt, gaussian_filter1d
 
 from audio.timing import FPS
 from configs.schema import Config
@@ -101,6 +100,8 @@ class Track:
 
 def track_clip(path: Path, config: Config, run: Run, rate: Fraction) -> Track:
     """Raises FaceError and VideoError as `track_face` does."""
+    from scipy.ndimage import gaussian_filter1d
+
     detector = build_detector(config.data, str(run.device))
     landmarks, detected = track_face(path, detector, config.prepare, rate)
     scale = float(rate / FPS)  # the smoothing is set in frames of 25 fps
@@ -118,6 +119,8 @@ def opacity_of(detected_T: np.ndarray, fade: float) -> np.ndarray:
     In gaps of less than `fade` frames it stays 1, because detectors miss single frames, in which the interpolated
     landmarks are good enough.
     """
+    from scipy.ndimage import distance_transform_edt
+
     known = np.array(detected_T, bool)
     changes = np.flatnonzero(np.diff(known.astype(int), prepend=1, append=1))
     for start, stop in zip(changes[::2], changes[1::2], strict=True):

@@ -7,6 +7,7 @@ the bounds of stylegan2/public/file_limits.py.
 import argparse
 import mmap
 import zipfile
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -38,10 +39,6 @@ ESTIMATED = "estimated from 10,000 z, seed 0"
 _WRAPPERS = ("module.", "_orig_mod.", "g_ema.", "generator.", "G_ema.")
 
 
-class _PlainDict(dict[str, Any]):
-    """In the place of dnnlib.util.EasyDict."""
-
-
 def _plain_record(meta: Any) -> Record:
     """In the place of NVIDIA's _reconstruct_persistent_obj, which would execute the source code in `meta`."""
     return persistent_record((meta,))
@@ -51,7 +48,7 @@ _ADMITTED = [
     argparse.Namespace,
     set,
     (_plain_record, "torch_utils.persistence._reconstruct_persistent_obj"),
-    (_PlainDict, "dnnlib.util.EasyDict"),
+    (OrderedDict, "dnnlib.util.EasyDict"),  # which is a dict with attributes
 ]
 Builders = Mapping[str, Callable[[], nn.Module]]
 
@@ -236,7 +233,7 @@ def _without_wrappers(content: dict[str, Any]) -> dict[str, Any]:
     """
     for _ in range(4):
         if len(content) == 1 and isinstance(inner := next(iter(content.values())), dict):
-            if next(iter(content)) in ("g_ema", "g", "d"):
+            if next(iter(content)) in ("g_ema", "g", "d", "state_dict"):
                 return content
             content = inner
         prefix = next((p for p in _WRAPPERS if content and all(str(k).startswith(p) for k in content)), None)

@@ -45,7 +45,7 @@ def test_wrappers_are_taken_off(tmp_path, generator, wrap, layout):
     torch.save(content, tmp_path / "x.pt")
     built = read_public_checkpoint(tmp_path / "x.pt").build("g_ema")
     for name, value in generator.state_dict().items():
-        if "noise_const" not in name:
+        if "noise_const" not in name and (layout is to_nvidia or name != "mapping.w_avg"):
             assert torch.equal(built.state_dict()[name], value), name
 
 
@@ -64,9 +64,7 @@ def test_a_whole_module_as_pti_saves_it(tmp_path, generator, zipped, monkeypatch
 
 def test_another_whole_module_names_the_remedy(tmp_path):
     torch.save(nn.Linear(2, 2), tmp_path / "linear.pt")
-    with pytest.raises(
-        WeightsError, match=r"linear\.pt .*asks for .*Linear.*torch\.save\(module\.state_dict"
-    ) as caught:
+    with pytest.raises(WeightsError, match=r"linear\.pt .*asks for .*Linear.*module\.state_dict") as caught:
         read_public_checkpoint(tmp_path / "linear.pt")
     assert "\n" not in str(caught.value)
 

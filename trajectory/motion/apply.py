@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-import cv2
 import numpy as np
 
 from encoders.bases.viseme_basis import VisemeBasis
@@ -46,6 +45,8 @@ def moved(frames: Iterable[np.ndarray], pose_TP: np.ndarray) -> Iterator[np.ndar
 
     What comes in at the border is the mirrored picture. A frame without motion is passed on as it is.
     """
+    import cv2
+
     columns = [POSE_AXES.index(axis) for axis in ("roll", "x", "y", "scale")]
     for frame, (roll, x, y, scale) in zip(frames, limited(pose_TP)[:, columns], strict=True):
         if not (roll or x or y or scale):

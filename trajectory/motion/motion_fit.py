@@ -14,9 +14,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import toeplitz
-from scipy.ndimage import gaussian_filter1d
-from scipy.optimize import nnls
 
 from audio.timing import FPS
 from trajectory.motion.natural_motion import BlinkModel, NaturalMotion, damped
@@ -50,6 +47,8 @@ def fit_motion(observed: Observed) -> tuple[NaturalMotion, np.ndarray]:
 
     Raises ValueError for windows of fewer than 2 s, or with fewer than 10 blinks, no speech or no silence.
     """
+    from scipy.ndimage import gaussian_filter1d
+
     poses, activity = observed.poses, observed.activities
     frames = poses.shape[1]
     if frames < 2 * FPS:
@@ -77,6 +76,8 @@ def fit_motion(observed: Observed) -> tuple[NaturalMotion, np.ndarray]:
 
 def axis_variances(curves_NT: np.ndarray) -> np.ndarray:
     """sigma^2 of one axis for CORNERS and then for JITTER."""
+    from scipy.optimize import nnls
+
     frames = curves_NT.shape[1]
     # The mean is ruled by a few windows in which the speaker moves a lot. For noise it is the median / ln 2.
     measured = np.median(periodogram(curves_NT), axis=0) / np.log(2)
@@ -100,6 +101,8 @@ def periodogram(curves_NT: np.ndarray) -> np.ndarray:
 
 def expected_periodogram(corner: float | None, frames: int) -> np.ndarray:
     """The expectation of `periodogram` for `damped` noise of unit variance, (T // 2,); corner None: white noise."""
+    from scipy.linalg import toeplitz
+
     impulse = np.zeros(frames + 60 * FPS)
     impulse[0] = 1
     response = impulse if corner is None else damped(impulse, corner)
@@ -113,6 +116,8 @@ def silence_speed(poses_NTP: np.ndarray, activity_NT: np.ndarray, jitter_P: np.n
     """The head's speed in silence as a share of that in speech, in [0, 1]. jitter_P: variance of white jitter, whose
     part is removed. Measured on x and y, where jitter is smallest in comparison with motion.
     """
+    from scipy.ndimage import gaussian_filter1d
+
     edge = int(3 * JITTER_SIGMA)
     speed = np.diff(gaussian_filter1d(poses_NTP, JITTER_SIGMA, axis=1), axis=1)[:, edge:-edge]
     impulse = np.zeros(8 * edge + 1)

@@ -17,8 +17,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy.ndimage import gaussian_filter1d
-from scipy.signal import lfilter
 
 from audio.timing import FPS
 from audio.waveform import Waveform
@@ -134,6 +132,8 @@ def damped(noise_T: np.ndarray, corner: float) -> np.ndarray:
 
     y_t = 2 rho y_{t-1} - rho^2 y_{t-2} + g n_t with rho = exp(-2 pi corner / FPS). corner: Hz.
     """
+    from scipy.signal import lfilter
+
     rho = np.exp(-2 * np.pi * corner / FPS)
     # The variance of the filter's output for unit noise, sum of (m + 1)^2 rho^2m over m = 0, 1, ...
     variance = (1 + rho**2) / (1 - rho**2) ** 3
@@ -142,6 +142,8 @@ def damped(noise_T: np.ndarray, corner: float) -> np.ndarray:
 
 def speech_activity(speech: Waveform, frames: int) -> np.ndarray:
     """(T,) in [0, 1] for each video frame: 1 as loud as the speech's loud frames, 0 at least 30 dB below; smoothed."""
+    from scipy.ndimage import gaussian_filter1d
+
     samples = np.zeros(frames * speech.rate // FPS)
     used = speech.samples[: len(samples)]
     samples[: len(used)] = used

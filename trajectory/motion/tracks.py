@@ -12,7 +12,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import binary_dilation, gaussian_filter1d
 
 from encoders.footage.align import interpolate_missing
 from encoders.geometry import eye_openness, norm
@@ -95,6 +94,8 @@ def raw_pose(landmarks: np.ndarray, detected: np.ndarray) -> np.ndarray:
     The eyes' corners shift in a blink, so the pose of these frames and of those that are not detected (T,) is
     interpolated.
     """
+    from scipy.ndimage import binary_dilation
+
     pose = pose_of(landmarks)
     unsure = binary_dilation(lid_closure(landmarks) > HALF_SHUT) | ~detected
     if not unsure.all():
@@ -107,5 +108,7 @@ def track_of_landmarks(landmarks: np.ndarray, detected: np.ndarray) -> MotionTra
 
     landmarks: (T, 68, 2) px of the source frames. detected: bool (T,), False where no face was found.
     """
+    from scipy.ndimage import gaussian_filter1d
+
     pose = gaussian_filter1d(raw_pose(landmarks, detected), JITTER_SIGMA, axis=0, mode="nearest")
     return MotionTrack(pose.astype(np.float32), lid_closure(landmarks).astype(np.float32))

@@ -106,10 +106,13 @@ class TrainState:
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings under dotted names: {"net": {"hidden": 64}} -> {"net.hidden": 64}."""
+    """Nested settings under dotted names: {"net": {"hidden": 64}} -> {"net.hidden": 64}. Tuples become lists, as in JSON."""
     values: dict[str, Any] = {}
     for name, value in settings.items():
-        values |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+        if isinstance(value, Mapping):
+            values |= flat(value, f"{prefix}{name}.")
+        else:
+            values[prefix + name] = list(value) if isinstance(value, tuple) else value
     return values
 
 
