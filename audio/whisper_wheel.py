@@ -32,7 +32,9 @@ def model_path() -> Path:
     try:
         path = Path(str(distribution(PACKAGE).locate_file(FILE)))
     except PackageNotFoundError as error:
-        raise WhisperFileError(f"audio=whisper_tiny needs the package {PACKAGE}: run {INSTALL}.") from error
+        raise WhisperFileError(
+            f"The shipped stage 1 and audio=whisper_tiny need the package {PACKAGE}: run {INSTALL}."
+        ) from error
     if not path.is_file():
         raise WhisperFileError(f"{path} is missing: reinstall the package with {INSTALL}.")
     return path
