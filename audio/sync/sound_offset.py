@@ -14,7 +14,8 @@ from audio.timing import SAMPLES_PER_FRAME
 
 LARGEST = 10  # frames, 0.4 s: the largest offset that is looked for
 LEAST_FRAMES = 25  # frames with a face that a comparison needs
-# An estimate is used if its correlation exceeds the median over all lags by this much (docs/synchronisation.md).
+# An estimate is used if its correlation exceeds the median over all lags by this much
+# (docs/models/stage1.md).
 LEAST_CERTAINTY = 0.3
 
 

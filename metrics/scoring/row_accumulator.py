@@ -35,17 +35,8 @@ from metrics.scoring.control_baselines import PERCEPTUAL_ROWS
 DISTANCES = ("lpips_alex", "lpips_vgg", "st_lpips_alex", "st_lpips_vgg")
 MEANS = (  # figures of a clip; a row's figures are their means over clips
     *("psnr", "identical_frames", "ssim", *SEQUENCE, *SYNC_COLUMNS, "perceptual", *DISTANCES),
-    *(
-        "identity",
-        "csim_dlib",
-        "csim_arcface",
-        "flicker",
-        "detection_rate",
-        *SILENCE,
-        *DYNAMICS,
-        *SHARPNESS,
-        *LEGACY,
-    ),
+    *("identity", "csim_dlib", "csim_arcface", "flicker", "detection_rate"),
+    *(*SILENCE, *DYNAMICS, *SHARPNESS, *LEGACY),
 )
 
 

@@ -236,8 +236,8 @@ def summarise(scores: Iterable[ClipScore]) -> list[dict[str, Any]]:
     """One record per row and split: means over clips, equally weighted, with 95 % bootstrap intervals over clips
     (`interval`) and over speakers (`interval_speakers`).
 
-    lip_gain compares with static and inversion on the same clips; lip_gain_denominator is what it divides by. A clip identical to the truth has no finite PSNR: the
-    mean is over the `n_psnr` clips that have one.
+    lip_gain compares with static and inversion on the same clips; lip_gain_denominator is what it divides by.
+    A clip identical to the truth has no finite PSNR: the mean is over the `n_psnr` clips that have one.
     """
     table: dict[tuple[str, str], dict[str, ClipScore]] = {}
     for score in scores:

@@ -106,8 +106,8 @@ def score_pair(
 ) -> PairResult:
     """Scores a clip of T frames uint8 (H, W, 3). predicted_frames: at least T, None where there is no image.
 
-    sound (S,): of the truth, 16 kHz from its first frame on, for the measures of sync and silence. Raises ValueError if no face is found
-    in the truth.
+    sound (S,): of the truth, 16 kHz from its first frame on, for the measures of sync and silence. Raises
+    ValueError if no face is found in the truth.
     """
     scorer = _PairScorer(method, clip, judges, options or PairOptions())
     for item in aligned_pairs(true_frames, predicted_frames, judges.detector):

@@ -116,7 +116,7 @@ def launch(stage: Callable[..., Any], computes: bool = True, settings: Sequence[
     """Runs a script: composes the config from the command line, then the stage; exit code 1 after a user's error.
 
     computes: False for a stage (config), which needs no device, seeds or results folder; the others are called with
-    (config, run). settings: in which the script differs from the others; the command line goes before them.
+    (config, run). settings: defaults of this script, name=value, which the command line overrides.
     """
     unwind_on_signals()
     register()

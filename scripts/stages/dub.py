@@ -31,6 +31,7 @@ from scripts.stages.invert_frames import Inverter
 from scripts.stages.stage_results import Face
 from stylegan2.images import resize, to_tensor, to_uint8
 from stylegan2.render import render
+from trajectory.data.windows import between_frames
 from trajectory.model.mouth_exchange import MouthExchange
 
 BATCH = 8  # frames that are inverted at once
@@ -164,11 +165,7 @@ def _backwards(path: Path, rate: Fraction, first: int, last: int) -> Iterator[np
 
 def codes_at(w_TLD: np.ndarray, rate: Fraction, k_N: np.ndarray) -> np.ndarray:
     """Codes (N, L, D) of the frames k of a video of this rate, interpolated linearly between the codes at 25 fps."""
-    place = np.minimum(k_N * float(FPS / rate), len(w_TLD) - 1)
-    before = place.astype(int)
-    after = np.minimum(before + 1, len(w_TLD) - 1)
-    share = (place - before).astype(np.float32)[:, None, None]
-    return (1 - share) * w_TLD[before] + share * w_TLD[after]
+    return between_frames(w_TLD, k_N * float(FPS / rate))
 
 
 def dubbed(

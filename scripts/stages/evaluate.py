@@ -180,7 +180,9 @@ def _score_one(case: Case) -> Scored:
 
 
 def _controls(cases: list[Case], training: Latents, run: Run) -> Controls:
-    """Fits the control baselines to the data's training clips, except scored ones. Clips are read one at a time, because a real corpus does not fit into memory."""
+    """Fits the control baselines to the data's training clips, except scored ones. Clips are read one at a time, because a
+    real corpus does not fit into memory.
+    """
     scored = {case.latents for case in cases}
     entries = [e for e in training.entries("train") if training.folder / e.file not in scored]
     if not entries:

@@ -28,8 +28,8 @@ OFFSETS = "offsets.json"
 def synchronise(
     entries: Sequence[ClipEntry], folder: Path, prepare: PrepareConfig, together: bool, run: Run
 ) -> list[ClipEntry]:
-    """The entries with the figures sync_offset (frames), sync_certainty and, for one that is not certain, no change of its
-    file; the sound of the others is moved in their files.
+    """Moves the sound in the files of the clips whose offset is certain. Returns the entries, to which the figures
+    sync_offset (frames) and sync_certainty are added where an offset was estimated.
 
     together: one offset for all clips of a speaker. The offsets are written to offsets.json before any file is changed, so
     that a stopped run goes on with the same ones.
@@ -45,11 +45,10 @@ def synchronise(
         figures = {"sync_offset": round(offset.frames, 2), "sync_certainty": round(offset.certainty, 3)}
         changed.append(replace(entry, figures=entry.figures | figures))
     run.barrier()
-    moved = [offset for offset in found.values() if offset.certain]
     if found:
-        frames = [offset.frames for offset in moved]
-        extent = f", by {min(frames):+.1f} to {max(frames):+.1f} frames" if moved else ""
-        run.say(f"sound moved to fit the picture in {len(moved)} of {len(entries)} clips{extent}")
+        frames = [offset.frames for offset in found.values() if offset.certain]
+        extent = f", by {min(frames):+.1f} to {max(frames):+.1f} frames" if frames else ""
+        run.say(f"sound moved to fit the picture in {len(frames)} of {len(entries)} clips{extent}")
     return changed
 
 

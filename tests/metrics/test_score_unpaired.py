@@ -5,35 +5,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from drawn_face import landmarks
+from brightness_face import LEVELS, NOTHING, Brightness, Reader
 
-from encoders.footage.faces import Face
 from metrics.report.report_files import COLUMNS
 from metrics.scoring import score_unpaired as module
 from metrics.scoring.row_accumulator import MEANS, Judges
 from metrics.scoring.score_unpaired import LEFT_OUT, UNPAIRED, score_unpaired
 from metrics.scoring.score_videos import PairOptions, PairResult
-
-NOTHING = 250  # in a frame of this brightness no face is found, nor in a black one
-LEVELS = (60 + 45 * np.sin(np.arange(40) * 1.3) * np.cos(np.arange(40) * 0.4)).round().astype(int)
-
-
-class Reader:
-    """Finds a face whose lip aperture is proportional to the brightness; landmarks in px of a 256 px frame."""
-
-    name = "reader"
-
-    def __call__(self, image: np.ndarray, near: np.ndarray | None = None) -> list[Face]:
-        level = round(float(image.mean()))
-        if level in (0, NOTHING):
-            return []
-        scale = np.float32(image.shape[0] / 256)
-        return [Face(np.array([60, 80, 196, 216], np.float32) * scale, landmarks(level) * scale)]
-
-
-class Brightness:
-    def embed(self, image: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
-        return np.array([image.mean(), 1.0])
 
 
 def frames_of(levels) -> list[np.ndarray]:

@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from brightness_face import LEVELS, NOTHING, Brightness, Reader
 from drawn_face import landmarks
 
 from audio.waveform import Waveform
 from encoders.footage.align import smooth_quads
 from encoders.footage.aligned_pairs import aligned_pairs, same_shape, scaled_quad, smoothed_stream
-from encoders.footage.faces import Face
 from metrics.measures.kid import Features
 from metrics.measures.sync_distance import OURS
 from metrics.report.sync_sanity import sync_check
@@ -19,28 +19,6 @@ from metrics.scoring import row_accumulator, score_videos
 from metrics.scoring.control_baselines import delayed
 from metrics.scoring.row_accumulator import Judges
 from metrics.scoring.score_videos import CONTROLS, PairOptions, PairResult, score_pair, whole_frame
-
-NOTHING = 250  # in a frame of this brightness no face is found, nor in a black one
-LEVELS = (60 + 45 * np.sin(np.arange(40) * 1.3) * np.cos(np.arange(40) * 0.4)).round().astype(int)
-
-
-class Reader:
-    """Finds a face whose lip aperture is proportional to the brightness; landmarks in px of a 256 px frame."""
-
-    name = "reader"
-
-    def __call__(self, image: np.ndarray, near: np.ndarray | None = None) -> list[Face]:
-        level = round(float(image.mean()))
-        if level in (0, NOTHING):
-            return []
-        scale = image.shape[0] / 256
-        box = np.array([60, 80, 196, 216], np.float32) * scale
-        return [Face(box, landmarks(level) * np.float32(scale))]
-
-
-class Brightness:
-    def embed(self, image: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
-        return np.array([image.mean(), 1.0])
 
 
 class L1(torch.nn.Module):

@@ -129,17 +129,23 @@ def read_window(
 
 
 def _codes(w: Any, position_T: np.ndarray) -> np.ndarray:
-    """Codes (T, L, D) float32 at positions between frames, interpolated linearly. w: a slice of a safetensors file."""
+    """`between_frames` of a slice of a safetensors file, of which only the frames around the positions are read."""
     frames = w.get_shape()[0]
     position_T = np.clip(position_T, 0, frames - 1)
-    below_T = np.floor(position_T).astype(int)
-    part = w[int(below_T[0]) : min(int(below_T[-1]) + 2, frames)].astype(np.float32)
-    index_T = below_T - below_T[0]
-    share_T = (position_T - below_T).astype(np.float32)[:, None, None]
-    if not share_T.any():
-        return part[index_T]
-    above_T = np.minimum(index_T + 1, len(part) - 1)
-    return part[index_T] * (1 - share_T) + part[above_T] * share_T
+    first = int(position_T[0])
+    part = w[first : min(int(position_T[-1]) + 2, frames)].astype(np.float32)
+    return between_frames(part, position_T - first)
+
+
+def between_frames(w_TLD: np.ndarray, position_N: np.ndarray) -> np.ndarray:
+    """Codes (N, L, D) at positions in frames, rising or not, interpolated linearly; beyond the last frame its own."""
+    position_N = np.minimum(position_N, len(w_TLD) - 1)
+    before_N = position_N.astype(int)
+    share_N = (position_N - before_N).astype(np.float32)[:, None, None]
+    if not share_N.any():
+        return w_TLD[before_N]
+    after_N = np.minimum(before_N + 1, len(w_TLD) - 1)
+    return (1 - share_N) * w_TLD[before_N] + share_N * w_TLD[after_N]
 
 
 def read_clip(clip: TrajectoryClip, config: FeatureConfig) -> WindowBatch:
