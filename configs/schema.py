@@ -318,7 +318,8 @@ class Config:
     references: str | None = None
     # report.json of another method, to whose clips evaluate.py adds paired differences.
     against: str | None = None
-    # Tuned generator. "auto": the one that stage 2 tuned on this face, if there is one. Or a file, or "none".
+    # Tuned generator. "auto": the one that stage 2 tuned on this face; if there is none, generate.py tunes one on photo= or
+    # clip=. Or a file, or "none".
     tuned: str = "auto"
     # Stage 1 adapted to this person, with the same options. "auto" applies only if adapt=personal.
     adapted: str = "auto"

@@ -1,22 +1,29 @@
 """Pivotal tuning (PTI, Roich et al. 2021): the latents of one identity are kept fixed while the generator is fitted to
 its frames.
 
-Shapes: N frames, L rows of W+, D latent width; images (N, 3, H, W) in [-1, 1].
+The loss is PTI's, or with tuning.likeness the one of encoders/likeness.py, which also sees identity and keeps what
+displacements do to the mouth. Shapes: N frames, L rows of W+, D latent width; images (N, 3, H, W) in [-1, 1].
 """
 
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Any
+from math import cos, pi
+from time import perf_counter
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from rich.progress import Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
+from encoders.likeness import STEPS, Likeness, LikenessNetworks, LikenessWeights
 from stylegan2.images import resize, to_tensor
-from tuning.pivotal_losses import displacement_response, l2, locality, perceptual_at
+from tuning.pivotal_losses import l2, locality, perceptual_at
+
+WARM_UP = 10  # steps over which the learning rate rises with loss=likeness
+TIMED = 3 * len(STEPS)  # steps after which the time of the remaining ones is known
 
 
 class TuningError(ValueError):
@@ -27,8 +34,13 @@ class TuningError(ValueError):
 class PivotalConfig:
     """How the generator is tuned (tuning.*); the defaults are PTI's."""
 
+    # "pti": L2 and the perceptual distance, at a constant learning rate. "likeness": also landmarks, identity and the
+    # response to displacements (encoders/likeness.py); the learning rate falls to zero along a cosine.
+    loss: Literal["pti", "likeness"] = "pti"
     lr: float = 3e-4  # learning rate of Adam, relative to each tensor's size (`relative_size`)
     steps: int = 350  # optimiser steps over all frames together
+    # Time for these steps: as many are made as this machine makes within it. None: all of them.
+    seconds: float | None = None
     batch: int = 1  # frames per step
     max_frames: int = 32  # largest number of frames used, evenly spaced; limits time and memory
     l2_weight: float = 1.0
@@ -42,9 +54,11 @@ class PivotalConfig:
     train: list[str] = field(default_factory=lambda: ["*"])
     locality_weight: float = 0.0  # weight of PTI's locality regulariser; 0 is off
     locality_alpha: float = 30.0  # distance in W+ of its random latents from the pivot
-    # Weight of the term that preserves the effect of displacements on the lips (pivotal_losses.displacement_response);
-    # 0 is off, 2 hardly reduces the likeness (docs/RESULTS.md).
-    response_weight: float = 0.0
+    # With loss=likeness (encoders.likeness.LikenessWeights): landmarks per px, squared distance of identity embeddings, and
+    # what displacements change around the mouth.
+    landmark_weight: float = 0.1
+    identity_weight: float = 0.2
+    response_weight: float = 4.0
     # Recomputes activations in the backward pass, which takes a third more computation and a fraction of the memory.
     activation_checkpointing: bool = field(default=False, metadata={"keyed": False})
     seed: int = 0  # seed of the order of frames, the random latents and displacements
@@ -53,7 +67,10 @@ class PivotalConfig:
         for name in ("lr", "steps", "batch", "max_frames"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"tuning.{name} must be positive, got {getattr(self, name)}")
-        for name in ("l2_weight", "lpips_weight", "locality_weight", "locality_alpha", "response_weight"):
+        if self.seconds is not None and not self.seconds > 0:
+            raise ValueError(f"tuning.seconds must be positive or null, got {self.seconds}")
+        weights = ("l2", "lpips", "locality", "landmark", "identity", "response")
+        for name in (*(f"{weight}_weight" for weight in weights), "locality_alpha"):
             if getattr(self, name) < 0:
                 raise ValueError(f"tuning.{name} cannot be negative, got {getattr(self, name)}")
         if self.l2_weight + self.lpips_weight == 0:
@@ -72,25 +89,26 @@ class Tuned:
     before: dict[str, float]  # mean l2 and perceptual distance over them before tuning
     after: dict[str, float]  # and after it
     steps: list[dict[str, float]]  # losses of each step
-    stopped: str  # "steps" or "threshold"
+    stopped: str  # "steps", "seconds" or "threshold"
 
 
 def tune(
     generator: nn.Module,
     pivots_NLD: Tensor | np.ndarray,
     images: np.ndarray,
+    landmarks: np.ndarray | Tensor,
     perceptual: nn.Module,
     config: PivotalConfig,
-    displacements_MLD: Tensor | np.ndarray | None = None,
+    likeness: LikenessNetworks | None = None,
     progress: bool = True,
 ) -> Tuned:
     """Tunes a copy of the generator so that G'(w_p) shows the images; the given generator is not changed.
 
-    loss = l2_weight |x - G'(w_p)|^2 + lpips_weight LPIPS(x, G'(w_p)) [+ the regularisers], constant noise, Adam.
+    PTI's loss = l2_weight |x - G'(w_p)|^2 + lpips_weight LPIPS(x, G'(w_p)) [+ locality], constant noise, Adam.
 
-    images: uint8 (N, H, W, 3), one per pivot. perceptual: a network with a .name, (x, y) -> (N,).
-    displacements_MLD: M offsets w - w_ref of speech, from which response_weight's term draws; required by it.
-    Raises TuningError if the loss stops being finite or the frames do not match the pivots.
+    images: uint8 (N, H, W, 3), one per pivot. landmarks: theirs (N, 68, 2), px of a crop of 256 px; only loss=likeness reads
+    them. perceptual: a network with a .name, (x, y) -> (N,). likeness: the networks of
+    loss=likeness, which needs them. Raises TuningError if the loss stops being finite or the frames do not match the pivots.
     """
     w_NLD, chosen = _pivots(generator, pivots_NLD, images, config)
     device = w_NLD.device
@@ -102,42 +120,41 @@ def tune(
     # The loss compares at the frames' size or the generator's, whichever is smaller
     size = min(images.shape[1], tuned.resolution)
     targets = torch.cat([resize(to_tensor(images[t], device), size) for t in chosen])
-    offsets = None if displacements_MLD is None else torch.as_tensor(displacements_MLD).to(w_NLD)
-    if config.response_weight and offsets is None:
-        raise TuningError(
-            "tuning.response_weight needs displacements, but none were given: set it to 0 or pass displacements."
-        )
+    points = torch.as_tensor(landmarks)[chosen].to(w_NLD)
+    loss_of = _likeness(targets, points, w_NLD, base, likeness, config) if config.loss == "likeness" else None
     before = _mean_losses(tuned, w_NLD, targets, perceptual, config)
     threshold = config.threshold.get(str(getattr(perceptual, "name", "")))
     random = torch.Generator().manual_seed(config.seed)
-    optimiser = torch.optim.Adam(
-        [{"params": [p], "lr": config.lr * float(relative_size(p))} for p in parameters]
-    )
+    rates = [config.lr * float(relative_size(p)) for p in parameters]
+    optimiser = torch.optim.Adam([{"params": [p], "lr": r} for p, r in zip(parameters, rates, strict=True)])
     batches = _batches(len(w_NLD), config.batch, random)
     steps_per_pass = -(-len(w_NLD) // config.batch)
     steps: list[dict[str, float]] = []
-    stopped = "steps"
+    total, stopped, started = config.steps, "steps", perf_counter()
 
     with _bar(progress) as bar:
-        task = bar.add_task("tuning", total=config.steps, loss="")
-        for _ in range(config.steps):
-            # Reconstruction of a batch of frames
-            index = next(batches)
+        task = bar.add_task("tuning", total=total, loss="")
+        while len(steps) < total:
+            index, step = next(batches), STEPS[len(steps) % len(STEPS)]
             w, x = w_NLD[index], targets[index]
-            image = tuned.synthesis(w, noise="const")
-            y = resize(image, x.shape[-1])
-            terms = {"l2": l2(y, x).mean()}
-            terms["perceptual"] = perceptual_at(perceptual, y, x, config.perceptual_size).mean()
-            loss = config.l2_weight * terms["l2"] + config.lpips_weight * terms["perceptual"]
-            # Regularisers: stay close to the base generator elsewhere, and in the response to displacements
+            # Reconstruction of a batch of frames, by PTI's loss or by ours
+            if loss_of is None:
+                image = tuned.synthesis(w, noise="const")
+                y = resize(image, x.shape[-1])
+                terms = {"l2": config.l2_weight * l2(y, x).mean()}
+                distance = perceptual_at(perceptual, y, x, config.perceptual_size).mean()
+                terms["perceptual"] = config.lpips_weight * distance
+            elif likeness is not None and step == "displaced":
+                d = likeness.displacement(random)
+                terms = loss_of.displaced(tuned.synthesis(w + d, noise="const"), index, d)
+            else:
+                terms = loss_of.compared(tuned.synthesis(w, noise="const"), index, step)
+            # Regulariser: stay close to the base generator elsewhere
             if config.locality_weight:
                 near = (config.locality_alpha, config.perceptual_size)
-                terms["locality"] = locality(tuned, base, w, perceptual, *near, random).mean()
-                loss = loss + config.locality_weight * terms["locality"]
-            if config.response_weight and offsets is not None:
-                d = offsets[torch.randint(len(offsets), (len(w),), generator=random).to(device)]
-                terms["response"] = displacement_response(tuned, base, w, d, image).mean()
-                loss = loss + config.response_weight * terms["response"]
+                drift = locality(tuned, base, w, perceptual, *near, random).mean()
+                terms["locality"] = config.locality_weight * drift
+            loss = torch.stack(list(terms.values())).sum()
             # Update
             if not loss.requires_grad:
                 raise TuningError(f"tuning.train={config.train} names nothing that the images depend on.")
@@ -149,13 +166,20 @@ def tune(
                     f"Tuning diverged at step {len(steps)} (loss {loss.item():.3g}, or its gradient, is not finite): "
                     f"lower tuning.lr (it is {config.lr:g}), or check the pivots and the weights."
                 )
+            if loss_of is not None:
+                for group, rate in zip(optimiser.param_groups, rates, strict=True):
+                    group["lr"] = rate * _schedule(len(steps), total)
             optimiser.step()
-            # Log, and stop early if the last pass is good enough
+            # Log, see how many steps there is time for, and stop early if the last pass is good enough
             steps.append({"loss": loss.item()} | {name: term.item() for name, term in terms.items()})
-            bar.update(task, advance=1, loss=f"loss {steps[-1]['loss']:.4f}")
-            last_pass = [step["perceptual"] for step in steps[-steps_per_pass:]]
+            if config.seconds is not None and len(steps) == TIMED < total:
+                seconds = perf_counter() - started
+                total = min(total, max(TIMED, int(TIMED * config.seconds / seconds)))
+                stopped = "steps" if total == config.steps else "seconds"
+            bar.update(task, advance=1, total=total, loss=f"loss {steps[-1]['loss']:.4f}")
+            last_pass = [line["perceptual"] for line in steps[-steps_per_pass:] if "perceptual" in line]
             full = len(last_pass) == steps_per_pass
-            if threshold is not None and full and np.mean(last_pass) <= threshold:
+            if threshold is not None and full and np.mean(last_pass) <= threshold * config.lpips_weight:
                 stopped = "threshold"
                 break
 
@@ -184,6 +208,32 @@ def relative_size(parameter: Tensor) -> Tensor:
     size; with absolute steps the images are degraded after a hundred steps.
     """
     return parameter.square().mean().sqrt().clamp(0.01, 1.0)
+
+
+def _likeness(
+    targets: Tensor,
+    landmarks: Tensor,
+    w_NLD: Tensor,
+    base: Any,
+    networks: LikenessNetworks | None,
+    config: PivotalConfig,
+) -> Likeness:
+    if networks is None:
+        raise TuningError("tuning.loss=likeness needs its networks: pass them, or set tuning.loss=pti.")
+    weights = LikenessWeights(
+        config.l2_weight,
+        config.lpips_weight,
+        config.landmark_weight,
+        config.identity_weight,
+        config.response_weight,
+    )
+    size = config.perceptual_size or base.resolution
+    return Likeness(targets, landmarks, w_NLD, base, networks, weights, size)
+
+
+def _schedule(step: int, total: int) -> float:
+    """Factor of the learning rate: a linear rise over WARM_UP steps, then a cosine to zero."""
+    return min(1.0, (step + 1) / WARM_UP) * 0.5 * (1 + cos(pi * step / total))
 
 
 def _pivots(

@@ -1,7 +1,7 @@
-"""The losses of pivotal tuning: reconstruction of the frames, and two regularisers towards the base generator.
+"""The losses of pivotal tuning (PTI): reconstruction of the frames, and a regulariser towards the base generator.
 
 Shapes: N images, L rows of W+, D latent width; images (N, 3, H, W) in about [-1, 1].
-Equations: Roich et al. 2021 (PTI), sections 3.2 and 3.3; the displacement response is this project's own.
+Equations: Roich et al. 2021 (PTI), sections 3.2 and 3.3.
 """
 
 from collections.abc import Callable
@@ -14,8 +14,6 @@ from stylegan2.images import resize
 from stylegan2.protocol import Generator, repeat_rows
 
 Distance = Callable[[Tensor, Tensor], Tensor]
-
-MOUTH_BOX = (0.55, 0.30, 0.90, 0.70)  # top, left, bottom, right as shares of an FFHQ-aligned crop
 
 
 def l2(image: Tensor, target: Tensor) -> Tensor:
@@ -54,28 +52,3 @@ def locality(
         target = base.synthesis(w_NLD, noise="const")
     image = tuned.synthesis(w_NLD, noise="const")
     return l2(image, target) + perceptual_at(perceptual, image, target, size)
-
-
-def displacement_response(
-    tuned: Generator,
-    base: Generator,
-    pivot_NLD: Tensor,
-    displacement_NLD: Tensor,
-    image: Tensor | None = None,
-) -> Tensor:
-    """|[G'(w + d) - G'(w)] - [G(w + d) - G(w)]|^2 around the mouth, per image (N,).
-
-    A displacement must change the mouth in images of the tuned generator G' as it does in those of the base generator
-    G, whatever the face looks like; this preserves lip sync. image: G'(w), if it has been computed already.
-    """
-    image = tuned.synthesis(pivot_NLD, noise="const") if image is None else image
-    response = tuned.synthesis(pivot_NLD + displacement_NLD, noise="const") - image
-    with torch.no_grad():
-        displaced = base.synthesis(pivot_NLD + displacement_NLD, noise="const")
-        base_response = displaced - base.synthesis(pivot_NLD, noise="const")
-    return l2(_mouth(response), _mouth(base_response))
-
-
-def _mouth(image: Tensor) -> Tensor:
-    top, left, bottom, right = (round(share * image.shape[-1]) for share in MOUTH_BOX)
-    return image[..., top:bottom, left:right]

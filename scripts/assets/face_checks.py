@@ -18,7 +18,7 @@ from configs.schema import Config
 from encoders.features.identity import DlibIdentity, identity_distance
 from encoders.features.perceptual import load_perceptual
 from encoders.footage.faces import FaceDetector, face_in_crop
-from encoders.invert import InversionConfig, InversionLosses, refine, start_codes
+from encoders.invert import InversionConfig, refine, start_codes
 from encoders.manifest import read_manifest
 from encoders.records import FrameClip
 from metrics.measures.fid import Gaussian, frechet_distance
@@ -184,7 +184,7 @@ def encoder_on_clips(
 ) -> dict[str, Any]:
     """Identity distance of reconstructed frames of every clip in data.root, without and with refinement."""
     embed, prepared = FaceEmbedder(detector), prepare_data(config, run).folder
-    losses, settings = InversionLosses(load_perceptual("alex").to(run.device)), InversionConfig()
+    distance, settings = load_perceptual("alex").to(run.device), InversionConfig()
     result: dict[str, Any] = {}
     for entry in track(read_manifest(prepared).ok(), "clips", transient=True):
         clip = FrameClip.load(prepared / entry.file)
@@ -192,7 +192,7 @@ def encoder_on_clips(
         true = clip.frames[chosen]
         images = to_tensor(true, run.device)
         w_NLD = start_codes(images, encoder, generator, settings)
-        refined = w_NLD + refine(w_NLD, images, generator, losses, settings, REFINING)
+        refined = w_NLD + refine(w_NLD, images, generator, distance, settings, REFINING)
         faces = [embed(frame) for frame in true]
         result[entry.name] = {}
         for name, w in (("identity_encoder", w_NLD), (f"identity_{REFINING}_steps", refined)):

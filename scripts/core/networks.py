@@ -1,6 +1,7 @@
 """The networks, detectors and distances that a config names, with their files and hashes, and the cache folders."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,13 @@ import torch
 
 from audio.speech_encoder import WHISPER_TINY
 from configs.schema import Config, DataConfig
+from encoders.bases.viseme_basis import VISEMES, load_viseme_basis, random_pose
 from encoders.content_hash import content_hash
 from encoders.features import landmark_net
+from encoders.features.identity import MODEL as IDENTITY_MODEL
 from encoders.features.perceptual import Perceptual, load_perceptual, trunk_path
-from encoders.footage.faces import DlibDetector, FaceAlignmentDetector, FaceDetector
+from encoders.footage.faces import DlibDetector, FaceAlignmentDetector, FaceDetector, dlib_model_path
+from encoders.likeness import LikenessNetworks
 from encoders.networks import e4e_compact as e4e
 from scripts.core.runtime import Run, shown
 from stylegan2 import load as generators
@@ -51,13 +55,21 @@ def renderer_path(config: Config, run: Run) -> Path:
 
 
 def inversion_loss_hashes(config: Config) -> list[str]:
-    """sha256 of the weight files of the losses that refinement minimises; empty if nothing is refined."""
+    """sha256 of the weight files of the losses that inversion minimises; empty if it minimises none."""
     settings = config.encoder.inversion
-    if not settings.steps and not settings.person_steps:
+    if not settings.steps and not settings.person.steps:
         return []
-    files = [landmark_net.EMBEDDED] if settings.landmark_weight else []
-    files += [trunk_path(config.teacher.net)] if config.teacher.family == "lpips" else []
-    return [file_hash(path) for path in files if path.is_file()]
+    return teacher_hashes(config) + (likeness_hashes() if settings.person.steps else [])
+
+
+def teacher_hashes(config: Config) -> list[str]:
+    trunk = trunk_path(config.teacher.net)
+    return [file_hash(trunk)] if config.teacher.family == "lpips" and trunk.is_file() else []
+
+
+def likeness_hashes() -> list[str]:
+    """sha256 of the weight files that `build_likeness` reads besides the perceptual distance's."""
+    return [file_hash(path) for path in (landmark_net.EMBEDDED, dlib_model_path(IDENTITY_MODEL), VISEMES)]
 
 
 def weight_hashes(config: Config, **more: Path) -> dict[str, str]:
@@ -110,6 +122,27 @@ def build_encoder(config: Config, run: Run) -> Any:
 def build_teacher(config: Config, run: Run) -> Perceptual:
     """The perceptual distance that inversion and both stages minimise; evaluation uses another network."""
     return load_perceptual(config.teacher.net, config.teacher.family).to(run.device)
+
+
+def build_likeness(config: Config, run: Run) -> LikenessNetworks:
+    """The networks by which inversion and tuning make a generator show a person (encoders/likeness.py).
+
+    Raises WeightsError if the generator's W+ has another width than the viseme basis.
+    """
+    from encoders.features.dlib_resnet import DifferentiableIdentity, load_dlib_resnet
+
+    generator, basis = build_generator(config, run), load_viseme_basis()
+    if generator.w_dim != basis.directions.shape[2]:
+        raise WeightsError(
+            f"generator.weights={config.generator.weights} has a W of {generator.w_dim} numbers, and the displacements that keep "
+            f"the mouth's motion have {basis.directions.shape[2]}: set encoder=plain tuning=pti."
+        )
+    return LikenessNetworks(
+        build_teacher(config, run),
+        landmark_net.load_landmark_net().to(run.device),
+        DifferentiableIdentity(load_dlib_resnet(run.device)),
+        partial(random_pose, basis, rows=generator.num_rows, device=run.device),
+    )
 
 
 def build_detector(data: DataConfig, device: str = "cpu") -> FaceDetector:

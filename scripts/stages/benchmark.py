@@ -44,6 +44,7 @@ from scripts.core.networks import (
 )
 from scripts.core.provenance import ROOT, provenance, write_json
 from scripts.core.runtime import Run, shown
+from scripts.stages.identity_frames import Portrait
 from scripts.stages.invert_frames import Inverter
 from stylegan2.networks.generator import StyleGAN2
 from stylegan2.protocol import sample_w
@@ -183,9 +184,10 @@ def end_to_end(config: Config, run: Run) -> list[Row]:
         extract_features(waveform, config.audio, 1)  # librosa imports most of its modules at its first use
     photo = next(iter(render(generator, sample_w(generator, 1, FACE_SEED, 0.5))))
     with timer.timed("face"):
-        crop = align_photo(photo, detector, "the benchmark's face").crop[None]
+        aligned = align_photo(photo, detector, "the benchmark's face")
+        crop = aligned.crop[None]
     with timer.timed("inversion"):
-        w_ref_LD = inverter(crop, inverter.person_offset(crop))[0]
+        w_ref_LD = inverter(crop, inverter.fitted_offset(Portrait(crop, aligned.landmarks[None])))[0]
     once = sum(timer.seconds.values())
     # Steps that are done for every clip
     model = untrained_stage1(config, generator).to(run.device).eval()

@@ -97,7 +97,7 @@ def _evaluate_speaker(
     chosen = chosen_clips(latents, config)
     face = face_of_data(config, latents)
     demand_speech(face, config)
-    person = train_stage2(config, run, face, training, checkpoint)
+    person = train_stage2(config, run, face, checkpoint)
     return read_report(evaluate(config, run, chosen, latents, training, checkpoint, person))
 
 

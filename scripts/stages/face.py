@@ -14,7 +14,13 @@ from encoders.geometry import aperture
 from encoders.manifest import ClipEntry
 from scripts.core.networks import build_detector
 from scripts.core.runtime import Run, RunError
-from scripts.stages.identity_frames import fitted_frames, portrait_clip, portrait_frames, reference_frame
+from scripts.stages.identity_frames import (
+    Portrait,
+    fitted_frames,
+    portrait_clip,
+    portrait_frames,
+    reference_frame,
+)
 from scripts.stages.invert_frames import Inverter
 from scripts.stages.stage_results import Face, Latents
 from scripts.stages.synchronise import synchronised
@@ -45,6 +51,7 @@ def face_of_data(config: Config, latents: Latents) -> Face:
     return Face(
         name=entry.speaker,
         frames=np.asarray(clip.frames[chosen]),
+        landmarks=clip.landmarks[chosen],
         w=w_TLD[chosen],
         neutral=np.asarray(clip.frames[reference]),
         w_ref=w_TLD[reference],
@@ -79,12 +86,13 @@ def _face_of_photos(path: Path, config: Config, run: Run) -> Face:
         if photo.turned:
             run.say(f"{file} is turned by {photo.turned} degrees counterclockwise: its face is upright then")
     frames = np.stack([photo.crop for photo in photos])
+    landmarks = np.stack([photo.landmarks for photo in photos])
     inverter = Inverter(config, run)
-    fitted = uniform_frames(len(frames), config.encoder.inversion.person_frames)
-    w_NLD = inverter(frames, inverter.person_offset(frames[fitted]))
-    neutral = int(aperture(np.stack([photo.landmarks for photo in photos])).argmin())
+    fitted = uniform_frames(len(frames), config.encoder.inversion.person.frames)
+    w_NLD = inverter(frames, inverter.person_offset(Portrait(frames[fitted], landmarks[fitted])))
+    neutral = int(aperture(landmarks).argmin())
     name = legible(path.resolve().name if path.is_dir() else path.stem)
-    return Face(name, frames, w_NLD, frames[neutral], w_NLD[neutral])
+    return Face(name, frames, landmarks, w_NLD, frames[neutral], w_NLD[neutral])
 
 
 def _photo_files(path: Path) -> list[Path]:
@@ -115,4 +123,4 @@ def _face_of_video(path: Path, config: Config, run: Run) -> Face:
     if config.adapt.enabled:  # only adaptation needs the codes of all frames, which take minutes
         own = personal_speech(clip, inverter(clip.frames, offset_LD), len(clip), w_NLD[-1])
     offset = None if offset_LD is None else offset_LD.cpu().numpy()
-    return Face(name, frames[:-1], w_NLD[:-1], frames[-1], w_NLD[-1], offset, own=own)
+    return Face(name, frames[:-1], clip.landmarks[chosen], w_NLD[:-1], frames[-1], w_NLD[-1], offset, own=own)

@@ -1,6 +1,7 @@
 """Selects the clip and the frames that define a speaker's identity: portrait clip, fitted frames, identity frame."""
 
 import zlib
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -25,14 +26,22 @@ def fitted_frames(total: int, config: Config) -> int:
     return round(config.target.share * total)
 
 
-def portrait_frames(clip: FrameClip, config: Config) -> np.ndarray:
-    """A few frames of the first target.share of a clip, from the lips' narrowest to their widest opening."""
+@dataclass(frozen=True)
+class Portrait:
+    """Frames uint8 (K, 256, 256, 3) of one person, and their landmarks float32 (K, 68, 2)."""
+
+    frames: np.ndarray
+    landmarks: np.ndarray
+
+
+def portrait_frames(clip: FrameClip, config: Config) -> Portrait:
+    """Frames of the first target.share of a clip, from the lips' narrowest to their widest opening."""
     before = fitted_frames(len(clip), config)
     opening = np.where(clip.detected[:before], aperture(clip.landmarks[:before]), np.inf)
     by_opening = np.argsort(opening, kind="stable")[: max(1, int(np.isfinite(opening).sum()))]
-    count = min(config.encoder.inversion.person_frames, len(by_opening))
-    chosen = by_opening[np.linspace(0, len(by_opening) - 1, count).round().astype(int)]
-    return np.asarray(clip.frames[sorted(chosen.tolist())])
+    count = min(config.encoder.inversion.person.frames, len(by_opening))
+    chosen = sorted(by_opening[np.linspace(0, len(by_opening) - 1, count).round().astype(int)].tolist())
+    return Portrait(np.asarray(clip.frames[chosen]), clip.landmarks[chosen])
 
 
 def reference_frame(clip: FrameClip, config: DisplacementConfig, before: int | None = None) -> int:

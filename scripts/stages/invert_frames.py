@@ -14,12 +14,13 @@ from rich.progress import track
 from configs.schema import Config
 from encoders import invert
 from encoders.content_hash import content_hash
-from encoders.features.landmark_net import load_landmark_net
 from encoders.manifest import ClipEntry, Manifest, write_manifest
+from encoders.person_offset import person_offset
 from encoders.records import FrameClip, LatentClip
 from scripts.core.networks import (
     build_encoder,
     build_generator,
+    build_likeness,
     build_teacher,
     encoder_path,
     generator_path,
@@ -27,8 +28,15 @@ from scripts.core.networks import (
     keyed,
 )
 from scripts.core.runtime import Run, shown, threads
-from scripts.stages.identity_frames import neutral_frame, portrait_clip, portrait_frames, reference_frame
+from scripts.stages.identity_frames import (
+    Portrait,
+    neutral_frame,
+    portrait_clip,
+    portrait_frames,
+    reference_frame,
+)
 from scripts.stages.stage_results import Latents, Prepared
+from stylegan2.images import to_tensor
 from stylegan2.weights import WeightsError, atomic_path, file_hash
 
 
@@ -101,12 +109,12 @@ class Inverter:
 
     def __init__(self, config: Config, run: Run) -> None:
         self.settings, self.workers = config.encoder.inversion, config.workers
+        made_with = (file_hash(generator_path(config)), file_hash(encoder_path(config)), config.teacher)
+        self.folder = keyed(run, "persons", *made_with, self.settings, inversion_loss_hashes(config))
         self.generator = build_generator(config, run).requires_grad_(False)
         self.encoder = build_encoder(config, run) if self.settings.start == "encoder" else None
-        self.losses = None
-        if self.settings.steps or self.settings.person_steps:
-            net = load_landmark_net().to(run.device) if self.settings.landmark_weight else None
-            self.losses = invert.InversionLosses(build_teacher(config, run), net)
+        self.distance = build_teacher(config, run) if self.settings.steps else None
+        self.likeness = build_likeness(config, run) if self.settings.person.steps else None
         if self.encoder is not None and self.encoder.num_rows != self.generator.num_rows:
             raise WeightsError(
                 f"encoder.weights={config.encoder.weights} writes {self.encoder.num_rows} rows and "
@@ -123,27 +131,33 @@ class Inverter:
         with threads(cores // at_once), ThreadPoolExecutor(at_once) as pool:
             yield pool
 
-    def person_offset(self, frames: np.ndarray) -> torch.Tensor | None:
-        """The offset (L, D) that all codes of a person share, fitted on uint8 frames (K, 256, 256, 3); None without person_steps."""
-        if self.losses is None or not self.settings.person_steps:
+    def person_offset(self, portrait: Portrait) -> torch.Tensor | None:
+        """`fitted_offset`; kept under the data folder, so that the same frames are fitted once."""
+        return self._kept_offset(portrait, self.folder)
+
+    def fitted_offset(self, portrait: Portrait) -> torch.Tensor | None:
+        """The offset (L, D) that all codes of a person share, fitted to their portrait; None without person.steps."""
+        if self.likeness is None:
             return None
-        return invert.person_offset(frames, self.encoder, self.generator, self.settings, self.losses)
+        images = to_tensor(portrait.frames, self.generator.w_avg.device)
+        landmarks = torch.from_numpy(portrait.landmarks).to(images)
+        w_KLD = invert.start_codes(images, self.encoder, self.generator, self.settings)
+        return person_offset(images, landmarks, w_KLD, self.generator, self.likeness, self.settings.person)
 
     def person_offsets(
-        self, portraits: Mapping[str, np.ndarray], folder: Path
+        self, portraits: Mapping[str, Portrait], folder: Path
     ) -> dict[str, torch.Tensor | None]:
-        """person_offset of each speaker's frames; a fitted offset is kept in `folder`, so that a run that is stopped does
-        not fit it again."""
+        """`fitted_offset` of each speaker; kept in `folder`, so that a run that is stopped does not fit it again."""
         with self.several_at_once(len(portraits)) as pool:
             offsets = pool.map(partial(self._kept_offset, folder=folder), portraits.values())
             tracked = track(offsets, "persons", len(portraits), transient=True)
             return dict(zip(portraits, tracked, strict=True))
 
-    def _kept_offset(self, frames: np.ndarray, folder: Path) -> torch.Tensor | None:
-        file = folder / f"{content_hash(frames)[:16]}.npy"
+    def _kept_offset(self, portrait: Portrait, folder: Path) -> torch.Tensor | None:
+        file = folder / f"{content_hash(portrait.frames)[:16]}.npy"
         if file.is_file():
             return torch.from_numpy(np.load(file)).to(self.generator.w_avg.device)
-        offset_LD = self.person_offset(frames)
+        offset_LD = self.fitted_offset(portrait)
         if offset_LD is not None:
             with atomic_path(file) as temporary:
                 np.save(temporary, offset_LD.cpu().numpy())
@@ -152,7 +166,7 @@ class Inverter:
     def __call__(self, frames: Iterable[np.ndarray], offset_LD: torch.Tensor | None = None) -> np.ndarray:
         """uint8 frames (256, 256, 3) -> float32 (T, L, D)."""
         chunks = invert.invert_frames(
-            iter(frames), self.encoder, self.generator, self.settings, self.losses, offset_LD
+            iter(frames), self.encoder, self.generator, self.settings, self.distance, offset_LD
         )
         return torch.cat(list(chunks)).numpy()
 

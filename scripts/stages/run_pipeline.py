@@ -34,9 +34,9 @@ def run_pipeline(config: Config, run: Run, video: bool = True) -> Path:
     # Run stage 1, then stage 2 on the target speaker, who is scored, and on the face of photo= or clip=.
     training = training_latents(config, run, latents, config.metrics.controls)
     checkpoint = checkpoint_of(config, run, training)
-    person = train_stage2(config, run, target, training, checkpoint)
+    person = train_stage2(config, run, target, checkpoint)
     if video:
-        shown = person if face is None else train_stage2(config, run, face, training, checkpoint)
+        shown = person if face is None else train_stage2(config, run, face, checkpoint)
         generate(config, run, shown, checkpoint, speech)
     report = evaluate(config, run, chosen, latents, training, checkpoint, person)
     spent = ", ".join(f"{stage} {seconds:.0f}" for stage, seconds in run.seconds.items())
@@ -52,10 +52,10 @@ def latents_of(config: Config, run: Run) -> Latents:
 def training_latents(
     config: Config, run: Run, latents: Latents | None, controls: bool = False
 ) -> Latents | None:
-    """The codes of the run's data, if they are needed: None if stage 1 comes from a file, tuning.response_weight is 0 and
-    no control baseline is fitted (controls is False).
+    """The codes of the run's data, if they are needed: None if stage 1 comes from a file and no control baseline is fitted
+    (controls is False).
     """
-    if config.stage1.file is not None and not config.tuning.response_weight and not controls:
+    if config.stage1.file is not None and not controls:
         return None
     return latents if latents is not None else latents_of(config, run)
 

@@ -56,6 +56,7 @@ class Face:
 
     name: str
     frames: np.ndarray  # uint8 (N, 256, 256, 3): the frames that stage 2 may be tuned on
+    landmarks: np.ndarray  # float32 (N, 68, 2): theirs, px of the crop
     w: np.ndarray  # float32 (N, L, D): their codes
     neutral: np.ndarray  # uint8 (256, 256, 3): the identity frame
     w_ref: np.ndarray  # float32 (L, D): the identity latent, the code of the identity frame

@@ -13,7 +13,7 @@ from scripts.stages.generate import generate, read_inputs
 from scripts.stages.run_pipeline import checkpoint_of, latents_of, run_pipeline, training_latents
 from scripts.stages.stage_results import Latents, Person
 from scripts.stages.train_stage1 import check_training_inputs
-from scripts.stages.train_stage2 import existing_person, train_stage2
+from scripts.stages.train_stage2 import existing_person, train_stage2, tuned_at_once
 
 
 def invert_frames_alone(config: Config, run: Run) -> Latents:
@@ -33,12 +33,11 @@ def train_stage2_alone(config: Config, run: Run) -> Person:
         latents = latents_of(config, run)
         face = face_of_data(config, latents)
     demand_speech(face, config)
-    training = checkpoint = None
-    if config.adapt.enabled or config.tuning.response_weight:
-        training = training_latents(config, run, latents)
+    checkpoint = None
     if config.adapt.enabled:
+        training = training_latents(config, run, latents)
         checkpoint = checkpoint_of(replace(config, resume="auto"), run, training)
-    return train_stage2(config, run, face, training, checkpoint)
+    return train_stage2(config, run, face, checkpoint)
 
 
 def generate_alone(config: Config, run: Run) -> Path:
@@ -52,7 +51,9 @@ def generate_alone(config: Config, run: Run) -> Path:
         face = face_of_data(config, latents)
     training = training_latents(config, run, latents)
     checkpoint = checkpoint_of(config, run, training)
-    person = existing_person(config, run, face, checkpoint, training)
+    person = existing_person(config, run, face, checkpoint)
+    if latents is None:  # stage 2 tunes on the speakers of the data
+        person = tuned_at_once(person, config, run)
     return generate(config, run, person, checkpoint, speech)
 
 

@@ -5,6 +5,7 @@ generator) and, if asked, adapted-<hash>.safetensors beside it. The hashes cover
 generate.py finds both files by the same face and settings.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,38 +15,37 @@ from configs.schema import Config
 from encoders.content_hash import content_hash
 from metrics.report.plots import save_image, side_by_side
 from scripts.core.networks import (
+    build_likeness,
     build_renderer,
     build_teacher,
     encoder_path,
     generator_path,
     inversion_loss_hashes,
+    likeness_hashes,
     renderer_path,
     weight_hashes,
 )
 from scripts.core.provenance import save_provenance
-from scripts.core.runtime import Run, RunError, shown
+from scripts.core.runtime import Run, shown
 from scripts.stages.adapt_stage1 import adapt_stage1, existing_adapted
-from scripts.stages.stage_results import Face, Latents, Person
+from scripts.stages.stage_results import Face, Person
 from stylegan2.render import render
 from stylegan2.weights import file_hash
 from tuning.pivotal import Tuned, tune, uniform_frames
 from tuning.tuned_weights import load_tuned, save_tuned
 
 
-def train_stage2(
-    config: Config, run: Run, face: Face, training: Latents | None = None, checkpoint: Path | None = None
-) -> Person:
+def train_stage2(config: Config, run: Run, face: Face, checkpoint: Path | None = None) -> Person:
     """The face with its tuned generator and, if adapt is on and the face comes with speech, its adapted stage 1.
 
-    training: the codes that stage 1 was trained on, which tuning.response_weight needs. checkpoint: the stage-1 model
-    that adaptation starts from. Existing files are reused, unless resume=none.
+    checkpoint: the stage-1 model that adaptation starts from. Existing files are reused, unless resume=none.
     """
-    tuned = tuned_path(face, config, run, training)
+    tuned = tuned_path(face, config, run)
     if tuned.is_file() and config.resume != "none":
         run.say(f"stage 2: {shown(tuned)}")
     else:
         with run.timed("stage2"):
-            _tune(tuned, face, config, run, training)
+            tune_on(face, tuned, config, run)
     if checkpoint is None:
         return Person(face, tuned)
     if config.adapt.enabled and config.adapted == "auto" and face.own is not None:
@@ -53,17 +53,25 @@ def train_stage2(
     return Person(face, tuned, existing_adapted(face.own, tuned.parent, checkpoint, config))
 
 
-def existing_person(
-    config: Config, run: Run, face: Face, checkpoint: Path, training: Latents | None = None
-) -> Person:
+def existing_person(config: Config, run: Run, face: Face, checkpoint: Path) -> Person:
     """The face with the tuned generator and the adapted stage 1 that tuned= and adapted= (auto|none|FILE) select;
-    "auto" selects the files that stage 2 made for this face, if they exist.
+    "auto" selects the files that stage 2 made for this face, if they exist. One made without a limit of time is preferred.
     """
-    auto_path = tuned_path(face, config, run, training)
+    unlimited = replace(config, tuning=replace(config.tuning, seconds=None))
+    paths = [tuned_path(face, settings, run) for settings in (unlimited, config)]
+    auto_path = next((path for path in paths if path.is_file()), None)
     tuned = None if config.tuned == "none" else auto_path if config.tuned == "auto" else Path(config.tuned)
-    if config.tuned == "auto" and not auto_path.is_file():
-        tuned = None
-    return Person(face, tuned, existing_adapted(face.own, auto_path.parent, checkpoint, config))
+    return Person(face, tuned, existing_adapted(face.own, (auto_path or paths[0]).parent, checkpoint, config))
+
+
+def tuned_at_once(person: Person, config: Config, run: Run) -> Person:
+    """The person with a generator that is tuned now, within tuning.seconds, if none has been tuned on the face."""
+    if person.tuned is not None or config.tuned != "auto":
+        return person
+    path = tuned_path(person.face, config, run)
+    with run.timed("stage2"):
+        tune_on(person.face, path, config, run)
+    return replace(person, tuned=path)
 
 
 def load_person_generator(person: Person, base: Any, config: Config, run: Run) -> Any:
@@ -73,24 +81,27 @@ def load_person_generator(person: Person, base: Any, config: Config, run: Run) -
     return load_tuned(person.tuned, base, file_hash(renderer_path(config, run)))
 
 
-def tuned_path(face: Face, config: Config, run: Run, training: Latents | None = None) -> Path:
+def tuned_path(face: Face, config: Config, run: Run) -> Path:
     """The name contains a hash of the frames and of everything else that determines the tuned generator."""
     made_of = [file_hash(renderer_path(config, run)), file_hash(encoder_path(config)), config.target.share]
     made_of += [config.teacher, file_hash(generator_path(config)), config.bf16, inversion_loss_hashes(config)]
-    if config.tuning.response_weight and training is not None:  # used by _displacements
-        made_of += [training.name, config.stage1.file is not None]
+    made_of += likeness_hashes() if config.tuning.loss == "likeness" else []
     key = content_hash(face.frames, config.tuning, config.encoder.inversion, made_of)[:8]
     results = run.results.parent / config.stage2.name if config.stage2.name else run.results
     return results / "stage2" / f"{face.name.replace('/', '_')}-{key}" / "tuned.safetensors"
 
 
-def _tune(path: Path, face: Face, config: Config, run: Run, training: Latents | None) -> None:
+def tune_on(face: Face, path: Path, config: Config, run: Run) -> None:
+    """Tunes the generator on the face and writes it to `path`, a picture and its record beside it."""
     count = len(uniform_frames(len(face.frames), config.tuning.max_frames))
-    run.say(f"tuning the generator on {face.name} ({count} frames, at most {config.tuning.steps} steps)")
+    limit = f"{config.tuning.steps} steps" + (
+        f" or {config.tuning.seconds:g} s" if config.tuning.seconds else ""
+    )
+    run.say(f"tuning the generator on {face.name} ({count} frames, at most {limit})")
     base = build_renderer(config, run)
     teacher = build_teacher(config, run)
-    displacements = _displacements(face, config, training)
-    tuned = tune(base, face.w, face.frames, teacher, config.tuning, displacements)
+    likeness = build_likeness(config, run) if config.tuning.loss == "likeness" else None
+    tuned = tune(base, face.w, face.frames, face.landmarks, teacher, config.tuning, likeness)
     base_hash = file_hash(renderer_path(config, run))
     notes = {
         "face": face.name,
@@ -109,25 +120,6 @@ def _tune(path: Path, face: Face, config: Config, run: Run, training: Latents | 
         f"perceptual distance {tuned.before['perceptual']:.3f} -> {tuned.after['perceptual']:.3f} "
         f"after {len(tuned.steps)} steps; wrote {shown(path)}"
     )
-
-
-def _displacements(face: Face, config: Config, training: Latents | None) -> np.ndarray | None:
-    """Displacements of speech, (N, L, D), for tuning.response_weight; None if it is 0.
-
-    If stage 1 comes from a file, only displacements of other people are used, because then the face's own training
-    clips are scored.
-    """
-    if not config.tuning.response_weight or training is None:
-        return None
-    entries = training.entries("train")
-    if config.stage1.file is not None:
-        entries = [e for e in entries if e.speaker != face.name]
-    if not entries:
-        raise RunError(
-            "tuning.response_weight needs displacements, but there is no training clip to take them from: set it to 0."
-        )
-    clips = [training.codes(e) for e in entries[:: max(1, len(entries) // 16)]]
-    return np.concatenate([clip.w[::8].astype(np.float32) - clip.w_ref for clip in clips])
 
 
 def _before_after(face: Face, base: Any, tuned: Tuned) -> np.ndarray:

@@ -88,7 +88,7 @@ def test_the_papers_experiments_follow_all_stated_settings(name):
     assert (config.teacher.family, config.teacher.net) == ("lpips", "vgg")
     assert losses.space == "w" and losses.image_every == 1 and not losses.real_target
     assert losses.latent and losses.image and not losses.lip
-    assert config.encoder.inversion.steps == config.encoder.inversion.person_steps == 0
+    assert config.encoder.inversion.steps == config.encoder.inversion.person.steps == 0
     assert set(config.data.unseen_speakers) == TEST_SPEAKERS[name]
     with pytest.raises(RunError, match=r"data\.root=FOLDER"):
         composed(f"paper_{name}")

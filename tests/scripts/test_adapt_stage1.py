@@ -178,7 +178,7 @@ def test_too_little_speech_is_refused(base):
     with pytest.raises(TrajectoryError, match="30 frames"):
         adapt(base, faceless, QUICK)
     none = np.zeros((0,))
-    photo = Face("me", none, none, none, none)
+    photo = Face("me", none, none, none, none, none)
     with pytest.raises(runtime.RunError, match="a photo has no speech"):
         demand_speech(photo, _config(["adapt=personal"]))
     demand_speech(photo, _config([]))

@@ -11,7 +11,7 @@ from scripts.core import runtime
 from scripts.stages import benchmark
 from stylegan2.networks.generator import StyleGAN2
 
-TINY = ["experiment=smoke", "encoder=plain", "encoder.inversion.person_steps=0", "benchmark.sizes=[32]",
+TINY = ["experiment=smoke", "encoder=plain", "encoder.inversion.person.steps=0", "benchmark.sizes=[32]",
         "benchmark.step_size=32", "benchmark.min_seconds=1e-4", "benchmark.threads=[1]", "benchmark.clip_seconds=0.16",
         "encoder_full.side=64", "encoder_full.head_width=16", "encoder_full.widths=[8,8,8,16,16]",
         "encoder_full.depths=[1,1,2,1]", "device=cpu"]  # fmt: skip

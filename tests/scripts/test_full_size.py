@@ -20,6 +20,7 @@ from encoders.footage.video_writer import write_video
 from encoders.networks.e4e import FullEncoder, FullEncoderConfig
 from encoders.networks.e4e_compact import save_encoder
 from scripts.core import runtime
+from scripts.stages.identity_frames import Portrait
 from scripts.stages.invert_frames import Inverter
 from scripts.stages.standalone import generate_alone, invert_frames_alone, train_stage2_alone
 from stylegan2.networks.generator import StyleGAN2
@@ -55,7 +56,7 @@ def run_stages(arguments: list[str], clips: Path, speech, folder: Path, resoluti
     common = [
         *arguments, "experiment=smoke", "data=folder", f"data.root={folder / 'clips'}", "workers=1",
         f"prepare.min_frames={FRAMES}", "data.seen=0.0", "data.validation=0.0", "data.unseen=0.0",
-        "encoder.inversion.person_frames=1", "tuning.steps=1",
+        "encoder.inversion.person.frames=1", "tuning.steps=1",
         "train.steps=2", "losses.image=0",  # stage 1 only has to exist
         f"results_dir={folder / 'results'}", f"data_dir={folder / 'data'}", "device=cpu",
     ]  # fmt: skip
@@ -91,15 +92,17 @@ def test_inversion_and_rendering_take_their_sizes_from_the_networks(tmp_path, mo
     config = runtime.resolve(runtime.compose([generator, encoder, "experiment=smoke"]))
     inverter = Inverter(config, runtime.start(config, quiet=True))
     frames = np.random.default_rng(0).integers(0, 255, (3, 256, 256, 3)).astype(np.uint8)
-    offset = inverter.person_offset(frames[:2])
+    points = np.random.default_rng(1).uniform(60, 200, (3, 68, 2)).astype(np.float32)
+    both, third = Portrait(frames[:2], points[:2]), Portrait(frames[2:], points[2:])
+    offset = inverter.fitted_offset(both)
     assert offset is not None and offset.shape == (10, 512) and offset.any()
     threads = torch.get_num_threads()
-    portraits = {"a": frames[:2], "b": frames[2:]}
+    portraits = {"a": both, "b": third}
     offsets = inverter.person_offsets(portraits, tmp_path / "offsets")
     assert torch.get_num_threads() == threads and list(offsets) == ["a", "b"]
-    for found, wanted in ((offsets["a"], offset), (offsets["b"], inverter.person_offset(frames[2:]))):
+    for found, wanted in ((offsets["a"], offset), (offsets["b"], inverter.fitted_offset(third))):
         assert found is not None and wanted is not None and torch.allclose(found, wanted, atol=5e-3)
-    monkeypatch.setattr(inverter, "person_offset", None)  # kept offsets are read, not fitted again
+    monkeypatch.setattr(inverter, "fitted_offset", None)  # kept offsets are read, not fitted again
     kept = inverter.person_offsets(portraits, tmp_path / "offsets")
     for name in portraits:
         again, first = kept[name], offsets[name]

@@ -43,12 +43,12 @@ def talking(openings: np.ndarray, detected: np.ndarray) -> FrameClip:
 
 
 def test_a_portrait_spans_the_lip_opening_and_leaves_out_scored_frames() -> None:
-    config = resolve(compose(["target.share=0.6", "encoder.inversion.person_frames=3"]))
+    config = resolve(compose(["target.share=0.6", "encoder.inversion.person.frames=3"]))
     openings = np.random.default_rng(0).permutation(FRAMES).astype(np.float32)
     openings[15] = 99  # the widest opening, but in the scored part
     detected = np.ones(FRAMES, bool)
     detected[int(openings[:12].argmax())] = False
-    chosen = portrait_frames(talking(openings, detected), config)[:, 0, 0, 0]
+    chosen = portrait_frames(talking(openings, detected), config).frames[:, 0, 0, 0]
     allowed = np.flatnonzero(detected[:12])
     assert len(chosen) == 3 and set(chosen) <= set(allowed)
     assert openings[chosen].min() == openings[allowed].min()
@@ -58,9 +58,9 @@ def test_a_portrait_spans_the_lip_opening_and_leaves_out_scored_frames() -> None
 def test_a_portrait_has_fewer_frames_if_few_faces_are_detected() -> None:
     config = resolve(compose([]))
     detected = np.zeros(FRAMES, bool)
-    assert len(portrait_frames(talking(np.zeros(FRAMES), detected), config)) == 1
+    assert len(portrait_frames(talking(np.zeros(FRAMES), detected), config).frames) == 1
     detected[4] = True
-    assert portrait_frames(talking(np.zeros(FRAMES), detected), config)[:, 0, 0, 0].tolist() == [4]
+    assert portrait_frames(talking(np.zeros(FRAMES), detected), config).frames[:, 0, 0, 0].tolist() == [4]
 
 
 def test_a_speaker_s_portrait_comes_from_a_training_clip_if_there_is_one() -> None:

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from small_likeness import small_likeness
 from torch import nn
 
 from stylegan2.images import to_uint8
 from stylegan2.networks.generator import StyleGAN2
-from tuning.pivotal import PivotalConfig, TuningError, relative_size, tune, uniform_frames
-from tuning.pivotal_losses import displacement_response, l2, nearby, perceptual_at
+from tuning.pivotal import TIMED, PivotalConfig, TuningError, relative_size, tune, uniform_frames
+from tuning.pivotal_losses import l2, nearby, perceptual_at
 
 L, D, SIZE = 4, 6, 16
 
@@ -56,9 +57,10 @@ def scene():
 
 def run(scene, **options):
     generator, pivots, images = scene
-    extra = {key: options.pop(key) for key in ("displacements_MLD",) if key in options}
+    extra = {key: options.pop(key) for key in ("likeness",) if key in options}
     config = PivotalConfig(**{"lr": 1e-2, "steps": 60} | options)
-    return tune(generator, pivots, images, L1(), config, progress=False, **extra)
+    points = torch.zeros(len(images), 68, 2)
+    return tune(generator, pivots, images, points, L1(), config, progress=False, **extra)
 
 
 def test_tuning_fits_the_frames_and_keeps_the_original(scene):
@@ -151,12 +153,14 @@ def test_wrong_shapes_and_configs_are_refused(scene):
     generator, pivots, images = scene
     with pytest.raises(TuningError, match=r"5 images need pivots \(5, 4, 6\)"):
         run((generator, pivots[:2], images))
-    with pytest.raises(TuningError, match="displacements"):
-        run(scene, response_weight=1.0)
+    with pytest.raises(TuningError, match=r"tuning\.loss=pti"):
+        run(scene, loss="likeness")
     cases: list[dict[str, Any]] = [
         {"steps": 0},
         {"lr": -1.0},
         {"lpips_weight": -1.0},
+        {"identity_weight": -1.0},
+        {"seconds": 0.0},
         {"l2_weight": 0.0, "lpips_weight": 0.0},
     ]
     for bad in cases:
@@ -169,7 +173,6 @@ def test_losses_of_equal_images_are_zero(scene):
     image = generator.synthesis(pivots)
     assert l2(image, image).abs().max() == 0
     assert perceptual_at(L1(), image, image, 8).abs().max() == 0
-    assert displacement_response(generator, generator, pivots, torch.randn_like(pivots)).abs().max() == 0
 
 
 def test_locality_samples_lie_at_distance_alpha(scene):
@@ -195,17 +198,30 @@ def test_locality_preserves_images_of_other_latents(scene):
     assert regularised.after["l2"] < regularised.before["l2"] and "locality" in regularised.steps[0]
 
 
-def test_the_response_term_preserves_the_effect_of_displacements(scene):
+def test_the_likeness_loss_fits_the_frames_and_preserves_the_effect_of_displacements(scene):
     generator, pivots, _ = scene
-    d = 0.5 * torch.randn(8, L, D, generator=torch.Generator().manual_seed(3))
+    d = 0.5 * torch.randn(L, D, generator=torch.Generator().manual_seed(3))
 
     def drift(result):
-        return displacement_response(result.generator, generator, pivots[:1].expand(8, -1, -1), d).mean()
+        """What a displacement changes in the tuned generator's images, against the base generator's."""
+        changes = [g.synthesis(pivots + d) - g.synthesis(pivots) for g in (result.generator, generator)]
+        return (changes[0] - changes[1])[:, :, 9:14, 5:11].square().mean()  # around the mouth
 
-    plain, regularised = run(scene), run(scene, response_weight=10.0, displacements_MLD=d)
-    assert drift(regularised) < 0.5 * drift(plain)
-    assert regularised.after["l2"] < regularised.before["l2"]
-    assert "response" in regularised.steps[0]
+    weights = {"landmark_weight": 0.0, "identity_weight": 0.0}
+    plain, ours = (
+        run(scene, loss="likeness", likeness=small_likeness(d), response_weight=weight, **weights)
+        for weight in (0.0, 20.0)
+    )
+    assert drift(ours) < 0.5 * drift(plain)
+    assert max(plain.after["l2"], ours.after["l2"]) < 0.7 * plain.before["l2"]
+    names = [{"whole", "inner"} & {name.removeprefix("perceptual_") for name in step} for step in ours.steps]
+    assert names[:3] == [{"whole"}, {"inner"}, set()] and "response" in ours.steps[2]
+
+
+def test_as_many_steps_are_made_as_there_is_time_for(scene):
+    limited = run(scene, steps=100_000, seconds=0.3)
+    assert limited.stopped == "seconds" and TIMED <= len(limited.steps) < 100_000
+    assert run(scene, steps=20, seconds=1000.0).stopped == "steps"
 
 
 def test_a_tiny_stylegan2_is_tuned_and_comes_back_from_disk(tmp_path):
@@ -220,7 +236,9 @@ def test_a_tiny_stylegan2_is_tuned_and_comes_back_from_disk(tmp_path):
     )
     pivots = torch.randn(2, base.num_rows, 8)
     images = to_uint8(torch.rand(2, 3, 16, 16).sub(0.5))
-    result = tune(base, pivots, images, L1(), PivotalConfig(lr=5e-3, steps=30), progress=False)
+    result = tune(
+        base, pivots, images, torch.zeros(2, 68, 2), L1(), PivotalConfig(lr=5e-3, steps=30), progress=False
+    )
     assert result.after["l2"] < 0.8 * result.before["l2"]
     changed = {
         name
