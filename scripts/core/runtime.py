@@ -38,6 +38,7 @@ from encoders.jpeg_frames import ClipError
 from encoders.training.resume import TrainingError
 from metrics.report.report_schema import ReportError
 from scripts.core.arguments import PATHS, quote_paths
+from scripts.core.cpu import computes_bfloat16
 from scripts.core.help_text import help_text
 from scripts.core.provenance import ROOT
 from scripts.core.signals import Ended, unwind_on_signals
@@ -249,6 +250,8 @@ def start(config: Config, quiet: bool = False) -> Run:
     fabric.launch()
     run = Run(results, ROOT / config.data_dir, fabric)
     if not quiet:
+        if config.bf16 and run.device.type == "cpu" and not computes_bfloat16():
+            run.say(f"precision={config.precision} is slower than 32-true here: this CPU emulates bfloat16")
         run.say(
             f"device {fabric.device}, precision {config.precision}, seed {config.seed}, results in {shown(results)}"
         )

@@ -12,7 +12,6 @@ Shapes: N images, T frames, K x M feature windows, L rows of W+, D latent width,
 import importlib.util
 import math
 import os
-import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -35,6 +34,7 @@ from encoders.features.perceptual import load_perceptual
 from encoders.footage.prepare import align_photo
 from encoders.footage.video_writer import write_video
 from encoders.networks.e4e import FullEncoder
+from scripts.core.cpu import computes_bfloat16, cpu_field
 from scripts.core.networks import (
     build_detector,
     build_encoder,
@@ -58,7 +58,6 @@ from tuning.pivotal_losses import l2, perceptual_at
 
 REFERENCE = ROOT / "tests" / "reference_synthesis.py"
 FACE_SEED = 3  # a generator sample in which dlib finds the face
-BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # names of bfloat16 instruction sets in /proc/cpuinfo
 Row = dict[str, Any]
 
 
@@ -219,18 +218,10 @@ def precisions(run: Run) -> dict[str, torch.dtype | None]:
     """float32 and bfloat16, for compute_in. bfloat16 is left out on a CPU without such instructions, which would
     emulate them.
     """
-    if run.device.type != "cpu" or BF16_FLAGS & {*cpu_field("flags").split(), *cpu_field("Features").split()}:
+    if run.device.type != "cpu" or computes_bfloat16():
         return {"float32": None, "bfloat16": torch.bfloat16}
     run.say("bfloat16 is not measured: this CPU has no instructions for it")
     return {"float32": None}
-
-
-def cpu_field(name: str) -> str:
-    """A field of the first processor in Linux's /proc/cpuinfo, or ""."""
-    path = Path("/proc/cpuinfo")
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    field = re.search(rf"^{name}\s*: (.*)$", text, re.MULTILINE)
-    return field[1] if field else ""
 
 
 def load_reference() -> Callable[[StyleGAN2, Tensor], Tensor]:

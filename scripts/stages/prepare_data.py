@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from rich.progress import track
 
 from audio.waveform import AudioError
@@ -20,6 +21,7 @@ from encoders.footage.prepare import PrepareConfig, prepare_clip
 from encoders.footage.video_reader import VideoError
 from encoders.manifest import ClipEntry, Manifest, read_manifest, write_manifest
 from encoders.records import FrameClip
+from scripts.core.cpu import computes_bfloat16
 from scripts.core.networks import build_detector, generator_path, keyed
 from scripts.core.processes import in_processes
 from scripts.core.runtime import Run, RunError, shown
@@ -129,14 +131,21 @@ def _judged(entry: ClipEntry, prepare: PrepareConfig) -> ClipEntry:
 
 
 def embedded_videos(config: Config, run: Run) -> list[SourceVideo]:
-    """The synthetic speakers' videos in data/corpus-<hash>; those that do not exist yet are built."""
+    """The synthetic speakers' videos in data/corpus-<hash>; those that do not exist yet are built, on the CPU, in
+    bfloat16 if `precision` says so and this CPU has it.
+    """
     hashes = [file_hash(generator_path(config)), file_hash(VISEMES)]
-    folder = keyed(run, "corpus", config.corpus, hashes)
+    half = config.bf16 and computes_bfloat16()
+    folder = keyed(run, "corpus", config.corpus, hashes, *(["bfloat16"] if half else []))
     if run.first and not (folder / "corpus.json").is_file():
         with run.timed("corpus"):
-            run.say(f"building {config.corpus.speakers} synthetic speakers in {shown(folder)}")
+            kind = "bfloat16" if half else "float32"
+            run.say(
+                f"building {config.corpus.speakers} synthetic speakers in {shown(folder)}, rendered in {kind}"
+            )
             try:
                 generator = load_generator(config.generator.weights)
+                generator.compute_in(torch.bfloat16 if half else None)
                 build_corpus(config.corpus, generator, load_viseme_basis(), folder, config.workers)
             except ModuleNotFoundError as error:
                 raise RunError(

@@ -16,67 +16,19 @@ block of that size and has an RGB head there, so it has as many rows of W+ as a 
 from __future__ import annotations
 
 from math import log2, sqrt
-from typing import Any, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stylegan2.networks.layers import MAX_LAYERS
-from stylegan2.networks.ops import full_precision, half_precision, run_block
+from stylegan2.networks.mobile_ops import SLOPE, depthwise, inverse_haar, nchw, nhwc, pointwise, upsample
+from stylegan2.networks.ops import full_precision, run_block
 from stylegan2.protocol import NoiseMode, Start
 
 FULL_RESOLUTION = 1024
 FEATURES = {4: 512, 8: 512, 16: 512, 32: 512, 64: 512, 128: 256, 256: 128, 512: 64}
-
-
-def inverse_haar(x_NHWC: Tensor) -> Tensor:
-    """Orthonormal inverse Haar transform: (N, H, W, 4C) -> (N, 2H, 2W, C).
-
-    Channels are C averages, then for each of the C channels its vertical, horizontal and diagonal detail.
-    """
-    n, h, w, channels = x_NHWC.shape
-    low, detail = (x_NHWC * 0.5).split([channels // 4, channels - channels // 4], dim=3)
-    vertical, horizontal, diagonal = detail.unflatten(3, (-1, 3)).unbind(4)
-    top, bottom = low + vertical, low - vertical
-    left, right = horizontal + diagonal, horizontal - diagonal
-    upper = torch.stack([top + left, top - left], dim=3)
-    lower = torch.stack([bottom + right, bottom - right], dim=3)
-    return torch.stack([upper, lower], dim=2).view(n, 2 * h, 2 * w, channels // 4)
-
-
-def pointwise(x_NHWC: Tensor, weight_OI: Tensor, style_NI: Tensor) -> Tensor:
-    """A 1x1 convolution of modulated channels: y_npo = sum_i x_npi s_ni w_oi, (N, H, W, O)."""
-    return _Pointwise.apply(x_NHWC, weight_OI, style_NI)  # type: ignore[return-value]
-
-
-class _Pointwise(torch.autograd.Function):
-    """`pointwise`. With g the gradient of y and h = g w, the gradients are h s (of x), sum_p x h (of s), sum_np g x s (of w).
-
-    PyTorch would compute them through the product of style and kernel, which costs one more convolution.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x_NHWI: Tensor, weight_OI: Tensor, style_NI: Tensor) -> Tensor:
-        ctx.save_for_backward(x_NHWI, weight_OI, style_NI)
-        # y must not be a view: callers change it in place, and autograd would then copy its gradient.
-        y_NHWO = x_NHWI.new_empty(*x_NHWI.shape[:3], len(weight_OI))
-        kernel_NIO = (weight_OI.T * style_NI[:, :, None]).to(x_NHWI.dtype)
-        torch.bmm(x_NHWI.flatten(1, 2), kernel_NIO, out=y_NHWO.flatten(1, 2))
-        return y_NHWO
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        (x_NHWI, *parameters), (grad_NHWO,) = ctx.saved_tensors, grads
-        weight_OI, style_NI = (parameter.to(grad_NHWO.dtype) for parameter in parameters)
-        wanted, x_NPI, grad_NPO = ctx.needs_input_grad, x_NHWI.flatten(1, 2), grad_NHWO.flatten(1, 2)
-        h_NPI = grad_NPO @ weight_OI
-        style = (x_NPI * h_NPI).sum(1) if wanted[2] else None
-        weight = None
-        if wanted[1]:
-            weight = (torch.bmm(grad_NPO.transpose(1, 2), x_NPI) * style_NI[:, None]).sum(0)
-        x = (h_NPI * style_NI[:, None]).view(x_NHWI.shape) if wanted[0] else None
-        return x, weight, style
 
 
 class ModulatedConv(nn.Module):
@@ -100,20 +52,18 @@ class ModulatedConv(nn.Module):
         self.register_buffer("noise", torch.zeros(1, 1, size, size))
 
     def forward(self, x_NHWC: Tensor, w_ND: Tensor, noise: NoiseMode) -> Tensor:
-        with full_precision(x_NHWC):
-            style_NI = self.affine(w_ND)
-        if len(self.conv) == 2:
-            depthwise, mix = (cast(nn.Conv2d, part) for part in self.conv)
-            x = pointwise(_nhwc(depthwise(_nchw(x_NHWC))), mix.weight[:, :, 0, 0], style_NI)
-        else:
-            x = _nhwc(self.conv(_nchw(x_NHWC * style_NI.to(x_NHWC.dtype)[:, None, None])))
-        # In place, as no gradient needs the old values; in one dtype, as mixed sums are slow.
-        x = x.add_(self.bias.flatten().to(x.dtype))
-        if noise == "const":
-            x.add_(self.noise[0, 0, :, :, None].to(x.dtype))
-        elif noise == "random":  # new noise of the same strength as the learned pattern
-            x.add_(self.noise.std() * torch.randn_like(x[..., :1]))
-        return F.leaky_relu_(x, 0.2)
+        style_NI, bias_O = self.affine(w_ND), self.bias.flatten()
+        noise_NHW = self.noise[0].expand(len(w_ND), -1, -1)
+        if noise == "random":  # new noise of the same strength as the learned pattern
+            noise_NHW = self.noise.std() * torch.randn_like(noise_NHW)
+        elif noise == "none":
+            noise_NHW = torch.zeros_like(noise_NHW)
+        first, *mix = (cast(nn.Conv2d, part) for part in self.conv)
+        if mix:
+            x = depthwise(x_NHWC, first.weight)
+            return pointwise(x, mix[0].weight[:, :, 0, 0], style_NI, bias_O, noise_NHW)
+        x = nhwc(first(nchw(x_NHWC * style_NI[:, None, None]))) + bias_O + noise_NHW[..., None]
+        return F.leaky_relu(x, SLOPE)
 
 
 class WaveletBlock(nn.Module):
@@ -126,14 +76,12 @@ class WaveletBlock(nn.Module):
         self.conv2 = ModulatedConv(out_channels, out_channels, size, w_dim)
 
     def forward(self, x_NHWC: Tensor, w1_ND: Tensor, w2_ND: Tensor, noise: NoiseMode) -> Tensor:
-        with full_precision(x_NHWC):
-            style_NI = self.up(w1_ND)
-        x = inverse_haar(x_NHWC * style_NI.to(x_NHWC.dtype)[:, None, None])
+        x = upsample(x_NHWC, self.up(w1_ND))
         return self.conv2(self.conv1(x, w1_ND, noise), w2_ND, noise)
 
 
 class ImageHead(nn.Module):
-    """Features -> image channels (N, H, W, O) by one modulated 1x1 convolution with bias."""
+    """Features -> float32 image channels (N, H, W, O) by one modulated 1x1 convolution with bias."""
 
     def __init__(self, in_channels: int, out_channels: int, w_dim: int):
         super().__init__()
@@ -141,9 +89,8 @@ class ImageHead(nn.Module):
         self.conv = nn.Conv2d(in_channels, out_channels, 1)
 
     def forward(self, x_NHWC: Tensor, w_ND: Tensor) -> Tensor:
-        with full_precision(x_NHWC):
-            x = pointwise(x_NHWC.to(w_ND.dtype), self.conv.weight[:, :, 0, 0], self.affine(w_ND))
-            return x + cast(Tensor, self.conv.bias)
+        x = pointwise(x_NHWC, self.conv.weight[:, :, 0, 0], self.affine(w_ND))
+        return x + cast(Tensor, self.conv.bias)  # in float32
 
 
 class MappingNetwork(nn.Module):
@@ -224,7 +171,7 @@ class MobileStyleGAN(nn.Module):
 
     def features(self, w_NLD: Tensor, noise: NoiseMode = "const", start: Start | None = None) -> Tensor:
         """W+ -> features (N, H, W, C) before the image head."""
-        start = start or Start(0, _nhwc(self.const))
+        start = start or Start(0, nhwc(self.const))
         x, _ = start.repeated(len(w_NLD))
         assert x is not None
         return self._blocks(x, w_NLD, noise, range(start.blocks, 1 + len(self.blocks)))
@@ -233,17 +180,22 @@ class MobileStyleGAN(nn.Module):
     def start(self, w_LD: Tensor, rows: int) -> Start:
         """The result of those blocks that read only the first `rows` rows of w_LD, with constant noise."""
         blocks = (rows + 1) // 2 if rows < self.num_rows else 1 + len(self.blocks)
-        with half_precision(w_LD, self.half):
-            return Start(blocks, self._blocks(_nhwc(self.const), w_LD[None], "const", range(blocks)))
+        with full_precision(w_LD):
+            return Start(blocks, self._blocks(nhwc(self.const), w_LD[None], "const", range(blocks)))
 
     def _blocks(self, x: Tensor, w_NLD: Tensor, noise: NoiseMode, blocks: range) -> Tensor:
-        """Block 0 is the first convolution and reads row 0; block i > 0 reads rows 2i - 1 and 2i."""
+        """Block 0 is the first convolution and reads row 0; block i > 0 reads rows 2i - 1 and 2i.
+
+        The 4 x 4 pixels of block 0 take no time in float32; the others keep their features in `half`.
+        """
         for i in blocks:
             if i == 0:
                 x = run_block(self.first, self.recompute, x, w_NLD[:, 0], noise)
             else:
                 rows = self.row(w_NLD, 2 * i - 1), self.row(w_NLD, 2 * i)
-                x = run_block(self.blocks[i - 1], self.recompute, x, *rows, noise)
+                x = run_block(
+                    self.blocks[i - 1], self.recompute, x.to(self.half or w_NLD.dtype), *rows, noise
+                )
         return x
 
     def row(self, w_NLD: Tensor, index: int) -> Tensor:
@@ -256,14 +208,6 @@ class MobileStyleGAN(nn.Module):
             raise ValueError(
                 f"expected W+ of shape [N, {self.num_rows}, {self.w_dim}], got {list(w_NLD.shape)}"
             )
-        with half_precision(w_NLD, self.half):
+        with full_precision(w_NLD):
             image = self.head(self.features(w_NLD, noise, start), self.row(w_NLD, 2 * len(self.blocks) + 1))
-        return _nchw(inverse_haar(image) if self.wavelet_head else image).contiguous()
-
-
-def _nchw(x_NHWC: Tensor) -> Tensor:
-    return x_NHWC.permute(0, 3, 1, 2)
-
-
-def _nhwc(x_NCHW: Tensor) -> Tensor:
-    return x_NCHW.permute(0, 2, 3, 1)
+        return nchw(inverse_haar(image) if self.wavelet_head else image).contiguous()

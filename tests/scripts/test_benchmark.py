@@ -28,7 +28,7 @@ def small_stylegan2(monkeypatch):
         return StyleGAN2(resolution, channels={4 * 2**k: 8 for k in range(4)}).requires_grad_(False)
 
     monkeypatch.setattr(benchmark, "config_f", config_f)
-    monkeypatch.setattr(benchmark, "cpu_field", lambda name: "avx512_bf16")
+    monkeypatch.setattr(benchmark, "computes_bfloat16", lambda: True)
 
 
 def measured(tmp_path, *arguments):
@@ -81,7 +81,7 @@ def test_a_copy_without_tests_is_refused(tmp_path, monkeypatch, capsys):
 
 
 def test_bfloat16_is_left_out_where_the_cpu_lacks_it(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(benchmark, "cpu_field", lambda name: "avx2 fma")
+    monkeypatch.setattr(benchmark, "computes_bfloat16", lambda: False)
     content = measured(tmp_path, "what=synthesis")
     assert {row["precision"] for row in content["synthesis"]} == {"float32"}
     assert "bfloat16 is not measured" in capsys.readouterr().out

@@ -2,11 +2,13 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from encoders.footage.faces import DlibDetector, face_in_crop
 from stylegan2.images import to_uint8
 from stylegan2.load import load_generator
-from stylegan2.networks.mobile_stylegan import MobileStyleGAN, inverse_haar, pointwise
+from stylegan2.networks.mobile_ops import depthwise, inverse_haar, pointwise, upsample
+from stylegan2.networks.mobile_stylegan import MobileStyleGAN
 from stylegan2.protocol import Generator, sample_w
 
 
@@ -30,8 +32,35 @@ def test_pointwise_is_a_convolution_of_scaled_channels_and_so_are_its_gradients(
     assert torch.autograd.gradcheck(lambda x: pointwise(x, weight, style), (strided,))
 
 
+def test_pointwise_with_bias_and_noise_ends_in_a_leaky_relu() -> None:
+    torch.manual_seed(0)
+    sizes = ((2, 1, 2, 3), (4, 3), (2, 3), (4,), (2, 1, 2))
+    x, weight, style, bias, noise = (torch.randn(*size, dtype=torch.float64) for size in sizes)
+    for part in (x, weight, style, bias):
+        part.requires_grad_()
+
+    def convolution(x, weight, style, bias=bias):
+        return pointwise(x, weight, style, bias, noise)
+
+    plain = F.leaky_relu((x * style[:, None, None]) @ weight.T + bias + noise[..., None], 0.2)
+    torch.testing.assert_close(convolution(x, weight, style), plain)
+    inputs = (x, weight, style, bias)
+    assert torch.autograd.gradcheck(convolution, inputs) and torch.autograd.gradgradcheck(convolution, inputs)
+    # Frozen weights have formulas of their own
+    assert torch.autograd.gradcheck(lambda x, style: convolution(x, weight.detach(), style), (x, style))
+
+
+def test_depthwise_is_a_convolution_and_so_are_its_gradients() -> None:
+    torch.manual_seed(0)
+    x, weight = torch.randn(2, 3, 4, 2, dtype=torch.float64), torch.randn(2, 1, 3, 3, dtype=torch.float64)
+    expected = F.conv2d(x.permute(0, 3, 1, 2), weight, padding=1, groups=2).permute(0, 2, 3, 1)
+    torch.testing.assert_close(depthwise(x, weight), expected)
+    inputs = x.requires_grad_(), weight.requires_grad_()
+    assert torch.autograd.gradcheck(depthwise, inputs) and torch.autograd.gradgradcheck(depthwise, inputs)
+
+
 def test_pointwise_computes_in_the_type_of_its_features() -> None:
-    """Under autocast a convolution before it leaves bfloat16, and weights and styles are float32."""
+    """With features in bfloat16, weights and styles stay in float32, also under autocast."""
     torch.manual_seed(0)
     x, weight, style = torch.randn(2, 2, 2, 8), torch.randn(4, 8), torch.randn(2, 8)
     result = []
@@ -58,6 +87,22 @@ def test_haar_is_orthonormal_and_inverts() -> None:
     picture = inverse_haar(x)
     assert picture.shape == (2, 16, 16, 3)
     torch.testing.assert_close(picture.square().sum(), x.square().sum())
+    x = torch.randn(1, 2, 1, 8, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(inverse_haar, (x,)) and torch.autograd.gradgradcheck(inverse_haar, (x,))
+
+
+@pytest.mark.parametrize("half", [torch.float32, torch.bfloat16])
+def test_upsampling_is_the_transform_of_modulated_channels(half: torch.dtype) -> None:
+    torch.manual_seed(0)
+    x, style = torch.randn(2, 4, 2, 64, requires_grad=True), torch.randn(2, 64, requires_grad=True)
+    expected = inverse_haar(x * style[:, None, None])
+    result = upsample(x.to(half), style)
+    assert result.dtype == half and result.shape == expected.shape
+    weight = torch.randn_like(expected)
+    gradients = (torch.autograd.grad((y.float() * weight).sum(), (x, style)) for y in (result, expected))
+    tolerance = 1e-6 if half == torch.float32 else 1e-2
+    for a, b in ((result, expected), *zip(*gradients, strict=True)):
+        assert (a - b).norm() < tolerance * b.norm()
 
 
 def test_averages_alone_make_a_flat_picture_and_details_have_their_directions() -> None:
