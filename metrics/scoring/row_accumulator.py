@@ -35,13 +35,13 @@ from metrics.scoring.control_baselines import PERCEPTUAL_ROWS
 DISTANCES = ("lpips_alex", "lpips_vgg", "st_lpips_alex", "st_lpips_vgg")
 MEANS = (  # figures of a clip; a row's figures are their means over clips
     *("psnr", "identical_frames", "ssim", *SEQUENCE, *SYNC_COLUMNS, "perceptual", *DISTANCES),
-    *("identity", "csim_dlib", "csim_arcface", "flicker", "detection_rate"),
+    *("identity", "sface", "csim_dlib", "csim_arcface", "flicker", "detection_rate"),
     *(*SILENCE, *DYNAMICS, *SHARPNESS, *LEGACY),
 )
 
 
 class Identity(Protocol):
-    """encoders.features.identity.DlibIdentity: image uint8 (H, W, 3), landmarks (68, 2) -> embedding."""
+    """DlibIdentity, SFaceIdentity of encoders.features: image uint8 (H, W, 3), landmarks (68, 2) -> embedding."""
 
     def embed(self, image: np.ndarray, landmarks: np.ndarray) -> np.ndarray: ...
 
@@ -60,6 +60,7 @@ class Judges:
     # Distance of the column `perceptual`; its network is not the one that training minimises
     perceptual: Perceptual | None = None
     identity: Identity | None = None
+    sface: Identity | None = None
     arcface: AlignedIdentity | None = None
     sync: SyncJudge | None = None
     # The two values of metrics.measures.fid.load_inception
@@ -99,15 +100,17 @@ class ClipScore:
 
 @dataclass(frozen=True)
 class FaceEmbeddings:
-    """Embeddings of one face crop by the two identity judges."""
+    """Embeddings of one face crop by the identity judges."""
 
     dlib: np.ndarray | None = None
+    sface: np.ndarray | None = None
     arcface: np.ndarray | None = None
 
     @classmethod
     def of(cls, crop: np.ndarray, landmarks: np.ndarray, judges: Judges) -> "FaceEmbeddings":
         return cls(
             None if judges.identity is None else judges.identity.embed(crop, landmarks),
+            None if judges.sface is None else judges.sface.embed(crop, landmarks),
             None if judges.arcface is None else judges.arcface.embed(crop[None])[0],
         )
 
@@ -167,15 +170,16 @@ class RowAccumulator:
         return self.last_identified[1]
 
     def add_identity(self, predicted: FaceEmbeddings, true: FaceEmbeddings) -> None:
-        """Adds the similarity of the last added face to the true identity frame; the cosine is 0 if no face was found."""
-        found = self.detected[-1]
+        """Adds the similarity of the last added face to the true identity frame; cosines are 0 if no face was found."""
         if predicted.dlib is not None and true.dlib is not None:
             self.add_values("identity", identity_distance(predicted.dlib, true.dlib))
-            self.add_values("csim_dlib", identity_cosine(predicted.dlib, true.dlib) if found else 0.0)
-        if predicted.arcface is not None and true.arcface is not None:
-            self.add_values(
-                "csim_arcface", identity_cosine(predicted.arcface, true.arcface) if found else 0.0
-            )
+        for column, a, b in (
+            ("sface", predicted.sface, true.sface),
+            ("csim_dlib", predicted.dlib, true.dlib),
+            ("csim_arcface", predicted.arcface, true.arcface),
+        ):
+            if a is not None and b is not None:
+                self.add_values(column, identity_cosine(a, b) if self.detected[-1] else 0.0)
 
     def own_figures(
         self, sound: np.ndarray | None, silent: np.ndarray | None, identity_crop: np.ndarray | None

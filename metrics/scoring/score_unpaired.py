@@ -33,7 +33,8 @@ from metrics.scoring.score_videos import IdentityFrame, PairOptions, PairResult
 from stylegan2.images import to_tensor
 
 UNPAIRED = (
-    *("identity", "csim_dlib", "csim_arcface", "detection_rate", "flicker", "blink_rate", "head_motion"),
+    *("identity", "sface", "csim_dlib", "csim_arcface"),
+    *("detection_rate", "flicker", "blink_rate", "head_motion"),
     *(*SYNC_COLUMNS, *SILENCE, *DYNAMICS, *SHARPNESS),
 )
 LEFT_OUT = tuple(name for name in MEANS if name not in UNPAIRED)
@@ -43,7 +44,7 @@ RULES = {
     "length": "each video is measured in its own length",
     "sound": "each video is measured with its own sound; without one the columns of sync and silence stay empty",
     "failure": "a missing or unreadable prediction counts as black frames, as many as the reference has; frames before "
-    "its first face count as black; frames without a face lower detection_rate, and have csim 0",
+    "its first face count as black; frames without a face lower detection_rate, and have sface and csim 0",
     "identity frame": "the first frame of the reference with a face",
     "crop": "FFHQ crop of the video's own smoothed landmarks, 256 px",
     "left out": "figures that compare frames: " + ", ".join((*LEFT_OUT, "lip_gain")),

@@ -40,7 +40,7 @@ RULES = {
     "length": "that of the reference: a longer prediction is cut, the last frame of a shorter one is repeated",
     "size": "a prediction of the same aspect ratio (2 %) is cropped in proportion; another one counts as missing",
     "failure": "frames that are missing in the prediction or cannot be read count as black; a frame without a "
-    "detected face takes the landmarks of the truth's identity frame, closes no lips and has csim 0",
+    "detected face takes the landmarks of the truth's identity frame, closes no lips and has sface and csim 0",
     "truth": "frames of the truth without a detected face count in image measures only, in all rows alike; "
     "frames before its first face are left out, in all rows alike",
     "sound": "the measures of sync and silence use the truth's sound, in all rows alike; without one their columns stay empty",

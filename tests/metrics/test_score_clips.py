@@ -1,5 +1,6 @@
 """Scoring of clips with a detector whose landmarks follow from the brightness of a frame, so that figures are known."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -98,6 +99,15 @@ def test_the_truth_against_itself_is_perfect(clip):
     assert result["mouth_corr"] == pytest.approx(1) and result["width_corr"] == pytest.approx(1)
     assert result["perceptual"] is None  # not one of the rows for which it is computed
     assert result["identity"] == pytest.approx(np.abs(LEVELS - LEVELS[0]).mean())
+
+
+def test_sface_is_zero_without_a_face_and_changes_no_other_figure(clip):
+    judges = Judges(Reader(), identity=Brightness())
+    levels = np.where(np.arange(24) % 4 == 1, NOTHING, LEVELS)
+    without = score("full", clip, frames_of(levels), judges).figures
+    with_sface = score("full", clip, frames_of(levels), replace(judges, sface=Brightness())).figures
+    assert without["sface"] is None and with_sface["sface"] == 0.75  # the cosine of two numbers is 1
+    assert with_sface | {"sface": None} == without
 
 
 def test_a_shift_is_found(clip):

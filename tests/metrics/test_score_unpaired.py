@@ -22,7 +22,7 @@ def inception(x: torch.Tensor) -> np.ndarray:
     return np.stack([x.mean(dim=(1, 2, 3)).numpy() * 127.5, np.ones(len(x))], axis=1)
 
 
-JUDGES = Judges(Reader(), identity=Brightness(), inception=inception, no_inception=None)
+JUDGES = Judges(Reader(), identity=Brightness(), sface=Brightness(), inception=inception, no_inception=None)
 SPEECH = np.random.default_rng(0).normal(0, 0.1, 40 * 640).astype(np.float32)
 
 
@@ -83,7 +83,9 @@ def test_a_prediction_without_frames_is_black_and_one_that_loses_its_face_is_pen
     assert result.black == 40 and result.scores[0].figures["detection_rate"] == 0
     assert result.scores[0].figures["aperture_spread_ratio"] is None
     lost = np.where(np.arange(40) % 2, NOTHING, LEVELS)
-    assert figures(scored(frames_of(lost)))[0]["csim_dlib"] < 0.6
+    assert (
+        figures(scored(frames_of(lost)))[0]["csim_dlib"] == figures(scored(frames_of(lost)))[0]["sface"] < 0.6
+    )
     late = scored(frames_of(np.where(np.arange(40) < 10, NOTHING, LEVELS)))
     assert late.scores[0].n_frames == 40 and late.scores[0].figures["detection_rate"] == 0.75
     with pytest.raises(ValueError, match="no face is found in the reference"):

@@ -34,7 +34,7 @@ def inception(x: torch.Tensor) -> np.ndarray:
     return np.stack([x.mean(dim=(1, 2, 3)).numpy() * 127.5, np.ones(len(x))], axis=1)
 
 
-JUDGES = Judges(Reader(), identity=Brightness())
+JUDGES = Judges(Reader(), identity=Brightness(), sface=Brightness())
 NETWORKS = Judges(
     Reader(), identity=Brightness(), inception=inception, no_inception=None, distances={"st_lpips_vgg": L1()}
 )
@@ -119,9 +119,10 @@ def test_lost_faces_are_penalised_not_dropped():
     assert ours["detection_rate"] == 0.5
     # If frames without a face were dropped, lmd would be 0 and mouth_corr 1
     assert ours["lmd"] == pytest.approx(static["lmd"] / 2, rel=0.3) and ours["mouth_corr"] < 0.9
-    assert ours["csim_dlib"] < 0.51
+    assert ours["csim_dlib"] < 0.51 and ours["sface"] == ours["csim_dlib"]
     nothing = figures(scored(frames_of([NOTHING] * 40)))
-    assert nothing["lmd"] == static["lmd"] and nothing["mouth_corr"] == 0 and nothing["csim_dlib"] == 0
+    assert nothing["lmd"] == static["lmd"] and nothing["mouth_corr"] == 0
+    assert nothing["csim_dlib"] == nothing["sface"] == 0 and static["sface"] is None
 
 
 def test_a_missing_prediction_is_black_and_worse_than_a_frozen_face():

@@ -16,7 +16,7 @@ from audio.waveform import Waveform
 from encoders.footage.faces import Face
 from encoders.footage.video_writer import write_video
 from metrics.report import html_page, report_files
-from metrics.report.report_schema import check_report
+from metrics.report.report_schema import SCHEMA_VERSION, check_report
 from metrics.scoring import row_accumulator, score_unpaired, score_videos
 from metrics.scoring.row_accumulator import Judges
 from metrics.scoring.video_files import Prediction
@@ -122,7 +122,9 @@ def test_two_folders_give_a_report_tables_and_a_page(two, capsys):
     assert run(*two) == 0
     output = two[2]
     report = report_of(output)
-    assert check_report(report) == 3 and report["method"] == "late 3" and report["crop"] == "face"
+    assert (
+        check_report(report) == SCHEMA_VERSION and report["method"] == "late 3" and report["crop"] == "face"
+    )
     rows = {row["name"]: row for row in report["rows"]}
     assert list(rows) == ["late 3", "ground_truth", "static", "shift_5"]
     assert rows["late 3"]["mouth_lag"] == 3 and rows["ground_truth"]["mouth_corr"] == pytest.approx(1)
