@@ -1,7 +1,7 @@
 """Measures how fast this machine runs each part of the method and writes results/<name>/benchmark.json, or output=.
 
-Parts (what= chooses one): synthesis of one frame, the encoders, one step of pivotal tuning, one step of stage 1, and
-photo + speech -> video from end to end. Each part prints one table. StyleGAN2 (config F, random weights) and its tuning
+Parts (what= chooses one): synthesis of one frame, the encoders, one step of pivotal tuning, one step of stage 1, photo +
+speech -> video from end to end, and frames of live sound. Each part prints one table. StyleGAN2 (config F, random weights) and its tuning
 step are compared with the formulation in tests/reference_synthesis.py, computed in float32 in the same process.
 Times are medians of torch.utils.benchmark, at batch size 1. As in every script, glibc's allocator keeps freed memory
 (scripts.core.runtime.keep_freed_memory). Run it on an idle machine.
@@ -12,7 +12,6 @@ Shapes: N images, T frames, K x M feature windows, L rows of W+, D latent width,
 import importlib.util
 import math
 import os
-import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -35,6 +34,7 @@ from encoders.features.perceptual import load_perceptual
 from encoders.footage.prepare import align_photo
 from encoders.footage.video_writer import write_video
 from encoders.networks.e4e import FullEncoder
+from scripts.core.cpu import cpu_field, cpu_has_bf16
 from scripts.core.networks import (
     build_detector,
     build_encoder,
@@ -45,6 +45,7 @@ from scripts.core.networks import (
 from scripts.core.provenance import ROOT, provenance, write_json
 from scripts.core.runtime import Run, shown
 from scripts.stages.invert_frames import Inverter
+from scripts.stages.live_speed import live_speed
 from stylegan2.networks.generator import StyleGAN2
 from stylegan2.protocol import sample_w
 from stylegan2.render import render
@@ -57,7 +58,6 @@ from tuning.pivotal_losses import l2, perceptual_at
 
 REFERENCE = ROOT / "tests" / "reference_synthesis.py"
 FACE_SEED = 3  # a generator sample in which dlib finds the face
-BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # names of bfloat16 instruction sets in /proc/cpuinfo
 Row = dict[str, Any]
 
 
@@ -66,7 +66,7 @@ def benchmark(config: Config, run: Run) -> Path:
     output = Path(config.output) if config.output else run.results / "benchmark.json"
     device = torch.cuda.get_device_name(run.device) if run.device.type == "cuda" else str(run.device)
     content: dict[str, Any] = {"cpu": cpu_field("model name"), "cores": os.cpu_count(), "device": device}
-    for part in (synthesis, encoder, tuning_step, stage1_step, end_to_end):
+    for part in (synthesis, encoder, tuning_step, stage1_step, end_to_end, streaming):
         if config.what in ("all", part.__name__):
             run.say(f"measuring {part.__name__}")
             content[part.__name__] = part(config, run)
@@ -204,6 +204,11 @@ def end_to_end(config: Config, run: Run) -> list[Row]:
     return [row]
 
 
+def streaming(config: Config, run: Run) -> list[Row]:
+    """Frames from live sound with the shipped stage 1 and the config's generator (scripts/stages/live_speed.py)."""
+    return live_speed(config, run, precisions(run))
+
+
 def measure(step: Callable[[], Any], config: Config) -> dict[int, float]:
     """Number of threads -> median seconds of a call; the first call is not counted. 0 threads: all cores."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -217,18 +222,10 @@ def precisions(run: Run) -> dict[str, torch.dtype | None]:
     """float32 and bfloat16, for compute_in. bfloat16 is left out on a CPU without such instructions, which would
     emulate them.
     """
-    if run.device.type != "cpu" or BF16_FLAGS & {*cpu_field("flags").split(), *cpu_field("Features").split()}:
+    if run.device.type != "cpu" or cpu_has_bf16():
         return {"float32": None, "bfloat16": torch.bfloat16}
     run.say("bfloat16 is not measured: this CPU has no instructions for it")
     return {"float32": None}
-
-
-def cpu_field(name: str) -> str:
-    """A field of the first processor in Linux's /proc/cpuinfo, or ""."""
-    path = Path("/proc/cpuinfo")
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    field = re.search(rf"^{name}\s*: (.*)$", text, re.MULTILINE)
-    return field[1] if field else ""
 
 
 def load_reference() -> Callable[[StyleGAN2, Tensor], Tensor]:
