@@ -276,6 +276,23 @@ class BenchmarkConfig:
 
 
 @dataclass
+class PageConfig:
+    """The web page of app.py, which is served to this computer alone (127.0.0.1)."""
+
+    # Port of the page.
+    port: int = 7860
+    # Largest upload in megabytes, and longest speech in seconds.
+    max_mb: int = 20
+    max_seconds: float = 60.0
+    # Jobs that may wait while one is computed; further ones are refused.
+    queue: int = 8
+
+    def __post_init__(self) -> None:
+        if min(self.port, self.max_mb, self.queue) < 1 or self.max_seconds <= 0:
+            raise ValueError("page.port, page.max_mb, page.max_seconds and page.queue must be positive.")
+
+
+@dataclass
 class Config:
     """All settings of a run. The files that one call reads or writes come after the settings of the run itself."""
 
@@ -363,6 +380,7 @@ class Config:
     tables: TablesConfig = field(default_factory=TablesConfig)
     check: CheckConfig = field(default_factory=CheckConfig)
     benchmark: BenchmarkConfig = field(default_factory=BenchmarkConfig)
+    page: PageConfig = field(default_factory=PageConfig)
     fit: HeadConfig = field(default_factory=HeadConfig)
     basis: BasisConfig = field(default_factory=BasisConfig)
     encoder_net: CompactE4EConfig = field(default_factory=CompactE4EConfig)

@@ -55,11 +55,12 @@ class LiveVideo:
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._container is None or self._broken:
+        container: Any = self._container
+        if container is None or self._broken:
             return
         for stream in (self._picture, self._sound):
-            self._container.mux(stream.encode(None))
-        self._container.close()
+            container.mux(stream.encode(None))
+        container.close()
 
     def add(self, image: np.ndarray, samples: np.ndarray) -> None:
         """image: uint8 (H, W, 3), H and W even for raw frames; samples: float32 (640,). Waits until the reader takes them."""

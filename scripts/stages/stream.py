@@ -21,6 +21,7 @@ from scripts.core.signals import Ended
 from scripts.stages.face import face_of_files
 from scripts.stages.generate import demand_writable, read_speech, record_path
 from scripts.stages.live_head import LiveHead
+from scripts.stages.run_pipeline import checkpoint_of
 from scripts.stages.train_stage2 import existing_person, load_person_generator
 from stylegan2.weights import atomic_path
 from trajectory.model.predictor import demand_live
@@ -39,7 +40,7 @@ def stream(config: Config) -> None:
             raise RunError(
                 "stream.py needs a stage 1: leave out stage1.source=, or give stage1.weights=FILE."
             )
-        checkpoint = Path(config.stage1.file)
+        checkpoint = checkpoint_of(config, run, None)
         model = build_predictor(checkpoint, config, run)
         demand_live(model)
         face = face_of_files(config, run)

@@ -1,5 +1,7 @@
 """Whisper in chunks equals transformers' encoder on each chunk's input, and needs no other sound."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -23,7 +25,8 @@ def whisper():
         d_model=32, encoder_layers=3, encoder_attention_heads=2, encoder_ffn_dim=32, max_source_positions=ROWS
     )
     network = WhisperEncoder(config).eval().requires_grad_(False)
-    for layer in network.layers:  # rows depend much on one another
+    layers: Any = network.layers
+    for layer in layers:  # rows depend much on one another
         layer.self_attn.v_proj.weight *= 30
     return network, transformers.WhisperFeatureExtractor()
 

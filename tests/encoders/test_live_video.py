@@ -1,6 +1,7 @@
 """A video that is watched while it is written."""
 
 import io
+from typing import Any
 
 import av
 import numpy as np
@@ -12,7 +13,7 @@ from encoders.footage.video_writer import SYNTHETIC
 TONE = (0.5 * np.sin(2 * np.pi * 440 * np.arange(60 * 640) / 16000)).astype(np.float32)
 
 
-def write(file, frames=60, format="mp4", after=lambda k: None):
+def write(file, frames=60, format: Any = "mp4", after=lambda k: None):
     with LiveVideo(file, format) as video:
         for k in range(frames):
             video.add(np.full((64, 48, 3), 4 * k, np.uint8), TONE[640 * k : 640 * (k + 1)])
@@ -23,13 +24,13 @@ def write(file, frames=60, format="mp4", after=lambda k: None):
 def test_frames_sound_and_the_note_are_there():
     file = io.BytesIO()
     write(file)
-    with av.open(io.BytesIO(file.getvalue())) as container:
+    with av.open(io.BytesIO(file.getvalue()), "r") as container:
         assert container.metadata["comment"] == SYNTHETIC
         frames = list(container.decode(video=0))
     assert [frame.time for frame in frames] == pytest.approx(np.arange(60) / 25)
     levels = [frame.to_ndarray(format="rgb24").mean() for frame in frames]
     assert np.abs(levels - 4.0 * np.arange(60)).max() < 4
-    with av.open(io.BytesIO(file.getvalue())) as container:
+    with av.open(io.BytesIO(file.getvalue()), "r") as container:
         sound = np.concatenate([frame.to_ndarray()[0] for frame in container.decode(audio=0)])
     assert (
         abs(len(sound) - len(TONE)) <= 1024 and np.corrcoef(sound[2000:30000], TONE[2000:30000])[0, 1] > 0.9
@@ -42,7 +43,7 @@ def test_what_was_written_can_be_watched_before_the_end():
 
     def watch(k):
         if k in (2, 10, 40):
-            with av.open(io.BytesIO(file.getvalue())) as container:
+            with av.open(io.BytesIO(file.getvalue()), "r") as container:
                 watched.append((k, sum(1 for _ in container.decode(video=0))))
 
     write(file, after=watch)

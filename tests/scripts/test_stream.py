@@ -103,7 +103,7 @@ def test_the_end_is_clean_whatever_it_is(head, error):
     run: Any = SimpleNamespace(say=said.append)
     frames, _ = stream.write_live(head, blocks(), file, config, run)
     assert frames >= 20 and len(said) == 1
-    with av.open(io.BytesIO(file.getvalue())) as container:
+    with av.open(io.BytesIO(file.getvalue()), "r") as container:
         assert sum(1 for _ in container.decode(video=0)) == frames
 
 
@@ -189,6 +189,6 @@ def test_the_pipe(face, tmp_path, end):
         process.wait(timeout=120)
     feeder.wait()
     assert process.returncode == 0 and "Traceback" not in said and "Exception" not in said
-    with av.open(io.BytesIO(video)) as container:
+    with av.open(io.BytesIO(video), "r") as container:
         frames = sum(1 for _ in container.decode(video=0))
     assert frames == 125 if end == "finished" else 5 < frames < 1250
