@@ -46,7 +46,8 @@ class LiveVideo:
 
     def __init__(self, file: BinaryIO, format: Literal["mp4", "raw"]) -> None:
         self.frames = 0
-        self._file, self._format, self._broken = file, format, False
+        self._file, self._format = file, format
+        self._error: BaseException | None = None  # of writing to the file
         self._container: Any = None
         self._picture: Any = None
         self._sound: Any = None
@@ -56,7 +57,7 @@ class LiveVideo:
 
     def __exit__(self, *error: object) -> None:
         container: Any = self._container
-        if container is None or self._broken:
+        if container is None or self._error:  # what follows would not fit to what was written
             return
         for stream in (self._picture, self._sound):
             container.mux(stream.encode(None))
@@ -64,24 +65,35 @@ class LiveVideo:
 
     def add(self, image: np.ndarray, samples: np.ndarray) -> None:
         """image: uint8 (H, W, 3), H and W even for raw frames; samples: float32 (640,). Waits until the reader takes them."""
-        if self._format == "raw":
-            self.write(np.ascontiguousarray(image).tobytes())
-        else:
-            if self._container is None:
-                self._open(image)
-            self._container.mux(self._picture.encode(video_frame(image, self.frames, FPS)))
-            begin = self.frames * SAMPLES_PER_FRAME
-            self._container.mux(self._sound.encode(audio_frame(samples, begin, RATE)))
+        try:
+            if self._format == "raw":
+                self.write(np.ascontiguousarray(image).tobytes())
+            else:
+                self._add_to_mp4(image, samples)
+        except Exception:
+            if self._error:
+                raise self._error from None
+            raise
         self.frames += 1
 
+    def _add_to_mp4(self, image: np.ndarray, samples: np.ndarray) -> None:
+        if self._container is None:
+            self._open(image)
+        container: Any = self._container
+        container.mux(self._picture.encode(video_frame(image, self.frames, FPS)))
+        begin = self.frames * SAMPLES_PER_FRAME
+        container.mux(self._sound.encode(audio_frame(samples, begin, RATE)))
+
     def write(self, data: bytes) -> int:
-        """Called by the container too, for which this object is the file."""
+        """Called by the container too, for which this object is the file. PyAV passes on subclasses of Exception alone and
+        ends the process at others, such as those of signals.
+        """
         try:
             self._file.write(data)
             self._file.flush()
-        except BaseException:
-            self._broken = True  # what follows would not fit to what was written
-            raise
+        except BaseException as error:
+            self._error = error
+            raise OSError("the video cannot be written") from error
         return len(data)
 
     def _open(self, first: np.ndarray) -> None:

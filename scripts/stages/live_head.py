@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
-import torch
 
 from audio.live_features import live_features
+from audio.timing import SAMPLES_PER_FRAME
 from stylegan2.render import render
 from trajectory.model.predictor import TrajectoryPredictor, demand_live, stream
 
@@ -24,6 +24,9 @@ class LiveHead:
     def __init__(self, model: TrajectoryPredictor, generator: Any, w_ref: np.ndarray) -> None:
         demand_live(model)
         self.model, self.generator, self.w_ref = model, generator, w_ref
+        next(
+            self.frames([np.zeros(SAMPLES_PER_FRAME, np.float32)])
+        )  # the first frame takes longer than others
 
     def frames(self, blocks: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """16 kHz mono sound, float32 (S,) in [-1, 1], in blocks of any size -> at 25 fps (image uint8 (H, W, 3), its samples
@@ -36,9 +39,5 @@ class LiveHead:
                 sounds.append(frame.samples)
                 yield frame.window
 
-        with torch.inference_mode():
-            self.generator.synthesis(
-                torch.as_tensor(self.w_ref)[None].to(self.generator.w_avg), noise="const"
-            )
         for image in render(self.generator, stream(self.model, windows(), self.w_ref), chunk=1):
             yield image, sounds.popleft()

@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from audio.features import checked_encoder
 from audio.live_sound import CONVERT, pcm_blocks
 from audio.timing import FPS
 from configs.schema import Config
@@ -43,6 +44,9 @@ def stream(config: Config) -> None:
         checkpoint = checkpoint_of(config, run, None)
         model = build_predictor(checkpoint, config, run)
         demand_live(model)
+        checked_encoder(
+            model.features, run.device
+        )  # loaded before the face is known, as everything that can be
         face = face_of_files(config, run)
         if face is None:
             raise RunError("stream.py needs a face: give photo=FILE or clip=FILE.")

@@ -63,19 +63,24 @@ def test_no_frame_no_video():
 
 
 class ClosedPipe(io.BytesIO):
-    """Its reader goes after 3,000 bytes."""
+    """After 3,000 bytes its reader is gone, or a signal comes."""
 
     closed_writes = 0
+    error: BaseException = BrokenPipeError()
 
     def write(self, data):
         if self.tell() > 3000:
             self.closed_writes += 1
-            raise BrokenPipeError
+            raise self.error
         return super().write(data)
 
 
-def test_nothing_more_is_written_to_a_closed_pipe():
+@pytest.mark.parametrize("error", [BrokenPipeError(), SystemExit(143), KeyboardInterrupt()])
+@pytest.mark.parametrize("format", ["mp4", "raw"])
+def test_nothing_more_is_written_after_an_error(error, format):
+    """In an mp4, PyAV would end the process at an exception that is no Exception."""
     file = ClosedPipe()
-    with pytest.raises(BrokenPipeError):
-        write(file)
+    file.error = error
+    with pytest.raises(type(error)):
+        write(file, format=format)
     assert file.closed_writes == 1
