@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 import torch
 
+from audio.chunked_whisper import Chunks
 from audio.log_mel import log_mel
 from audio.mfcc import mfcc
 from audio.speech_encoder import HOP as ENCODER_HOP
@@ -56,6 +57,12 @@ class FeatureConfig:
     # learns how to mix them.
     layers: tuple[int, ...] = (-1,)
     dims: int = 768  # encoder: its width
+    # Encoder, Whisper only. 0: each row is computed from the whole sound. Otherwise the rows are computed in chunks of
+    # this length, each from the sound that begins past_ms before the chunk and ends future_ms after it, so that live
+    # sound has the same features as a recording (audio/live_features.py). Multiples of 20 ms.
+    chunk_ms: int = 0
+    past_ms: int = 1800
+    future_ms: int = 80
     # Encoder: hash of its weights, set when stage 1 is trained, so that prediction accepts no other encoder; "": any.
     encoder_sha256: str = ""
 
@@ -67,6 +74,13 @@ class FeatureConfig:
             raise ValueError(
                 f"audio.kind=encoder needs audio.hop={ENCODER_HOP}, normalise clip or none and dims of at least 1"
             )
+        chunk = (self.chunk_ms, self.past_ms, self.future_ms)
+        if min(chunk) < 0 or any(ms * RATE % (1000 * ENCODER_HOP) for ms in chunk):
+            raise ValueError(
+                "audio.chunk_ms, past_ms and future_ms must be multiples of 20, and not negative"
+            )
+        if self.chunk_ms and (self.kind != "encoder" or self.normalise == "clip"):
+            raise ValueError("audio.chunk_ms needs audio.kind=encoder and another normalise than clip")
         if self.hop <= 0 or self.hop % 2 or SAMPLES_PER_FRAME % self.hop:
             raise ValueError(f"audio.hop is {self.hop}; it must be even and divide {SAMPLES_PER_FRAME}")
         if self.n_fft <= 0 or self.n_fft % 2:
@@ -107,6 +121,35 @@ class FeatureConfig:
             self.kind
         ]
 
+    @property
+    def chunks(self) -> Chunks | None:
+        """The chunks that the encoder hears one by one; None: it hears the whole sound."""
+        if not self.chunk_ms:
+            return None
+        return Chunks(
+            *(ms * RATE // (1000 * ENCODER_HOP) for ms in (self.chunk_ms, self.past_ms, self.future_ms))
+        )
+
+    @property
+    def beyond(self) -> int:
+        """Rows that the window of a frame has before the frame, and as many after it."""
+        return (self.rows - self.rows_per_frame) // 2
+
+    @property
+    def lookahead_ms(self) -> float | None:
+        """The sound that is needed after the end of a frame, at most; None: the whole sound may be needed."""
+        if self.normalise == "clip" or (self.kind, self.normalise) == ("logmel", "none"):
+            return None  # log-mel's floor is relative to the loudest band
+        if self.kind == "encoder" and self.chunks is None:
+            return None
+        after = self.beyond
+        if (chunks := self.chunks) is not None:
+            # Row 0 of the first chunk is the first one of the silence before the clip, `beyond` rows before its start.
+            last = [(t + 1) * self.rows_per_frame + 2 * self.beyond for t in range(chunks.rows)]
+            ends = [-(-row // chunks.rows) * chunks.rows + chunks.future for row in last]
+            after += max(end - row for row, end in zip(last, ends, strict=True))
+        return after * self.hop * 1000 / RATE
+
 
 @dataclass(frozen=True)
 class AudioFeatures:
@@ -129,7 +172,7 @@ def extract_features(
     Raises ValueError for another rate than 16 kHz or no frames.
     """
     samples_S = _fitted(waveform, num_frames)
-    return _windows(_rows(samples_S, config, _beyond(config), device), config)
+    return _windows(_rows(samples_S, config, device), config)
 
 
 def extract_features_packed(
@@ -142,10 +185,10 @@ def extract_features_packed(
     its time; each sound then has others around it, as a sentence in running speech has. Other features are those of
     extract_features.
     """
-    if config.kind != "encoder":
+    if config.kind != "encoder" or config.chunks is not None:
         pairs = zip(waveforms, num_frames, strict=True)
         return [extract_features(waveform, config, frames, device) for waveform, frames in pairs]
-    margin = _beyond(config) * config.hop
+    margin = config.beyond * config.hop
     sounds = [np.pad(_fitted(w, n), margin) for w, n in zip(waveforms, num_frames, strict=True)]
     rows = checked_encoder(config, device).rows_of_several(sounds, config.layers)
     return [_windows(rows_RM, config) for rows_RM in rows]
@@ -163,16 +206,10 @@ def _fitted(waveform: Waveform, num_frames: int | None) -> np.ndarray:
     return np.pad(samples_S, (0, length - len(samples_S)))
 
 
-def _beyond(config: FeatureConfig) -> int:
-    """Rows of silence on either side of a clip that the windows of its first and last frame reach into."""
-    return (config.rows - config.rows_per_frame) // 2
-
-
 def _windows(rows_RM: np.ndarray, config: FeatureConfig) -> AudioFeatures:
     """Rows of a clip and of the silence around it, normalised and cut into one window per video frame."""
     # Normalisation
-    beyond = _beyond(config)
-    inside_RM = rows_RM[beyond : len(rows_RM) - beyond]
+    inside_RM = rows_RM[config.beyond : len(rows_RM) - config.beyond]
     if config.normalise == "clip":
         # With the lower limit of the std, a silent clip gives zeros instead of amplified rounding noise.
         rows_RM = (rows_RM - inside_RM.mean(0)) / np.maximum(inside_RM.std(0), 0.1)
@@ -186,13 +223,13 @@ def _windows(rows_RM: np.ndarray, config: FeatureConfig) -> AudioFeatures:
     return AudioFeatures(np.ascontiguousarray(windows_TMK.transpose(0, 2, 1), dtype=np.float32))
 
 
-def _rows(
-    samples_S: np.ndarray, config: FeatureConfig, beyond: int, device: torch.device | str
-) -> np.ndarray:
-    """Rows of the chosen kind, (R + 2 beyond, M)."""
-    c = config
+def _rows(samples_S: np.ndarray, config: FeatureConfig, device: torch.device | str) -> np.ndarray:
+    """Rows of the chosen kind, (R + 2 beyond, M): also those of silence on either side of the clip that the windows of its
+    first and last frame reach into.
+    """
+    c, beyond = config, config.beyond
     if c.kind == "encoder":
-        return checked_encoder(c, device).rows(np.pad(samples_S, beyond * c.hop), c.layers)
+        return checked_encoder(c, device).rows(np.pad(samples_S, beyond * c.hop), c.layers, c.chunks)
     if c.kind == "mfcc":
         return mfcc(samples_S, c.hop, c.n_filters, c.n_coefficients, c.lifter, c.preemphasis, beyond)
     dynamic_range_db = None if c.normalise == "fixed" else c.dynamic_range_db

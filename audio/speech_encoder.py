@@ -18,13 +18,12 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 
+from audio.chunked_whisper import HOP, LEAD, Chunks, chunk_rows, rows_of_recording
 from audio.timing import RATE
 from audio.waveform import AudioError
 from audio.whisper_wheel import load_whisper_tiny
 
-HOP = 320
 EDGE = 40  # zeros at either end of the input of the wav2vec 2.0 family
-LEAD = 160  # number of first samples that are cut from Whisper's input
 # Samples in one block and in the context on either side; Whisper's input is 30 s, and the cost of attention is
 # quadratic.
 BLOCK, MARGIN = 20 * RATE, 4 * RATE
@@ -50,11 +49,15 @@ class SpeechEncoder:
         self.sha256 = _digest(network, extractor)
 
     @torch.inference_mode()
-    def rows(self, samples_S: np.ndarray, layers: Sequence[int]) -> np.ndarray:
+    def rows(self, samples_S: np.ndarray, layers: Sequence[int], chunks: Chunks | None = None) -> np.ndarray:
         """(S / 320, M len(layers)) float32 for S a multiple of 320: the rows of these layers side by side.
 
-        layers: 0 before the first transformer layer, -1 the last.
+        layers: 0 before the first transformer layer, -1 the last. chunks: those that Whisper hears one by one
+        (audio/chunked_whisper.py); None: the whole sound is heard. Raises SpeechEncoderError for chunks of another encoder.
         """
+        if chunks is not None:
+            self._demand_whisper()
+            return rows_of_recording(self.network, self.extractor, samples_S, chunks, layers)
         encode = self._encode_whisper if self.kind == "whisper" else self._encode_waveform
         if self.kind != "whisper" and self.extractor.do_normalize:
             samples_S = (samples_S - samples_S.mean()) / np.sqrt(samples_S.var() + 1e-7)
@@ -64,6 +67,19 @@ class SpeechEncoder:
             block_S = samples_S[first : min(stop + MARGIN, len(samples_S))].astype(np.float32)
             blocks.append(encode(block_S, layers)[(start - first) // HOP : (stop - first) // HOP])
         return np.concatenate(blocks)
+
+    def rows_of_chunk(self, input_S: np.ndarray, layers: Sequence[int], chunks: Chunks) -> np.ndarray:
+        """Rows (chunks.rows, M len(layers)) of one chunk from its input of chunks.samples samples; equal to those that
+        `rows` gives a recording. Raises SpeechEncoderError for another encoder than Whisper.
+        """
+        self._demand_whisper()
+        return chunk_rows(self.network, self.extractor, input_S[None], chunks, layers)[0]
+
+    def _demand_whisper(self) -> None:
+        if self.kind != "whisper":
+            raise SpeechEncoderError(
+                f"A {self.kind} encoder cannot hear in chunks: set audio=whisper_tiny, or audio.chunk_ms=0."
+            )
 
     def rows_of_several(self, sounds: Sequence[np.ndarray], layers: Sequence[int]) -> list[np.ndarray]:
         """`rows` of several sounds, in the order given. They are joined to inputs of at most BLOCK samples."""

@@ -14,6 +14,7 @@ from audio.sync.lip_sync_net import SyncConfig
 from configs.typed import twin
 from encoders.bases.viseme_fit import BasisConfig
 from encoders.footage.corpora import DataConfig
+from encoders.footage.live_video import StreamConfig
 from encoders.footage.prepare import PrepareConfig
 from encoders.invert import InversionConfig
 from encoders.networks.e4e import FullEncoderConfig
@@ -90,15 +91,18 @@ class Stage1Config:
     # A trajectory.safetensors file; given, `source` has no effect.
     weights: str | None = None
     # "data": trained on this run's data when it is absent. "shipped": the model that comes with the project, trained on
-    # real and synthetic speech (docs/models/stage1.md); generate.py's default.
-    source: Literal["data", "shipped"] = "data"
+    # real and synthetic speech (docs/models/stage1.md); generate.py's default. "streaming": the shipped one that needs
+    # little of the sound to come; stream.py's default.
+    source: Literal["data", "shipped", "streaming"] = "data"
     # Name of the run whose results hold the model that is trained. None: this run.
     name: str | None = None
 
     @property
     def file(self) -> str | None:
         """The model's file, or None if it is trained on this run's data."""
-        return self.weights if self.weights or self.source == "data" else str(shipped_stage1())
+        if self.weights or self.source == "data":
+            return self.weights
+        return str(shipped_stage1(streaming=self.source == "streaming"))
 
 
 @dataclass
@@ -258,15 +262,34 @@ class BenchmarkConfig:
     threads: tuple[int, ...] = (1, 0)
     # Each measurement lasts at least this many seconds; the median of its calls is reported.
     min_seconds: float = 5.0
-    # Length in seconds of the speech in end_to_end.
+    # Length in seconds of the speech in end_to_end, and of the sound whose frames a second are measured in streaming.
     clip_seconds: float = 4.0
+    # Length in seconds of the sound that comes in real time in streaming.
+    stream_seconds: float = 60.0
 
     def __post_init__(self) -> None:
-        positive = (self.min_seconds, self.clip_seconds, self.step_size, *self.sizes)
+        positive = (self.min_seconds, self.clip_seconds, self.stream_seconds, self.step_size, *self.sizes)
         if min(positive) <= 0 or min(self.threads, default=-1) < 0:
             raise ValueError(
                 "benchmark: sizes and seconds must be positive, and threads hold one or more counts."
             )
+
+
+@dataclass
+class PageConfig:
+    """The web page of app.py, which is served to this computer alone (127.0.0.1)."""
+
+    # Port of the page.
+    port: int = 7860
+    # Largest upload in megabytes, and longest speech in seconds.
+    max_mb: int = 20
+    max_seconds: float = 60.0
+    # Jobs that may wait while one is computed; further ones are refused.
+    queue: int = 8
+
+    def __post_init__(self) -> None:
+        if min(self.port, self.max_mb, self.queue) < 1 or self.max_seconds <= 0:
+            raise ValueError("page.port, page.max_mb, page.max_seconds and page.queue must be positive.")
 
 
 @dataclass
@@ -330,7 +353,9 @@ class Config:
     # Entry of the catalogue of public weights that download_weights.py fetches.
     entry: str | None = None
     # Part that benchmark.py measures.
-    what: Literal["all", "synthesis", "encoder", "tuning_step", "stage1_step", "end_to_end"] = "all"
+    what: Literal["all", "synthesis", "encoder", "tuning_step", "stage1_step", "end_to_end", "streaming"] = (
+        "all"
+    )
 
     data: DataConfig = field(default_factory=DataConfig)
     prepare: PrepareConfig = field(default_factory=PrepareConfig)
@@ -351,10 +376,12 @@ class Config:
     tuning: PivotalConfig = field(default_factory=PivotalConfig)
     adapt: AdaptConfig = field(default_factory=AdaptConfig)
     motion: MotionConfig = field(default_factory=MotionConfig)
+    stream: StreamConfig = field(default_factory=StreamConfig)
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
     tables: TablesConfig = field(default_factory=TablesConfig)
     check: CheckConfig = field(default_factory=CheckConfig)
     benchmark: BenchmarkConfig = field(default_factory=BenchmarkConfig)
+    page: PageConfig = field(default_factory=PageConfig)
     fit: HeadConfig = field(default_factory=HeadConfig)
     basis: BasisConfig = field(default_factory=BasisConfig)
     encoder_net: CompactE4EConfig = field(default_factory=CompactE4EConfig)

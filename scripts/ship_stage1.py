@@ -1,7 +1,7 @@
-"""python scripts/ship_stage1.py experiment=shipped data.root=FOLDER
+"""python scripts/ship_stage1.py experiment=shipped|shipped_streaming data.root=FOLDER
 
-Trains the stage-1 model that comes with the project on GRID's speaker s1 and synthetic speakers, and writes it to
-trajectory/assets.
+Trains a stage-1 model that comes with the project (shipped_streaming: the one for live sound) on GRID's speaker s1 and
+synthetic speakers, and writes it to trajectory/assets.
 """
 
 import sys

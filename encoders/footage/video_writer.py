@@ -52,19 +52,23 @@ def write_video(
     with atomic_path(path) as temporary, _new_container(path, temporary) as container:
         if note := "; ".join(part for part in (SYNTHETIC if synthetic else "", comment) if part):
             container.metadata["comment"] = note
-        video = _video_stream(container, first, fps, crf, preset)
+        video = video_stream(container, first, fps, crf, preset)
         sound: Any = None
         if waveform is not None:
-            sound = container.add_stream("aac", rate=waveform.rate, layout="mono")
-            sound.bit_rate = 96_000
+            sound = sound_stream(container, waveform.rate)
         # Encode each frame together with its samples, so that both streams are interleaved in the file.
         count = 0
         for image in chain([first], iterator):
             if image.shape != first.shape or image.dtype != np.uint8:
                 raise ValueError(f"frame {count} is {image.dtype} {image.shape}, the first was {first.shape}")
-            container.mux(video.encode(_video_frame(image, count, fps)))
+            container.mux(video.encode(video_frame(image, count, fps)))
             if waveform is not None:
-                container.mux(sound.encode(_audio_frame(waveform, count, fps)))
+                begin, end = (round(Fraction(k * waveform.rate, fps)) for k in (count, count + 1))
+                samples = waveform.samples[begin:end]
+                samples = np.pad(
+                    samples, (0, end - begin - len(samples))
+                )  # silence where the sound has ended
+                container.mux(sound.encode(audio_frame(samples, begin, waveform.rate)))
             count += 1
         # Flush the encoders.
         container.mux(video.encode(None))
@@ -85,9 +89,12 @@ def _new_container(path: Path, temporary: Path) -> Any:
         ) from error
 
 
-def _video_stream(container: Any, first: np.ndarray, fps: int | Fraction, crf: int, preset: str) -> Any:
+def video_stream(
+    container: Any, first: np.ndarray, fps: int | Fraction, crf: int, preset: str, **x264: str
+) -> Any:
+    """A new stream for frames of the size of `first`. x264: further options of that encoder."""
     codec = next(name for name in _CODECS if name in av.codecs_available)
-    options = {"crf": str(crf), "preset": preset} if codec == "libx264" else {}
+    options = {"crf": str(crf), "preset": preset, **x264} if codec == "libx264" else {}
     stream = container.add_stream(codec, rate=fps, options=options)
     stream.height, stream.width = (n + n % 2 for n in first.shape[:2])
     stream.pix_fmt = "yuv420p"
@@ -101,7 +108,15 @@ def _video_stream(container: Any, first: np.ndarray, fps: int | Fraction, crf: i
     return stream
 
 
-def _video_frame(image: np.ndarray, index: int, fps: int | Fraction) -> Any:
+def sound_stream(container: Any, rate: int) -> Any:
+    """A new AAC stream, mono."""
+    stream = container.add_stream("aac", rate=rate, layout="mono")
+    stream.bit_rate = 96_000
+    return stream
+
+
+def video_frame(image: np.ndarray, index: int, fps: int | Fraction) -> Any:
+    """uint8 (H, W, 3) -> the frame with number `index`."""
     odd = [n % 2 for n in image.shape[:2]]
     if any(odd):
         image = np.pad(image, ((0, odd[0]), (0, odd[1]), (0, 0)), mode="edge")
@@ -112,12 +127,9 @@ def _video_frame(image: np.ndarray, index: int, fps: int | Fraction) -> Any:
     return frame
 
 
-def _audio_frame(waveform: Waveform, index: int, fps: int | Fraction) -> Any:
-    """The samples of one video frame, silence where the waveform has ended."""
-    begin, end = (round(Fraction(k * waveform.rate, fps)) for k in (index, index + 1))
-    samples = np.zeros((1, end - begin), np.float32)
-    part = waveform.samples[begin:end]
-    samples[0, : len(part)] = np.clip(part, -1.0, 1.0)
-    frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
-    frame.sample_rate, frame.pts, frame.time_base = waveform.rate, begin, Fraction(1, waveform.rate)
+def audio_frame(samples: np.ndarray, begin: int, rate: int) -> Any:
+    """Samples float32 (S,), clipped to [-1, 1], of which the first has the number `begin`."""
+    clipped = np.clip(samples, -1.0, 1.0)[None]
+    frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(clipped), format="fltp", layout="mono")
+    frame.sample_rate, frame.pts, frame.time_base = rate, begin, Fraction(1, rate)
     return frame

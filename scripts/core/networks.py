@@ -3,7 +3,7 @@
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -17,6 +17,7 @@ from encoders.features.perceptual import Perceptual, load_perceptual, trunk_path
 from encoders.footage.faces import DlibDetector, FaceAlignmentDetector, FaceDetector, dlib_model_path
 from encoders.likeness import LikenessNetworks
 from encoders.networks import e4e_compact as e4e
+from scripts.core.cpu import computes_bfloat16
 from scripts.core.runtime import Run, shown
 from stylegan2 import load as generators
 from stylegan2.embedded.openvino_ir import write_uncut
@@ -87,6 +88,16 @@ def in_precision(generator: Any, config: Config) -> Any:
     """The same generator, set to compute in config.precision, for rendering videos and for losses."""
     generator.compute_in(torch.bfloat16 if config.bf16 else None)
     return generator
+
+
+def in_dtype(generator: Any, precision: Literal["auto", "float32", "bfloat16"], run: Run) -> tuple[Any, str]:
+    """The same generator, set to compute in this precision, and the name of the one that is used. auto: bfloat16 on a GPU
+    and on CPUs with instructions for it, otherwise float32.
+    """
+    if precision == "auto":
+        precision = "bfloat16" if run.device.type != "cpu" or computes_bfloat16() else "float32"
+    generator.compute_in(torch.bfloat16 if precision == "bfloat16" else None)
+    return generator, precision
 
 
 def build_renderer(config: Config, run: Run) -> Any:

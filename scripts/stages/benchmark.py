@@ -1,7 +1,7 @@
 """Measures how fast this machine runs each part of the method and writes results/<name>/benchmark.json, or output=.
 
-Parts (what= chooses one): synthesis of one frame, the encoders, one step of pivotal tuning, one step of stage 1, and
-photo + speech -> video from end to end. Each part prints one table. StyleGAN2 (config F, random weights) and its tuning
+Parts (what= chooses one): synthesis of one frame, the encoders, one step of pivotal tuning, one step of stage 1, photo +
+speech -> video from end to end, and frames of live sound. Each part prints one table. StyleGAN2 (config F, random weights) and its tuning
 step are compared with the formulation in tests/reference_synthesis.py, computed in float32 in the same process.
 Times are medians of torch.utils.benchmark, at batch size 1. As in every script, glibc's allocator keeps freed memory
 (scripts.core.runtime.keep_freed_memory). Run it on an idle machine.
@@ -46,6 +46,7 @@ from scripts.core.provenance import ROOT, provenance, write_json
 from scripts.core.runtime import Run, shown
 from scripts.stages.identity_frames import Portrait
 from scripts.stages.invert_frames import Inverter
+from scripts.stages.live_speed import live_speed
 from stylegan2.networks.generator import StyleGAN2
 from stylegan2.protocol import sample_w
 from stylegan2.render import render
@@ -66,7 +67,7 @@ def benchmark(config: Config, run: Run) -> Path:
     output = Path(config.output) if config.output else run.results / "benchmark.json"
     device = torch.cuda.get_device_name(run.device) if run.device.type == "cuda" else str(run.device)
     content: dict[str, Any] = {"cpu": cpu_field("model name"), "cores": os.cpu_count(), "device": device}
-    for part in (synthesis, encoder, tuning_step, stage1_step, end_to_end):
+    for part in (synthesis, encoder, tuning_step, stage1_step, end_to_end, streaming):
         if config.what in ("all", part.__name__):
             run.say(f"measuring {part.__name__}")
             content[part.__name__] = part(config, run)
@@ -203,6 +204,11 @@ def end_to_end(config: Config, run: Run) -> list[Row]:
     row |= {f"{part}_seconds": seconds for part, seconds in timer.seconds.items()}
     row |= {"real_time_factor": (total - once) / length, "real_time_factor_with_face": total / length}
     return [row]
+
+
+def streaming(config: Config, run: Run) -> list[Row]:
+    """Frames from live sound with the shipped stage 1 and the config's generator (scripts/stages/live_speed.py)."""
+    return live_speed(config, run, precisions(run))
 
 
 def measure(step: Callable[[], Any], config: Config) -> dict[int, float]:

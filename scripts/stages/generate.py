@@ -119,11 +119,11 @@ def output_path(config: Config, run: Run) -> Path:
             raise RunError(f"output={path} is a folder: give the video's name too, {path / 'video.mp4'}.")
         if path.suffix.lower() not in (".mp4", ".mov", ".mkv"):
             raise RunError(f"output={path} must end in .mp4, .mov or .mkv.")
-    _demand_writable(path)
+    demand_writable(path)
     return path
 
 
-def _demand_writable(path: Path) -> None:
+def demand_writable(path: Path) -> None:
     """Raises RunError if the video, or the record beside it, cannot be written under this name."""
     record = record_path(path)
     # atomic_path first writes a file whose name has the first 80 characters of the record's and 15 more.

@@ -65,7 +65,8 @@ def checkpoint_of(config: Config, run: Run, training: Latents | None) -> Path:
 
     Raises RunError for the shipped model with another generator, whose W+ means other faces.
     """
-    if config.stage1.file == str(shipped_stage1()) and config.generator.weights != "embedded":
+    shipped = [str(shipped_stage1()), str(shipped_stage1(streaming=True))]
+    if config.stage1.file in shipped and config.generator.weights != "embedded":
         raise RunError(
             f"The shipped stage 1 moves the embedded generator's W+, not that of {config.generator.weights}: train one for "
             "this generator (stage1.source=data), or give stage1.weights=FILE."

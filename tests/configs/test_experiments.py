@@ -16,6 +16,7 @@ NEEDS = {
     "embedded": [],
     "grid_s1": ["data.root=somewhere"],
     "shipped": ["data.root=somewhere"],
+    "shipped_streaming": ["data.root=somewhere"],
     "paper_tcd_timit": ["data.root=somewhere"],
     "paper_grid": ["data.root=somewhere"],
     "e4e_ffhq": ["encoder_train.images=somewhere", "encoder_train.identity=something"],

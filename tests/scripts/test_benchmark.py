@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from scripts.core import runtime
+from scripts.core import cpu, runtime
 from scripts.stages import benchmark
 from stylegan2.networks.generator import StyleGAN2
 
 TINY = ["experiment=smoke", "encoder=plain", "encoder.inversion.person.steps=0", "benchmark.sizes=[32]",
-        "benchmark.step_size=32", "benchmark.min_seconds=1e-4", "benchmark.threads=[1]", "benchmark.clip_seconds=0.16",
+        "benchmark.step_size=32", "benchmark.min_seconds=1e-4", "benchmark.threads=[1]", "benchmark.clip_seconds=0.16", "benchmark.stream_seconds=0.4",
         "encoder_full.side=64", "encoder_full.head_width=16", "encoder_full.widths=[8,8,8,16,16]",
         "encoder_full.depths=[1,1,2,1]", "device=cpu"]  # fmt: skip
 
@@ -28,7 +28,7 @@ def small_stylegan2(monkeypatch):
         return StyleGAN2(resolution, channels={4 * 2**k: 8 for k in range(4)}).requires_grad_(False)
 
     monkeypatch.setattr(benchmark, "config_f", config_f)
-    monkeypatch.setattr(benchmark, "computes_bfloat16", lambda: True)
+    monkeypatch.setattr(cpu, "cpu_field", lambda name: "avx512_bf16")
 
 
 def measured(tmp_path, *arguments):
@@ -58,6 +58,12 @@ def test_all_parts_are_measured(tmp_path, capsys):
     parts = ("load", "face", "inversion", "features", "trajectory", "synthesis", "video")
     total = sum(video[f"{part}_seconds"] for part in parts)
     assert total == pytest.approx(video["real_time_factor_with_face"] * video["clip_seconds"])
+    live, live_bf16 = content["streaming"]
+    assert (live["precision"], live_bf16["precision"]) == ("float32", "bfloat16")
+    assert live["frames_per_s"] > 0 and live["seconds"] == 0.4
+    assert (
+        live["first_frame_s"] > 0.16 and live["worst_gap_s"] > 0.04
+    )  # the sound of the first chunk, and two chunks
     shown = capsys.readouterr().out
     assert all(f"measuring {part}" in shown for part in ("synthesis", "encoder", "end_to_end"))
 
@@ -81,7 +87,7 @@ def test_a_copy_without_tests_is_refused(tmp_path, monkeypatch, capsys):
 
 
 def test_bfloat16_is_left_out_where_the_cpu_lacks_it(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(benchmark, "computes_bfloat16", lambda: False)
+    monkeypatch.setattr(cpu, "cpu_field", lambda name: "avx2 fma")
     content = measured(tmp_path, "what=synthesis")
     assert {row["precision"] for row in content["synthesis"]} == {"float32"}
     assert "bfloat16 is not measured" in capsys.readouterr().out

@@ -13,7 +13,16 @@ from scripts.core import runtime
 ROOT = Path(__file__).parents[2]
 # Each of them takes a tenth of a second to two seconds.
 HEAVY = (
-    *("cv2", "face_alignment", "lightning_fabric", "matplotlib", "pandas", "scipy.fft", "scipy.ndimage"),
+    *(
+        "cv2",
+        "face_alignment",
+        "gradio",
+        "lightning_fabric",
+        "matplotlib",
+        "pandas",
+        "scipy.fft",
+        "scipy.ndimage",
+    ),
     *(
         "skimage.metrics._structural_similarity",
         "sklearn",

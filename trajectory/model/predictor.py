@@ -24,9 +24,11 @@ ASSETS = Path(__file__).parents[1] / "assets"
 RETIRED = ("kernel", "heads", "context")  # removed settings that older files still contain
 
 
-def shipped_stage1() -> Path:
-    """The file of the stage-1 model that comes with the project (docs/models/stage1.md)."""
-    return ASSETS / "stage1.safetensors"
+def shipped_stage1(streaming: bool = False) -> Path:
+    """The file of the stage-1 model that comes with the project (docs/models/stage1.md); streaming: of the one for live
+    sound.
+    """
+    return ASSETS / ("stage1_streaming.safetensors" if streaming else "stage1.safetensors")
 
 
 class TrajectoryPredictor(nn.Module):
@@ -93,18 +95,9 @@ def stream(
 ) -> Iterator[np.ndarray]:
     """Feature windows (K, M) one by one -> w (L, D) one by one, equal to `predict` on the whole.
 
-    The delay is half a window's context. Raises TrajectoryError for a model that needs later frames: a bidirectional
-    one, a speech encoder, or features that depend on the whole clip (normalised by the clip, or log-mel without
-    normalisation, whose floor is relative to the clip's maximum).
+    Raises TrajectoryError as `demand_live` does.
     """
-    features = model.features
-    whole_clip = features.kind == "encoder" or features.normalise == "clip"
-    whole_clip = whole_clip or (features.kind, features.normalise) == ("logmel", "none")
-    if model.net.config.bidirectional or whole_clip:
-        raise TrajectoryError(
-            "this stage-1 model needs the whole clip; to stream, train one with "
-            "trajectory.bidirectional=false, audio.normalise=fixed and no speech encoder"
-        )
+    demand_live(model)
     model.eval()
     device, state = model.gain.device, None
     w_ref_NLD = torch.tensor(w_ref_LD, dtype=torch.float32)[None].to(device)
@@ -113,6 +106,17 @@ def stream(
         values_NTKM = torch.tensor(window_KM, dtype=torch.float32)[None, None].to(device)
         w_NTLD, state = model(values_NTKM, w_ref_NLD, state)
         yield w_NTLD[0, 0].float().cpu().numpy()
+
+
+def demand_live(model: TrajectoryPredictor) -> None:
+    """Raises TrajectoryError for a model that needs the whole clip: in both directions, or with features that depend on
+    all of the sound.
+    """
+    if model.net.config.bidirectional or model.features.lookahead_ms is None:
+        raise TrajectoryError(
+            "This stage-1 model needs the whole clip: for live sound use stage1.source=streaming, or train one with "
+            "trajectory.bidirectional=false and audio=whisper_live (or audio.normalise=fixed)."
+        )
 
 
 def save_trajectory(
