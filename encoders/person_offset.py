@@ -1,7 +1,10 @@
 """The offset s that all codes of a person share: G(w_k + s) shows the person in frame k, where w_k is the encoder's code.
 
 An encoder's error is nearly the same in all frames of a person. A shared offset, fitted to a few of them, corrects the
-identity, keeps the motion that the encoder measured and adds no jitter between frames. Shapes: K frames, L rows, D = 512.
+identity, keeps the motion that the encoder measured and adds no jitter between frames. The rows that move the lips stay the
+encoder's: if they are fitted too, the lips of a person whose photo shows them closed hardly open any more.
+
+Shapes: K frames, L rows, D = 512, R px.
 """
 
 from __future__ import annotations
@@ -11,8 +14,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from encoders.likeness import STEPS, Likeness, LikenessNetworks, LikenessWeights
+from encoders.likeness import VIEWS, Likeness, LikenessNetworks, LikenessWeights
+from stylegan2.images import resize
 from stylegan2.protocol import Generator
+
+LIP_ROWS = slice(4, 8)  # rows of W+ in which the viseme basis moves the lips
 
 
 @dataclass
@@ -26,7 +32,7 @@ class PersonConfig:
     lr: float = 0.04  # initial learning rate; it falls to zero along a cosine
     stay: float = 0.2  # weight of the mean of s^2
     size: int = 128  # px at which the perceptual distance compares images
-    seed: int = 0  # of the order of frames and the displacements
+    seed: int = 0  # of the order of frames
 
     def __post_init__(self) -> None:
         if self.steps < 0 or self.frames < 1:
@@ -42,21 +48,21 @@ def person_offset(
     config: PersonConfig,
 ) -> Tensor:
     """The offset s, [L, D], fitted to aligned images in [-1, 1] with their landmarks [K, 68, 2] and codes."""
-    loss_of = Likeness(images_K3HW, landmarks, codes_KLD, generator, networks, LikenessWeights(), config.size)
+    images_K3RR = resize(images_K3HW, generator.resolution)
+    loss_of = Likeness(images_K3RR, landmarks, networks, LikenessWeights(), config.size)
     offset = torch.zeros_like(codes_KLD[:1], requires_grad=True)
+    fitted = torch.ones_like(offset)
+    fitted[:, LIP_ROWS] = 0
     optimiser = torch.optim.Adam([offset], lr=config.lr, betas=(0.9, 0.99))
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(config.steps, 1))
-    random = torch.Generator().manual_seed(config.seed)
+    random, order = torch.Generator().manual_seed(config.seed), torch.empty(0)
     for i in range(config.steps):
-        if i % len(codes_KLD) == 0:
+        place = i % len(codes_KLD)
+        if place == 0:
             order = torch.randperm(len(codes_KLD), generator=random)
-        index, step = order[i % len(codes_KLD)][None], STEPS[i % len(STEPS)]
-        w = codes_KLD[index] + offset
-        if step == "displaced":
-            d = networks.displacement(random)
-            terms = loss_of.displaced(generator.synthesis(w + d), index, d)
-        else:
-            terms = loss_of.compared(generator.synthesis(w), index, step)
+        index = order[place][None]
+        image = generator.synthesis(codes_KLD[index] + fitted * offset)
+        terms = loss_of.terms(image, index, VIEWS[i % len(VIEWS)])
         loss = torch.stack(list(terms.values())).sum() + config.stay * offset.square().mean()
         optimiser.zero_grad(set_to_none=True)
         loss.backward()

@@ -13,4 +13,4 @@ from scripts.core.runtime import launch
 from scripts.stages.page import serve
 
 if __name__ == "__main__":
-    launch(serve, settings=["stage1.source=shipped"])
+    launch(serve, settings=["stage1.source=shipped", "tuning.seconds=30", "precision=auto"])

@@ -17,4 +17,4 @@ from scripts.core.runtime import launch
 from scripts.stages.standalone import generate_alone
 
 if __name__ == "__main__":
-    launch(generate_alone, settings=["stage1.source=shipped", "tuning.seconds=30"])
+    launch(generate_alone, settings=["stage1.source=shipped", "tuning.seconds=30", "precision=auto"])

@@ -14,4 +14,4 @@ from scripts.core.runtime import launch
 from scripts.stages.stream import stream
 
 if __name__ == "__main__":
-    launch(stream, computes=False, settings=["stage1.source=streaming", "motion=none"])
+    launch(stream, computes=False, settings=["stage1.source=streaming", "motion=none", "precision=auto"])

@@ -1,8 +1,7 @@
 """Pivotal tuning (PTI, Roich et al. 2021): the latents of one identity are kept fixed while the generator is fitted to
 its frames.
 
-The loss is PTI's, or with tuning.likeness the one of encoders/likeness.py, which also sees identity and keeps what
-displacements do to the mouth. Shapes: N frames, L rows of W+, D latent width; images (N, 3, H, W) in [-1, 1].
+The loss is PTI's, or with loss=likeness the one of encoders/likeness.py, which also sees the identity. Shapes: N frames, L rows of W+, D latent width; images (N, 3, H, W) in [-1, 1].
 """
 
 import copy
@@ -18,12 +17,12 @@ import torch
 from rich.progress import Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
-from encoders.likeness import STEPS, Likeness, LikenessNetworks, LikenessWeights
+from encoders.likeness import VIEWS, Likeness, LikenessNetworks, LikenessWeights
 from stylegan2.images import resize, to_tensor
 from tuning.pivotal_losses import l2, locality, perceptual_at
 
 WARM_UP = 10  # steps over which the learning rate rises with loss=likeness
-TIMED = 3 * len(STEPS)  # steps after which the time of the remaining ones is known
+TIMED = 8  # steps after which the time of the remaining ones is known
 
 
 class TuningError(ValueError):
@@ -34,8 +33,8 @@ class TuningError(ValueError):
 class PivotalConfig:
     """How the generator is tuned (tuning.*); the defaults are PTI's."""
 
-    # "pti": L2 and the perceptual distance, at a constant learning rate. "likeness": also landmarks, identity and the
-    # response to displacements (encoders/likeness.py); the learning rate falls to zero along a cosine.
+    # "pti": L2 and the perceptual distance, at a constant learning rate. "likeness": also the identity, and the inner face at
+    # twice the resolution (encoders/likeness.py); the learning rate falls to zero along a cosine.
     loss: Literal["pti", "likeness"] = "pti"
     lr: float = 3e-4  # learning rate of Adam, relative to each tensor's size (`relative_size`)
     steps: int = 350  # optimiser steps over all frames together
@@ -54,11 +53,9 @@ class PivotalConfig:
     train: list[str] = field(default_factory=lambda: ["*"])
     locality_weight: float = 0.0  # weight of PTI's locality regulariser; 0 is off
     locality_alpha: float = 30.0  # distance in W+ of its random latents from the pivot
-    # With loss=likeness (encoders.likeness.LikenessWeights): landmarks per px, squared distance of identity embeddings, and
-    # what displacements change around the mouth.
-    landmark_weight: float = 0.1
-    identity_weight: float = 0.2
-    response_weight: float = 4.0
+    identity_weight: float = (
+        0.2  # of the squared distance of identity embeddings; only loss=likeness has this term
+    )
     # Recomputes activations in the backward pass, which takes a third more computation and a fraction of the memory.
     activation_checkpointing: bool = field(default=False, metadata={"keyed": False})
     seed: int = 0  # seed of the order of frames, the random latents and displacements
@@ -69,7 +66,7 @@ class PivotalConfig:
                 raise ValueError(f"tuning.{name} must be positive, got {getattr(self, name)}")
         if self.seconds is not None and not self.seconds > 0:
             raise ValueError(f"tuning.seconds must be positive or null, got {self.seconds}")
-        weights = ("l2", "lpips", "locality", "landmark", "identity", "response")
+        weights = ("l2", "lpips", "locality", "identity")
         for name in (*(f"{weight}_weight" for weight in weights), "locality_alpha"):
             if getattr(self, name) < 0:
                 raise ValueError(f"tuning.{name} cannot be negative, got {getattr(self, name)}")
@@ -106,9 +103,9 @@ def tune(
 
     PTI's loss = l2_weight |x - G'(w_p)|^2 + lpips_weight LPIPS(x, G'(w_p)) [+ locality], constant noise, Adam.
 
-    images: uint8 (N, H, W, 3), one per pivot. landmarks: theirs (N, 68, 2), px of a crop of 256 px; only loss=likeness reads
-    them. perceptual: a network with a .name, (x, y) -> (N,). likeness: the networks of
-    loss=likeness, which needs them. Raises TuningError if the loss stops being finite or the frames do not match the pivots.
+    images: uint8 (N, H, W, 3), one per pivot. landmarks: theirs (N, 68, 2), px of a crop of 256 px, and likeness: its networks;
+    both are for loss=likeness. perceptual: a network with a .name, (x, y) -> (N,). Raises TuningError if the loss stops being
+    finite or the frames do not match the pivots.
     """
     w_NLD, chosen = _pivots(generator, pivots_NLD, images, config)
     device = w_NLD.device
@@ -121,7 +118,7 @@ def tune(
     size = min(images.shape[1], tuned.resolution)
     targets = torch.cat([resize(to_tensor(images[t], device), size) for t in chosen])
     points = torch.as_tensor(landmarks)[chosen].to(w_NLD)
-    loss_of = _likeness(targets, points, w_NLD, base, likeness, config) if config.loss == "likeness" else None
+    loss_of = _likeness(targets, points, likeness, config) if config.loss == "likeness" else None
     before = _mean_losses(tuned, w_NLD, targets, perceptual, config)
     threshold = config.threshold.get(str(getattr(perceptual, "name", "")))
     random = torch.Generator().manual_seed(config.seed)
@@ -135,20 +132,18 @@ def tune(
     with _bar(progress) as bar:
         task = bar.add_task("tuning", total=total, loss="")
         while len(steps) < total:
-            index, step = next(batches), STEPS[len(steps) % len(STEPS)]
+            index, view = next(batches), VIEWS[len(steps) % len(VIEWS)]
             w, x = w_NLD[index], targets[index]
+            image = resize(tuned.synthesis(w, noise="const"), x.shape[-1])
             # Reconstruction of a batch of frames, by PTI's loss or by ours
             if loss_of is None:
-                image = tuned.synthesis(w, noise="const")
-                y = resize(image, x.shape[-1])
-                terms = {"l2": config.l2_weight * l2(y, x).mean()}
-                distance = perceptual_at(perceptual, y, x, config.perceptual_size).mean()
-                terms["perceptual"] = config.lpips_weight * distance
-            elif likeness is not None and step == "displaced":
-                d = likeness.displacement(random)
-                terms = loss_of.displaced(tuned.synthesis(w + d, noise="const"), index, d)
+                distance = perceptual_at(perceptual, image, x, config.perceptual_size).mean()
+                terms = {
+                    "l2": config.l2_weight * l2(image, x).mean(),
+                    "perceptual": config.lpips_weight * distance,
+                }
             else:
-                terms = loss_of.compared(tuned.synthesis(w, noise="const"), index, step)
+                terms = loss_of.terms(image, index, view)
             # Regulariser: stay close to the base generator elsewhere
             if config.locality_weight:
                 near = (config.locality_alpha, config.perceptual_size)
@@ -211,24 +206,12 @@ def relative_size(parameter: Tensor) -> Tensor:
 
 
 def _likeness(
-    targets: Tensor,
-    landmarks: Tensor,
-    w_NLD: Tensor,
-    base: Any,
-    networks: LikenessNetworks | None,
-    config: PivotalConfig,
+    targets: Tensor, landmarks: Tensor, networks: LikenessNetworks | None, config: PivotalConfig
 ) -> Likeness:
     if networks is None:
         raise TuningError("tuning.loss=likeness needs its networks: pass them, or set tuning.loss=pti.")
-    weights = LikenessWeights(
-        config.l2_weight,
-        config.lpips_weight,
-        config.landmark_weight,
-        config.identity_weight,
-        config.response_weight,
-    )
-    size = config.perceptual_size or base.resolution
-    return Likeness(targets, landmarks, w_NLD, base, networks, weights, size)
+    weights = LikenessWeights(config.l2_weight, config.lpips_weight, config.identity_weight)
+    return Likeness(targets, landmarks, networks, weights, config.perceptual_size or targets.shape[-1])
 
 
 def _schedule(step: int, total: int) -> float:

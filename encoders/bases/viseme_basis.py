@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from stylegan2.weights import WeightsError, read_weights
 
@@ -40,19 +38,3 @@ def load_viseme_basis(path: str | Path = "embedded") -> VisemeBasis:
     if weights.kind != "viseme_basis" or "directions" not in weights.state:
         raise WeightsError(f"{path} holds {weights.kind!r} weights, not a viseme basis.")
     return VisemeBasis(tuple(weights.config["names"]), weights.state["directions"].numpy())
-
-
-def random_pose(
-    basis: VisemeBasis, random: torch.Generator, rows: int, device: torch.device | str = "cpu"
-) -> Tensor:
-    """The displacement (rows, D) of a random articulation in a random small turn of the head: the mouth opened by 0 to 1,
-    one other axis of it by 0 to 0.7, yaw and pitch of -0.5 to 0.5. Rows that the basis lacks stay zero.
-    """
-    weights = torch.zeros(len(basis.names))
-    u = torch.rand(5, generator=random)
-    weights[basis.names.index("open")] = u[0]
-    weights[basis.names.index(("wide", "round", "press")[int(3 * u[1])])] = 0.7 * u[2]
-    for axis, value in zip(HEAD_AXES, u[3:], strict=True):
-        weights[basis.names.index(axis)] = value - 0.5
-    d_LD = torch.from_numpy(basis.displacement(weights.numpy()))[:rows]
-    return torch.nn.functional.pad(d_LD, (0, 0, 0, rows - len(d_LD))).to(device)

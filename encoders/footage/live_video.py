@@ -30,13 +30,11 @@ KEY_EVERY = "25"  # frames from one key frame to the next, at which players can 
 
 @dataclass
 class StreamConfig:
-    """The output of stream.py, and how it is computed."""
+    """The output of stream.py."""
 
     # mp4: fragmented, H.264 and AAC, marked as synthetic in its metadata. raw: rgb24 frames one after another, without
     # sound.
     format: Literal["mp4", "raw"] = "mp4"
-    # Number format of the generator's layers. auto: bfloat16 if the CPU has instructions for it, or on a GPU.
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
 
 
 class LiveVideo:

@@ -1,23 +1,19 @@
 """The networks, detectors and distances that a config names, with their files and hashes, and the cache folders."""
 
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from audio.speech_encoder import WHISPER_TINY
 from configs.schema import Config, DataConfig
-from encoders.bases.viseme_basis import VISEMES, load_viseme_basis, random_pose
 from encoders.content_hash import content_hash
-from encoders.features import landmark_net
 from encoders.features.identity import MODEL as IDENTITY_MODEL
 from encoders.features.perceptual import Perceptual, load_perceptual, trunk_path
 from encoders.footage.faces import DlibDetector, FaceAlignmentDetector, FaceDetector, dlib_model_path
 from encoders.likeness import LikenessNetworks
 from encoders.networks import e4e_compact as e4e
-from scripts.core.cpu import computes_bfloat16
 from scripts.core.runtime import Run, shown
 from stylegan2 import load as generators
 from stylegan2.embedded.openvino_ir import write_uncut
@@ -70,7 +66,7 @@ def teacher_hashes(config: Config) -> list[str]:
 
 def likeness_hashes() -> list[str]:
     """sha256 of the weight files that `build_likeness` reads besides the perceptual distance's."""
-    return [file_hash(path) for path in (landmark_net.EMBEDDED, dlib_model_path(IDENTITY_MODEL), VISEMES)]
+    return [file_hash(dlib_model_path(IDENTITY_MODEL))]
 
 
 def weight_hashes(config: Config, **more: Path) -> dict[str, str]:
@@ -88,16 +84,6 @@ def in_precision(generator: Any, config: Config) -> Any:
     """The same generator, set to compute in config.precision, for rendering videos and for losses."""
     generator.compute_in(torch.bfloat16 if config.bf16 else None)
     return generator
-
-
-def in_dtype(generator: Any, precision: Literal["auto", "float32", "bfloat16"], run: Run) -> tuple[Any, str]:
-    """The same generator, set to compute in this precision, and the name of the one that is used. auto: bfloat16 on a GPU
-    and on CPUs with instructions for it, otherwise float32.
-    """
-    if precision == "auto":
-        precision = "bfloat16" if run.device.type != "cpu" or computes_bfloat16() else "float32"
-    generator.compute_in(torch.bfloat16 if precision == "bfloat16" else None)
-    return generator, precision
 
 
 def build_renderer(config: Config, run: Run) -> Any:
@@ -136,24 +122,10 @@ def build_teacher(config: Config, run: Run) -> Perceptual:
 
 
 def build_likeness(config: Config, run: Run) -> LikenessNetworks:
-    """The networks by which inversion and tuning make a generator show a person (encoders/likeness.py).
-
-    Raises WeightsError if the generator's W+ has another width than the viseme basis.
-    """
+    """The networks by which inversion and tuning make a generator show a person (encoders/likeness.py)."""
     from encoders.features.dlib_resnet import DifferentiableIdentity, load_dlib_resnet
 
-    generator, basis = build_generator(config, run), load_viseme_basis()
-    if generator.w_dim != basis.directions.shape[2]:
-        raise WeightsError(
-            f"generator.weights={config.generator.weights} has a W of {generator.w_dim} numbers, and the displacements that keep "
-            f"the mouth's motion have {basis.directions.shape[2]}: set encoder=plain tuning=pti."
-        )
-    return LikenessNetworks(
-        build_teacher(config, run),
-        landmark_net.load_landmark_net().to(run.device),
-        DifferentiableIdentity(load_dlib_resnet(run.device)),
-        partial(random_pose, basis, rows=generator.num_rows, device=run.device),
-    )
+    return LikenessNetworks(build_teacher(config, run), DifferentiableIdentity(load_dlib_resnet(run.device)))
 
 
 def build_detector(data: DataConfig, device: str = "cpu") -> FaceDetector:

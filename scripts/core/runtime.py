@@ -12,7 +12,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from difflib import get_close_matches
 from pathlib import Path
@@ -201,9 +201,16 @@ def resolve(raw: DictConfig) -> Config:
         if str(value := OmegaConf.select(raw, name)).startswith("~"):
             OmegaConf.update(raw, name, os.path.expanduser(value))
     try:
-        return build(Config, OmegaConf.to_container(raw, resolve=True))
+        config = build(Config, OmegaConf.to_container(raw, resolve=True))
     except ValueError as error:
         raise RunError(f"The configuration is not usable: {sentence(error)}") from error
+    return replace(config, precision=_fast_precision(config)) if config.precision == "auto" else config
+
+
+def _fast_precision(config: Config) -> str:
+    """bf16-mixed where the device has instructions for bfloat16, otherwise 32-true."""
+    on_gpu = config.device in ("cuda", "gpu", "auto") and torch.cuda.is_available()
+    return "bf16-mixed" if (torch.cuda.is_bf16_supported() if on_gpu else computes_bfloat16()) else "32-true"
 
 
 def demand_resume(config: Config, kind: str) -> None:

@@ -61,7 +61,7 @@ def make_video(request: Request, config: Config, run: Run, folder: Path, report:
         tuned="auto" if request.tune else "none",
         motion=motion,
     )
-    run = replace(run, results=folder, seconds={})
+    run = replace(run, results=folder, data=folder, seconds={})  # nothing of a visitor's face is kept
     speech = read_inputs(config, run)
     assert speech is not None
     if speech.seconds > config.page.max_seconds:

@@ -15,7 +15,7 @@ from audio.live_sound import CONVERT, pcm_blocks
 from audio.timing import FPS
 from configs.schema import Config
 from encoders.footage.live_video import LiveVideo
-from scripts.core.networks import build_predictor, build_renderer, in_dtype, renderer_path, weight_hashes
+from scripts.core.networks import build_predictor, build_renderer, renderer_path, weight_hashes
 from scripts.core.provenance import plain, provenance, write_json
 from scripts.core.runtime import Run, RunError, shown, start
 from scripts.core.signals import Ended
@@ -51,8 +51,8 @@ def stream(config: Config) -> None:
         if face is None:
             raise RunError("stream.py needs a face: give photo=FILE or clip=FILE.")
         person = existing_person(config, run, face, checkpoint)
-        renderer, precision = in_dtype(build_renderer(config, run), config.stream.precision, run)
-        head = LiveHead(model, load_person_generator(person, renderer, config, run), face.w_ref)
+        generator = load_person_generator(person, build_renderer(config, run), config, run)
+        head = LiveHead(model, generator, face.w_ref)
         run.say(
             f"face {face.name}, "
             + (
@@ -60,14 +60,14 @@ def stream(config: Config) -> None:
                 if person.tuned
                 else "generator not tuned on this face"
             )
-            + f", {precision}, look-ahead {model.features.lookahead_ms:g} ms; ready"
+            + f", look-ahead {model.features.lookahead_ms:g} ms; ready"
         )
         files = {"trajectory": checkpoint, "renderer": renderer_path(config, run)}
         files |= {"tuned": person.tuned} if person.tuned else {}
         with _output(config) as file:
             frames, seconds = write_live(head, blocks, file, config, run)
         if config.output:
-            record = {"face": face.name, "frames": frames, "precision": precision, "config": plain(config)}
+            record = {"face": face.name, "frames": frames, "config": plain(config)}
             write_json(
                 record_path(Path(config.output)),
                 provenance() | record | {"weights": weight_hashes(config, **files)},

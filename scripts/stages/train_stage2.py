@@ -55,10 +55,12 @@ def train_stage2(config: Config, run: Run, face: Face, checkpoint: Path | None =
 
 def existing_person(config: Config, run: Run, face: Face, checkpoint: Path) -> Person:
     """The face with the tuned generator and the adapted stage 1 that tuned= and adapted= (auto|none|FILE) select;
-    "auto" selects the files that stage 2 made for this face, if they exist. One made without a limit of time is preferred.
+    "auto" selects the files that stage 2 made for this face, if they exist; one made in float32 without a limit of time
+    first.
     """
-    unlimited = replace(config, tuning=replace(config.tuning, seconds=None))
-    paths = [tuned_path(face, settings, run) for settings in (unlimited, config)]
+    full = replace(config, tuning=replace(config.tuning, seconds=None))
+    settings = (replace(full, precision="32-true"), full, config)
+    paths = [tuned_path(face, chosen, run) for chosen in settings]
     auto_path = next((path for path in paths if path.is_file()), None)
     tuned = None if config.tuned == "none" else auto_path if config.tuned == "auto" else Path(config.tuned)
     return Person(face, tuned, existing_adapted(face.own, (auto_path or paths[0]).parent, checkpoint, config))

@@ -121,7 +121,7 @@ def inputs(tmp_path, face, features):
 
 def test_the_script_writes_a_file_and_says_what_it_used(inputs, tmp_path, capsys):
     output = tmp_path / "out" / "video.mp4"
-    words = [*inputs, f"wav={tmp_path / 'speech.wav'}", f"output={output}", "stream.precision=float32"]
+    words = [*inputs, f"wav={tmp_path / 'speech.wav'}", f"output={output}", "precision=32-true"]
     assert runtime.attempt(stream.stream, runtime.compose(words), computes=False) == 0
     printed = capsys.readouterr()
     assert printed.out == "" and "float32, look-ahead 200 ms" in printed.err and "32 frames" in printed.err

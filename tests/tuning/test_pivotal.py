@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_likeness import small_likeness
+from small_likeness import SMALL_LIKENESS
 from torch import nn
 
 from stylegan2.images import to_uint8
@@ -198,24 +198,12 @@ def test_locality_preserves_images_of_other_latents(scene):
     assert regularised.after["l2"] < regularised.before["l2"] and "locality" in regularised.steps[0]
 
 
-def test_the_likeness_loss_fits_the_frames_and_preserves_the_effect_of_displacements(scene):
-    generator, pivots, _ = scene
-    d = 0.5 * torch.randn(L, D, generator=torch.Generator().manual_seed(3))
-
-    def drift(result):
-        """What a displacement changes in the tuned generator's images, against the base generator's."""
-        changes = [g.synthesis(pivots + d) - g.synthesis(pivots) for g in (result.generator, generator)]
-        return (changes[0] - changes[1])[:, :, 9:14, 5:11].square().mean()  # around the mouth
-
-    weights = {"landmark_weight": 0.0, "identity_weight": 0.0}
-    plain, ours = (
-        run(scene, loss="likeness", likeness=small_likeness(d), response_weight=weight, **weights)
-        for weight in (0.0, 20.0)
-    )
-    assert drift(ours) < 0.5 * drift(plain)
-    assert max(plain.after["l2"], ours.after["l2"]) < 0.7 * plain.before["l2"]
-    names = [{"whole", "inner"} & {name.removeprefix("perceptual_") for name in step} for step in ours.steps]
-    assert names[:3] == [{"whole"}, {"inner"}, set()] and "response" in ours.steps[2]
+def test_the_likeness_loss_fits_the_frames_in_alternating_views(scene):
+    result = run(scene, loss="likeness", likeness=SMALL_LIKENESS)
+    assert result.after["l2"] < 0.7 * result.before["l2"]
+    views = [{name for name in step if name.startswith("perceptual_")} for step in result.steps]
+    assert views[:3] == [{"perceptual_whole"}, {"perceptual_inner"}, {"perceptual_whole"}]
+    assert all("identity" in step for step in result.steps)
 
 
 def test_as_many_steps_are_made_as_there_is_time_for(scene):
