@@ -79,7 +79,7 @@ def build_page(config: Config, run: Run, folder: Path) -> Any:
                     sources=["upload", "microphone"],
                     type="filepath",
                 )
-                tune = gr.Checkbox(False, label="Tune the generator on the photo (more alike; takes longer)")
+                tune = gr.Checkbox(True, label="Tune the generator on the photo (more alike; 30 s longer)")
                 with gr.Accordion("Motion and picture", open=False):
                     motion = gr.Checkbox(True, label="Head and eyelids move")
                     gain = gr.Slider(0, 5, 1, step=0.1, label="Motion of the head (1: a still sitter)")

@@ -29,7 +29,7 @@ class Request:
 
     photo: str | None
     sound: str | None
-    tune: bool = False  # tune the generator on the photo
+    tune: bool = True  # tune the generator on the photo
     motion: bool = True  # head and eyelids move
     gain: float = 1.0  # of the head's motion
     blink: bool = True
