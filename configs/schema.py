@@ -309,8 +309,8 @@ class Config:
     devices: int = 1
     nodes: int = 1
     # A precision of Lightning Fabric, or "auto": bf16-mixed where the device has instructions for bfloat16, otherwise
-    # 32-true. generate.py, stream.py and app.py take "auto". With bf16-mixed, stage 1, rendering, tuning and scoring compute in bfloat16, and
-    # so does the corpus, in a folder of its own; inversion stays in float32, because its results are cached.
+    # 32-true. generate.py, stream.py and app.py take "auto". With bf16-mixed, stage 1, rendering, tuning, scoring,
+    # persons' offsets and the corpus are computed in bfloat16; what is kept of them gets folders of its own.
     precision: str = "32-true"
     # Threads of torch; 0: torch's default.
     threads: int = 0

@@ -76,7 +76,7 @@ def weight_hashes(config: Config, **more: Path) -> dict[str, str]:
 
 
 def build_generator(config: Config, run: Run) -> Any:
-    """The generator that the latents belong to, in float32 whatever config.precision is, because its results are cached."""
+    """The generator that the latents belong to, in float32 whatever config.precision is."""
     return load_generator(generator_path(config), run.device)
 
 

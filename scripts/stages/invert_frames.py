@@ -24,6 +24,7 @@ from scripts.core.networks import (
     build_teacher,
     encoder_path,
     generator_path,
+    in_precision,
     inversion_loss_hashes,
     keyed,
 )
@@ -49,13 +50,18 @@ def invert_frames(config: Config, run: Run, prepared: Prepared) -> Latents:
 def _inverted(config: Config, run: Run, prepared: Prepared) -> Latents:
     hashes = {"generator": file_hash(generator_path(config)), "encoder": file_hash(encoder_path(config))}
     made_by = (config.encoder.inversion, config.teacher, config.target.share, inversion_loss_hashes(config))
-    folder = keyed(run, "latents", prepared.folder.name, hashes, *made_by)
+    folder = keyed(run, "latents", prepared.folder.name, hashes, *made_by, *_precision(config))
     latents = Latents(folder, prepared.folder)
     if not (folder / "manifest.json").is_file():
         with run.timed("invert"):
             _invert_all(latents, prepared, hashes, config, run)
     run.say(f"inverted: {len(latents.entries())} clips in {shown(folder)}")
     return latents
+
+
+def _precision(config: Config) -> list[str]:
+    """A part of the keys of what is fitted through the generator; empty in float32."""
+    return ["bfloat16"] if config.bf16 else []
 
 
 def _invert_all(
@@ -110,8 +116,9 @@ class Inverter:
     def __init__(self, config: Config, run: Run) -> None:
         self.settings, self.workers = config.encoder.inversion, config.workers
         made_with = (file_hash(generator_path(config)), file_hash(encoder_path(config)), config.teacher)
-        self.folder = keyed(run, "persons", *made_with, self.settings, inversion_loss_hashes(config))
-        self.generator = build_generator(config, run).requires_grad_(False)
+        losses = inversion_loss_hashes(config)
+        self.folder = keyed(run, "persons", *made_with, self.settings, losses, *_precision(config))
+        self.generator = in_precision(build_generator(config, run), config).requires_grad_(False)
         self.encoder = build_encoder(config, run) if self.settings.start == "encoder" else None
         self.distance = build_teacher(config, run) if self.settings.steps else None
         self.likeness = build_likeness(config, run) if self.settings.person.steps else None
