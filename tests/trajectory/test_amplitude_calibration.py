@@ -28,5 +28,5 @@ def test_the_gain_of_the_opening_undoes_as_much_shrinkage_as_speech_explains():
     assert opening_gain(2 * true, true) == 1.0  # never smaller than predicted
     assert opening_gain(-0.8 * true, true) == 1.0 and opening_gain(np.zeros(200), true) == 1.0
     noisy = 0.5 * (true + rng.standard_normal(200))
-    r2 = np.corrcoef(noisy, true)[0, 1] ** 2
-    assert opening_gain(noisy, true) == pytest.approx(1 + r2 * (true.std() / noisy.std() - 1))
+    r = np.corrcoef(noisy, true)[0, 1]
+    assert opening_gain(noisy, true) == pytest.approx(1 + r * (true.std() / noisy.std() - 1))

@@ -96,11 +96,11 @@ def gain_of(report: Agreement, kind: Calibration = "scalar") -> Tensor:
 
 
 def opening_gain(predicted_T: np.ndarray, true_T: np.ndarray) -> float:
-    """1 + r^2 (std(o) / std(o^) - 1) of the lips' opening, within [1, LARGEST_GAIN]; used in adaptation to one person.
+    """1 + r (std(o) / std(o^) - 1) of the lips' opening, within [1, LARGEST_GAIN]; used in adaptation to one person.
 
-    For r = 1 the prediction gets the true amplitude. A few seconds of speech give a small r, for which std(o) / std(o^)
-    alone would mostly amplify errors.
+    For r = 1 the prediction gets the true amplitude. A few seconds of speech give a smaller r, for which std(o) / std(o^)
+    alone would mostly amplify errors; with r^2 in its place lips of real people opened half as far as they should.
     """
-    r2 = max(correlation(predicted_T, true_T), 0.0) ** 2
+    r = max(correlation(predicted_T, true_T), 0.0)
     ratio = float(true_T.std() / max(predicted_T.std(), 1e-9))
-    return float(np.clip(1 + r2 * (ratio - 1), 1.0, LARGEST_GAIN))
+    return float(np.clip(1 + r * (ratio - 1), 1.0, LARGEST_GAIN))
