@@ -1,4 +1,5 @@
-# make test runs every check. make demo runs the whole pipeline on synthetic speakers, from corpus to report, on a CPU.
+# make test runs every check. make demo makes a first video with the shipped stage 1, then runs the whole pipeline on synthetic
+# speakers, from corpus to report, on a CPU.
 # Both create .venv and install their dependencies; they need python3 (3.11 or newer, with venv) and make.
 PYTHON ?= python3
 VENV := .venv
@@ -17,6 +18,7 @@ lint: $(INSTALLED)
 	$(BIN)/pyright
 
 demo: $(INSTALLED)
+	$(BIN)/python scripts/generate.py photo=docs/person.jpg tuned=none output=results/first.mp4
 	$(BIN)/python scripts/run_pipeline.py experiment=demo
 
 install: $(INSTALLED)

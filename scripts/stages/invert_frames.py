@@ -115,9 +115,6 @@ class Inverter:
 
     def __init__(self, config: Config, run: Run) -> None:
         self.settings, self.workers = config.encoder.inversion, config.workers
-        made_with = (file_hash(generator_path(config)), file_hash(encoder_path(config)), config.teacher)
-        losses = inversion_loss_hashes(config)
-        self.folder = keyed(run, "persons", *made_with, self.settings, losses, *_precision(config))
         self.generator = in_precision(build_generator(config, run), config).requires_grad_(False)
         self.encoder = build_encoder(config, run) if self.settings.start == "encoder" else None
         self.distance = build_teacher(config, run) if self.settings.steps else None
@@ -128,6 +125,9 @@ class Inverter:
                 f"generator.weights={config.generator.weights} reads {self.generator.num_rows}: "
                 "choose an encoder trained for this generator, or encoder=optimise."
             )
+        made_with = (file_hash(generator_path(config)), file_hash(encoder_path(config)), config.teacher)
+        losses = inversion_loss_hashes(config)
+        self.folder = keyed(run, "persons", *made_with, self.settings, losses, *_precision(config))
 
     @contextmanager
     def several_at_once(self, tasks: int) -> Iterator[ThreadPoolExecutor]:

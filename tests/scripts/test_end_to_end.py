@@ -207,6 +207,7 @@ def test_generate_writes_a_playable_video_with_sound(finished, arguments, tmp_pa
         "renderer",
         "encoder",
         "trajectory",
+        "tuned",  # on the photo, because stage 2 was not run on it
         "motion",
     }
 

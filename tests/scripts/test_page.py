@@ -55,7 +55,9 @@ def frames_of(video):
 
 def test_a_photo_and_a_voice_become_a_video(started, files, tmp_path):
     told = []
-    video = made(Request(*files), started, tmp_path / "job", lambda share, text: told.append(share))
+    video = made(
+        Request(*files, tune=False), started, tmp_path / "job", lambda share, text: told.append(share)
+    )
     assert len(frames_of(video)) == 5 and video.parent == tmp_path / "job"
     assert told == sorted(told) and len(told) == 2
     config, run = started
@@ -66,7 +68,7 @@ def test_tuning_changes_the_generator_and_stays_in_the_jobs_folder(started, file
     tuned = []
     original = page_job.train_stage2
     monkeypatch.setattr(page_job, "train_stage2", lambda *a: tuned.append(original(*a)) or tuned[-1])
-    made(Request(*files, tune=True), started, tmp_path / "job")
+    made(Request(*files), started, tmp_path / "job")
     assert tuned[0].tuned is not None and tmp_path / "job" in tuned[0].tuned.parents
 
 
@@ -74,11 +76,11 @@ def test_the_whole_photo_and_motion(started, files, tmp_path):
     photo, sound = files
     wide = np.pad(np.asarray(Image.open(photo)), ((40, 40), (100, 60), (0, 0)), mode="edge")
     Image.fromarray(wide).save(photo)
-    request = Request(photo, sound, compose="photo")
+    request = Request(photo, sound, tune=False, compose="photo")
     frames = frames_of(made(request, started, tmp_path / "whole"))
     assert frames[0].shape == wide.shape
-    still = Request(photo, sound, motion=False)
-    moving = Request(photo, sound, gain=5.0)
+    still = Request(photo, sound, tune=False, motion=False)
+    moving = Request(photo, sound, tune=False, gain=5.0)
     pictures = [
         np.stack(frames_of(made(one, started, tmp_path / str(k)))).astype(int)
         for k, one in enumerate((still, moving))

@@ -124,7 +124,12 @@ def test_the_script_writes_a_file_and_says_what_it_used(inputs, tmp_path, capsys
     words = [*inputs, f"wav={tmp_path / 'speech.wav'}", f"output={output}", "precision=32-true"]
     assert runtime.attempt(stream.stream, runtime.compose(words), computes=False) == 0
     printed = capsys.readouterr()
-    assert printed.out == "" and "float32, look-ahead 200 ms" in printed.err and "32 frames" in printed.err
+    assert (
+        printed.out == ""
+        and "precision 32-true" in printed.err
+        and "look-ahead 200 ms" in printed.err
+        and "32 frames" in printed.err
+    )
     with av.open(str(output)) as container:
         assert sum(1 for _ in container.decode(video=0)) == 32
     assert sorted(file.name for file in output.parent.iterdir()) == ["video.mp4", "video.mp4.json"]
