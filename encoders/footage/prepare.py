@@ -260,7 +260,7 @@ def read_photo(path: str | Path) -> np.ndarray:
         raise VideoError(f"photo {path} does not exist; check the path")
     try:
         return np.array(read_rgb(path))
-    except (OSError, ValueError, SyntaxError) as error:
+    except (OSError, ValueError) as error:
         raise VideoError(
             f"{path} is not a picture that can be read ({error}); give a JPEG or PNG file"
         ) from error
