@@ -44,7 +44,7 @@ NAMES = [
     "a b", "'", '"', "$HOME", "#1", "a=b, [c] {d}", "é", "e\u0301", "漢字", "\n", "-rf", "100%", "\\", ";", "a" * 240,
     ".hidden", "~", "${x}", os.fsdecode(b"caf\xe9"),
 ]  # fmt: skip
-often = settings(max_examples=150, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+often = settings(max_examples=150, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
 byte_changes = st.lists(
     st.builds(
         Change,
