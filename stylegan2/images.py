@@ -22,8 +22,9 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF
 def read_rgb(path: str | Path) -> Image.Image:
     """The picture of a file, of one of FORMATS, as `upright_rgb`. Raises OSError or ValueError for what cannot be read."""
     too_large = ValueError(f"it has more than {LARGEST // 10**6} megapixels: reduce it first")
+    Image.init()  # older Pillows have no AVIF
     try:
-        with Image.open(path, formats=FORMATS) as picture:
+        with Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN]) as picture:
             if picture.width * picture.height > LARGEST:
                 raise too_large
             return upright_rgb(picture)
@@ -31,9 +32,7 @@ def read_rgb(path: str | Path) -> Image.Image:
         raise
     except Image.DecompressionBombError:
         raise too_large from None
-    except (
-        Exception
-    ) as error:  # Pillow's readers raise many types for a damaged file, RuntimeError and MemoryError too
+    except Exception as error:  # Pillow's readers raise many types for a damaged file
         raise ValueError(str(error) or type(error).__name__) from error
 
 
