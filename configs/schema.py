@@ -83,6 +83,10 @@ class PairsConfig:
     # Number of people with 6 expressions each, from which the encoder learns how speech changes the code.
     groups: int = 300
 
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise ValueError(f"pairs.count is {self.count}; it must be at least 1.")
+
 
 @dataclass
 class Stage1Config:
@@ -204,8 +208,10 @@ class MetricsConfig:
             )
         if not set(self.nets) <= {"alex", "vgg"}:
             raise ValueError(f"metrics.nets is {list(self.nets)}; it may hold alex and vgg.")
-        if self.batch < 1:
-            raise ValueError(f"metrics.batch is {self.batch}; it must be at least 1.")
+        if min(self.batch, self.clips, self.perceptual_frames) < 1 or self.perceptual_size < 16:
+            raise ValueError(
+                "metrics.batch, clips and perceptual_frames must be at least 1 and metrics.perceptual_size at least 16."
+            )
 
 
 @dataclass

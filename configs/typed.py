@@ -7,12 +7,14 @@ dataclass from the composed values, which checks `Literal` types here and ranges
 
 import copy
 import dataclasses
+import math
 import types
 import typing
 from functools import cache, partial
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 Record = TypeVar("Record")
+LARGEST = 2**32 - 1  # of whole numbers
 
 
 @cache
@@ -62,8 +64,10 @@ def _twin_value(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _real_value(hint: Any, value: Any, path: str) -> Any:
-    """A composed value in the form that `hint` asks for; ValueError where a `Literal` does not allow it."""
+def _real_value(hint: Any, value: Any, path: str, signed: bool = False) -> Any:
+    """A composed value in the form that `hint` asks for; ValueError where a `Literal` does not allow it, and for a number
+    that no setting can have. signed: whether it may be negative, as the entries of audio.layers.
+    """
     origin, args = get_origin(hint), get_args(hint)
     if value is None:
         return None
@@ -72,7 +76,22 @@ def _real_value(hint: Any, value: Any, path: str) -> Any:
     if origin in (Union, types.UnionType):
         return _real_value(next((arg for arg in args if arg is not type(None)), Any), value, path)
     if origin is tuple:
-        return tuple(_real_value(args[0], entry, path) for entry in value)
+        return tuple(_real_value(args[0], entry, path, signed=True) for entry in value)
     if dataclasses.is_dataclass(hint):
         return build(hint, value, f"{path}.")  # type: ignore[arg-type]
+    if isinstance(value, dict):
+        return {key: _real_value(Any, entry, f"{path}.{key}") for key, entry in value.items()}
+    _check_number(value, path, signed)
     return value
+
+
+def _check_number(value: Any, path: str, signed: bool) -> None:
+    """ValueError for NaN, infinity, a negative number and a whole one beyond 32 bits: torch and numpy refuse them as a
+    seed or a size, each with an error of its own, or compute nonsense.
+    """
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{path} is {value}; it must be a finite number.")
+    if isinstance(value, (int, float)) and value < 0 and not signed:
+        raise ValueError(f"{path} is {value}; it cannot be negative.")
+    if isinstance(value, int) and value > LARGEST:
+        raise ValueError(f"{path} is {value}; it must be at most {LARGEST}.")

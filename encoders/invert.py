@@ -44,8 +44,10 @@ class InversionConfig:
     chunk: int = 8  # frames in one batch; limits memory
 
     def __post_init__(self) -> None:
-        if self.steps < 0 or self.chunk < 1:
-            raise ValueError("encoder.inversion: steps cannot be negative, chunk is at least 1")
+        if self.steps < 0 or self.chunk < 1 or self.size < 16:
+            raise ValueError(
+                "encoder.inversion: steps cannot be negative, chunk is at least 1, size at least 16"
+            )
 
 
 def refine(

@@ -26,6 +26,7 @@ class ClipEntry:
     status: str = "ok"  # or "rejected"
     reason: str = ""  # reason for the rejection
     figures: dict[str, float] = field(default_factory=dict)  # measures of the clip (footage/clip_figures.py)
+    reading: str = ""  # what was done to the decoded video (FrameClip.reading)
 
     def __post_init__(self) -> None:
         if self.status not in ("ok", "rejected"):

@@ -35,8 +35,10 @@ class PersonConfig:
     seed: int = 0  # of the order of frames
 
     def __post_init__(self) -> None:
-        if self.steps < 0 or self.frames < 1:
-            raise ValueError("encoder.inversion.person: steps cannot be negative, frames are at least 1")
+        if self.steps < 0 or self.frames < 1 or self.size < 16:
+            raise ValueError(
+                "encoder.inversion.person: steps cannot be negative, frames are at least 1, size at least 16"
+            )
 
 
 def person_offset(

@@ -41,6 +41,8 @@ class FrameClip:
     detected: np.ndarray  # bool (T,); False: no face in the crop, so the landmarks are the source frame's
     waveform: np.ndarray  # float32 (S,) at 16 kHz, S = 640 T
     fps: int = FPS
+    # What was done to the decoded video: deinterlaced, tone-mapped, turned, and which of its sound tracks was taken
+    reading: str = ""
     sound_shift: int = 0  # samples by which the sound was moved to fit the picture; positive: earlier
 
     def __post_init__(self) -> None:

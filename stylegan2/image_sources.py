@@ -78,7 +78,7 @@ class ImageFolder:
     def _read(self, path: Path, flip: bool) -> np.ndarray:
         try:
             upright = read_rgb(path)
-        except (OSError, ValueError, SyntaxError) as error:
+        except (OSError, ValueError) as error:
             raise TrainingImagesError(
                 f"{path} cannot be read as an image ({error}): remove or repair it."
             ) from error

@@ -15,18 +15,25 @@ LARGEST = 250_000_000
 Image.MAX_IMAGE_PIXELS = LARGEST
 LONGEST_SIDE = 4096  # px, to which larger pictures are reduced: a face that fills a quarter of it fills a crop of 1024 px
 BACKGROUND = 128  # grey of transparent places
+# Pillow opens others too, EPS for instance by starting Ghostscript, which executes the file.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF")
 
 
 def read_rgb(path: str | Path) -> Image.Image:
-    """The picture of a file as `upright_rgb`. Raises OSError, SyntaxError or ValueError for what cannot be read."""
+    """The picture of a file, of one of FORMATS, as `upright_rgb`. Raises OSError or ValueError for what cannot be read."""
     too_large = ValueError(f"it has more than {LARGEST // 10**6} megapixels: reduce it first")
+    Image.init()  # older Pillows have no AVIF
     try:
-        with Image.open(path) as picture:
+        with Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN]) as picture:
             if picture.width * picture.height > LARGEST:
                 raise too_large
             return upright_rgb(picture)
+    except (OSError, ValueError):
+        raise
     except Image.DecompressionBombError:
         raise too_large from None
+    except Exception as error:  # Pillow's readers raise many types for a damaged file
+        raise ValueError(str(error) or type(error).__name__) from error
 
 
 def upright_rgb(picture: Image.Image, longest: int = LONGEST_SIDE) -> Image.Image:

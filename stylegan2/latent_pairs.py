@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import io
 import tarfile
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,6 +22,8 @@ from stylegan2.images import resize, to_tensor, to_uint8
 from stylegan2.protocol import Generator, repeat_rows
 from stylegan2.weights import atomic_path
 
+# What numpy and tarfile raise for a file that is missing, of another kind or cut short
+_DAMAGED = (OSError, ValueError, KeyError, EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error)
 SHARD = 480  # pairs in one tar file, a multiple of the usual group sizes
 
 
@@ -39,10 +43,16 @@ class FolderPairs:
         codes: list[np.ndarray] = []
         self.jpegs: list[bytes] = []
         for tar in tars:
-            codes.append(np.load(tar.with_name(tar.name.replace("faces-", "w-")).with_suffix(".npz"))["w"])
-            with tarfile.open(tar) as file:
-                members = sorted((m for m in file if m.isfile()), key=lambda m: m.name)
-                self.jpegs += [file.extractfile(m).read() for m in members]  # type: ignore[union-attr]
+            w_file = tar.with_name(tar.name.replace("faces-", "w-")).with_suffix(".npz")
+            try:
+                codes.append(np.load(w_file)["w"])
+                with tarfile.open(tar) as file:
+                    members = sorted((m for m in file if m.isfile()), key=lambda m: m.name)
+                    self.jpegs += [file.extractfile(m).read() for m in members]  # type: ignore[union-attr]
+            except _DAMAGED as error:
+                raise TrainingImagesError(
+                    f"{tar} or {w_file.name} beside it is missing or damaged ({error}): make the pairs again."
+                ) from error
         self.w_NLD = np.concatenate(codes)
         if len(self.w_NLD) != len(self.jpegs):
             raise TrainingImagesError(

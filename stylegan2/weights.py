@@ -8,6 +8,7 @@ import functools
 import hashlib
 import json
 import os
+import re
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -38,7 +39,10 @@ class WeightsFile:
 
 @contextlib.contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Yields a temporary sibling (same suffix) that becomes `path` on success and is deleted on failure."""
+    """Yields a temporary sibling (same suffix) that becomes `path` on success and is deleted on failure.
+
+    If it cannot be written, because the disk is full for instance, raises the OSError that names `path`.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem[:80]}-{uuid.uuid4().hex[:8]}{path.suffix}")
@@ -49,8 +53,28 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         yield temporary
         temporary.chmod(mode)
         os.replace(temporary, path)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        failed = error if isinstance(error, OSError) else _disk_error(error, temporary)
+        if failed is not None and failed.errno and failed.filename in (None, str(temporary)):
+            raise OSError(failed.errno, os.strerror(failed.errno), str(path)) from error
+        raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _disk_error(error: Exception, file: Path) -> OSError | None:
+    """The disk's error behind one that a library in C++ or Rust raised while it wrote `file`, or None.
+
+    safetensors states its number; torch does not, so more is written into the file, which is deleted afterwards.
+    """
+    if stated := re.search(r"\(os error (\d+)\)", str(error)):
+        return OSError(int(stated[1]), "")
+    try:
+        with open(file, "ab", buffering=0) as handle:
+            handle.write(bytes(2**16))
+    except OSError as found:
+        return found
+    return None
 
 
 def demand_weights(path: Path) -> None:
@@ -109,6 +133,21 @@ def save_weights(
     metadata = {"kind": kind, "config": json.dumps(dict(config)), "notes": json.dumps(dict(notes or {}))}
     with atomic_path(path) as temporary:
         save_file(tensors, temporary, metadata=metadata)
+        _sort_metadata(temporary)
+
+
+def _sort_metadata(file: Path) -> None:
+    """Puts the entries of a safetensors file's metadata in order: safetensors writes them in a random one, and equal
+    networks should be equal files, because other files are named by their hash.
+    """
+    with open(file, "r+b") as handle:
+        length = int.from_bytes(handle.read(8), "little")
+        header = json.loads(handle.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+        if len(text) <= length:
+            handle.seek(8)
+            handle.write(text.ljust(length))
 
 
 def read_weights(path: str | Path) -> WeightsFile:

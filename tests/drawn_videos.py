@@ -1,5 +1,7 @@
 """Small videos whose content is known, shared by the tests of reading and writing."""
 
+import struct
+
 import numpy as np
 
 from audio.waveform import Waveform
@@ -30,3 +32,12 @@ def onset(samples):
 
 def brightness(path, step=4):
     return [round(float(frame.mean()) / step) for frame in iter_frames(path)]
+
+
+def turned_by_a_phone(path, a, b, c, d):
+    """Write the rotation matrix of a phone's video into the track header."""
+    content = bytearray(path.read_bytes())
+    place = content.index(b"tkhd") + 4 + 40  # in a version 0 header the matrix starts at byte 40
+    one = 1 << 16
+    content[place : place + 36] = struct.pack(">9i", a * one, b * one, 0, c * one, d * one, 0, 0, 0, 1 << 30)
+    path.write_bytes(content)

@@ -64,6 +64,8 @@ class PivotalConfig:
         for name in ("lr", "steps", "batch", "max_frames"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"tuning.{name} must be positive, got {getattr(self, name)}")
+        if self.perceptual_size is not None and self.perceptual_size < 1:
+            raise ValueError(f"tuning.perceptual_size must be positive or null, got {self.perceptual_size}")
         if self.seconds is not None and not self.seconds > 0:
             raise ValueError(f"tuning.seconds must be positive or null, got {self.seconds}")
         weights = ("l2", "lpips", "locality", "identity")

@@ -33,7 +33,9 @@ class SyncConfig:
 
     def __post_init__(self) -> None:
         self.channels = tuple(self.channels)
-        if len(self.channels) != 4 or any(c % 8 for c in self.channels):
+        if min(self.dim, self.n_mels) < 1:
+            raise ValueError("sync_net.dim and sync_net.n_mels must be at least 1")
+        if len(self.channels) != 4 or min(self.channels) < 8 or any(c % 8 for c in self.channels):
             raise ValueError(
                 f"sync_net.channels is {self.channels}; it must be four numbers divisible by 8, one per convolution"
             )

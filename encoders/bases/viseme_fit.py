@@ -49,6 +49,8 @@ class BasisConfig:
     seed: int = 0  # seed of people and amplitudes
 
     def __post_init__(self) -> None:
+        if min(self.steps, self.batch, self.people) < 1:
+            raise ValueError("basis.steps, basis.batch and basis.people must be at least 1")
         if not self.axes or not set(self.axes) <= set(AXES):
             raise ValueError(f"basis.axes is {list(self.axes)}; it may hold {', '.join(AXES)}")
 

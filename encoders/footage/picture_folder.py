@@ -32,7 +32,7 @@ def picture_frames(folder: Path) -> Iterator[np.ndarray]:
     for path in picture_files(folder):
         try:
             yield np.array(read_rgb(path))
-        except (OSError, ValueError, SyntaxError) as error:
+        except (OSError, ValueError) as error:
             raise VideoError(f"{path} is not a picture that can be read ({error}); copy it again") from error
 
 

@@ -172,8 +172,10 @@ def track_face(
     return interpolate_missing(landmarks, detected), detected
 
 
-def _frames(path: Path, fps: int | Fraction = FPS) -> Iterator[np.ndarray]:
-    return picture_frames(path) if path.is_dir() else iter_frames(path, fps)
+def _frames(
+    path: Path, fps: int | Fraction = FPS, reading: dict[str, str] | None = None
+) -> Iterator[np.ndarray]:
+    return picture_frames(path) if path.is_dir() else iter_frames(path, fps, reading)
 
 
 def _check_jump(
@@ -212,7 +214,8 @@ def prepare_clip(
     own_sound = path.is_file() and (sound is None or probe(path).has_audio)
     sound = None if own_sound or sound is None else Path(sound)
     # The sound is read first, because that is fast and a clip without sound is rejected.
-    waveform = read_audio(sound or path)
+    reading: dict[str, str] = {}
+    waveform = read_audio(sound or path, reading)
     landmarks, found_in_frame = track_face(path, detector, config)
     frames = len(landmarks)
     if len(waveform.samples) < config.min_sound * samples_of_frames(frames):
@@ -222,7 +225,8 @@ def prepare_clip(
         )
     quads = smooth_quads(ffhq_quad(landmarks), config.sigma_centre, config.sigma_axes)
     jpegs = JpegFrames.encode(
-        crop(frame, quad, config.size) for frame, quad in zip(_frames(path), quads, strict=True)
+        crop(frame, quad, config.size)
+        for frame, quad in zip(_frames(path, reading=reading), quads, strict=True)
     )
     in_crop = np.stack([transform_points(p, q, config.size) for p, q in zip(landmarks, quads, strict=True)])
     detected = np.zeros(frames, dtype=bool)
@@ -242,6 +246,7 @@ def prepare_clip(
         quads=quads,
         detected=detected,
         waveform=np.pad(samples, (0, samples_of_frames(frames) - len(samples))).astype(np.float32),
+        reading="; ".join(reading.values()),
     )
 
 
@@ -260,7 +265,7 @@ def read_photo(path: str | Path) -> np.ndarray:
         raise VideoError(f"photo {path} does not exist; check the path")
     try:
         return np.array(read_rgb(path))
-    except (OSError, ValueError, SyntaxError) as error:
+    except (OSError, ValueError) as error:
         raise VideoError(
             f"{path} is not a picture that can be read ({error}); give a JPEG or PNG file"
         ) from error

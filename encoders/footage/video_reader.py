@@ -195,7 +195,7 @@ def _timed_frames(container: Any, path: str | Path) -> Iterator[Timed]:
         )
 
 
-def _deinterlaced(timed: Iterable[Timed]) -> Iterator[Timed]:
+def _deinterlaced(timed: Iterable[Timed], reading: dict[str, str]) -> Iterator[Timed]:
     """The same items, an interlaced frame replaced by one full picture of its first field, the other lines estimated.
 
     Without this, moving edges have combs, because the two fields of a frame were recorded at different times. Frames
@@ -211,6 +211,7 @@ def _deinterlaced(timed: Iterable[Timed]) -> Iterator[Timed]:
             graph = None
         if graph is None and frame.interlaced_frame and min(frame.width, frame.height) >= 4:
             graph, kind = _filter(frame), now
+            reading["fields"] = "deinterlaced"
         if graph is None:
             yield item
         else:
@@ -273,7 +274,7 @@ class _Converter:
     HDR frames are made SDR.
     """
 
-    def __init__(self, first: Any, stream: Any) -> None:
+    def __init__(self, first: Any, stream: Any, reading: dict[str, str]) -> None:
         aspect: Fraction | None = stream.sample_aspect_ratio
         self.transfer = int(stream.codec_context.color_trc or 0)
         self.turns = round((first.rotation or 0) / 90) % 4  # counterclockwise quarter turns, as for np.rot90
@@ -282,6 +283,10 @@ class _Converter:
         # Players decode unlabelled HD as BT.709 and unlabelled SD as BT.601.
         unlabelled_hd = int(first.colorspace) in (0, 2) and first.height >= 720 and "yuv" in first.format.name
         self.matrix = Colorspace.ITU709 if unlabelled_hd else None
+        if self.transfer in (PQ, HLG):
+            reading["colours"] = f"tone-mapped from {'PQ' if self.transfer == PQ else 'HLG'}"
+        if self.turns:
+            reading["rotation"] = f"turned by {(-90 * self.turns) % 360} degrees clockwise"
 
     def __call__(self, frame: Any) -> np.ndarray:
         hdr = self.transfer in (PQ, HLG)
@@ -302,7 +307,7 @@ def probe(path: str | Path) -> VideoInfo:
     with _opened(path) as container:
         stream = _video_stream(container, path)
         time, _, first = next(_timed_frames(container, path))
-        convert = _Converter(first, stream)
+        convert = _Converter(first, stream, {})
         rate = Fraction(stream.average_rate or stream.guessed_rate or FPS)
         if stream.duration:
             duration = float(stream.duration * stream.time_base)
@@ -327,25 +332,30 @@ def own_rate(path: str | Path) -> Fraction:
     return rate if 10 <= rate <= 60 else Fraction(FPS)
 
 
-def iter_frames(path: str | Path, fps: int | Fraction = FPS) -> Iterator[np.ndarray]:
+def iter_frames(
+    path: str | Path, fps: int | Fraction = FPS, reading: dict[str, str] | None = None
+) -> Iterator[np.ndarray]:
     """uint8 (H, W, 3) RGB, C-contiguous, upright: for each time k / fps the frame nearest in time.
 
-    Raises VideoError, also at the end if fewer frames came than the file declares. A repeated frame is a new array.
+    reading: gets what was done to the decoded frames, in words: "deinterlaced", "tone-mapped from PQ", "turned by 90
+    degrees clockwise". Raises VideoError, also at the end if fewer frames came than the file declares. A repeated frame is
+    a new array.
     """
+    reading = {} if reading is None else reading
     with _opened(path) as container:
         stream = _video_stream(container, path)
         convert = None
-        for frame in nearest_in_time(_deinterlaced(_timed_frames(container, path)), fps):
-            convert = convert or _Converter(frame, stream)
+        for frame in nearest_in_time(_deinterlaced(_timed_frames(container, path), reading), fps):
+            convert = convert or _Converter(frame, stream, reading)
             yield convert(frame)
 
 
-def read_audio(path: str | Path) -> Waveform:
+def read_audio(path: str | Path, reading: dict[str, str] | None = None) -> Waveform:
     """The sound of a video or sound file as 16 kHz mono, sample 0 at the first frame; its length is the sound's own.
 
-    Of several audio tracks the first that is not silent is read; if all are silent, the first. Encoder priming, a late
-    or early start and gaps follow the time stamps. Raises VideoError (no audio track, unreadable) and AudioError (too
-    short, not finite).
+    Of several audio tracks the first that is not silent is read; if all are silent, the first. reading: gets which one it
+    is, "sound track 2 of 3". Encoder priming, a late or early start and gaps follow the time stamps. Raises VideoError (no
+    audio track, unreadable) and AudioError (too short, not finite).
     """
     with _opened(path) as container:
         tracks = len(container.streams.audio)
@@ -355,14 +365,16 @@ def read_audio(path: str | Path) -> Waveform:
             )
         has_frames = any(not _is_cover(stream) for stream in container.streams.video)
     start = probe(path).start if has_frames else None
-    first = _read_track(path, 0, start)
-    if not first.silent:
-        return first
-    for index in range(1, tracks):
-        with contextlib.suppress(VideoError, AudioError):  # a track that cannot be read is passed over
-            if not (track := _read_track(path, index, start)).silent:
-                return track
-    return first
+    chosen, found = 0, _read_track(path, 0, start)
+    if found.silent:
+        for index in range(1, tracks):
+            with contextlib.suppress(VideoError, AudioError):  # a track that cannot be read is passed over
+                if not (track := _read_track(path, index, start)).silent:
+                    chosen, found = index, track
+                    break
+    if reading is not None and tracks > 1:
+        reading["sound"] = f"sound track {chosen + 1} of {tracks}"
+    return found
 
 
 def _read_track(path: str | Path, index: int, start: Fraction | None) -> Waveform:

@@ -52,6 +52,8 @@ class FullEncoderConfig:
             raise ValueError("the last of encoder_full.widths must equal encoder_full.head_width")
         if self.side not in (32, 64, 128, 256, 512, 1024):
             raise ValueError(f"encoder_full.side must be a power of two from 32 to 1024, got {self.side}")
+        if self.w_dim < 1:
+            raise ValueError(f"encoder_full.w_dim must be at least 1, got {self.w_dim}")
         if not MIDDLE_ROWS < self.num_rows <= MAX_ROWS:
             raise ValueError(
                 f"num_rows is from {MIDDLE_ROWS + 1} to {MAX_ROWS} (a generator of 64 px has 10), got {self.num_rows}"

@@ -40,6 +40,12 @@ class CompactE4EConfig:
     def __post_init__(self) -> None:
         if len(self.widths) != 5 or len(self.depths) != 5:
             raise ValueError("widths and depths need five entries each, for 64, 32, 16, 8 and 4 px")
+        if min(self.w_dim, self.hidden, self.rank) < 1 or self.num_rows <= MIDDLE_ROWS:
+            raise ValueError(
+                f"w_dim, hidden and rank are at least 1, num_rows at least {MIDDLE_ROWS + 1}, got {self}"
+            )
+        if min(self.widths) < 8 or any(width % 8 for width in self.widths):
+            raise ValueError(f"widths must be divisible by 8, got {self.widths}")
         if max(self.depths) > 100:
             raise ValueError(f"a level has up to 100 blocks, got {max(self.depths)}")
 

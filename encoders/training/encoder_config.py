@@ -51,6 +51,10 @@ class EncoderTrainConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.group_share <= 1 or self.image_batch > self.batch:
             raise ValueError("group_share lies in [0, 1] and image_batch is at most batch")
+        if min(self.steps, self.batch, self.save_every) < 1 or self.image_batch < 1 or self.image_size < 16:
+            raise ValueError(
+                "encoder_train.steps, batch, image_batch and save_every must be at least 1, image_size at least 16."
+            )
         if self.validation < 1:
             raise ValueError(f"encoder_train.validation is {self.validation}; it must be 1 or more.")
         if self.source == "photos" and not self.images:

@@ -6,7 +6,7 @@ version changed. Files of version 1 have no version number (docs/results/embedde
 """
 
 import json
-import math
+import sys
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -53,7 +53,7 @@ def check_report(report: Any, where: str = "report") -> int:
         if row["n_clips"] < 1:
             raise ReportError(f"{place}.n_clips is {row['n_clips']}, expected at least 1")
         for key, span in [*row.get("interval", {}).items(), *row.get("interval_speakers", {}).items()]:
-            if len(span) != 2 or None in span or not span[0] <= span[1]:
+            if not _is_interval(span):
                 raise ReportError(f"{place}: the interval of {key} is {span}, expected [low, high]")
     if version > 1:
         _check_clips(report, where)
@@ -92,9 +92,23 @@ def _check_fields(record: Any, required: Mapping[str, type], where: str) -> None
 def _check_figures(record: Mapping[str, Any], where: str) -> None:
     for key in FIGURES:
         value = record.get(key)
-        number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-        if value is not None and not number:
+        if value is not None and not _is_number(value):
             raise ReportError(f"{where}.{key} is {value!r}, expected a finite number or null")
+
+
+def _is_interval(span: Any) -> bool:
+    return (
+        isinstance(span, list | tuple)
+        and len(span) == 2
+        and all(map(_is_number, span))
+        and span[0] <= span[1]
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return (
+        isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+    )
 
 
 def read_report(path: str | Path) -> dict[str, Any]:

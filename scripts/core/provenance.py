@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from metrics.report.report_files import versions
 from stylegan2.weights import atomic_path
 
+RECORD = "run.json"  # written last beside a result
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = [
     "torch",
@@ -67,18 +68,18 @@ def provenance() -> dict[str, Any]:
 
 
 def save_provenance(folder: Path, config: Any, **made_from: Any) -> None:
-    """Writes folder/config.yaml (resolved) and folder/run.json beside a result; `made_from`: hashes, seconds, notes."""
-    write_json(folder / "run.json", provenance() | made_from)
+    """Writes folder/config.yaml (resolved) and then folder/run.json beside a result; `made_from`: hashes, seconds, notes."""
     with atomic_path(folder / "config.yaml") as temporary:
         temporary.write_text(
             OmegaConf.to_yaml(OmegaConf.create(plain(config))), encoding="utf-8", errors="backslashreplace"
         )
+    write_json(folder / RECORD, provenance() | made_from)
 
 
 def stage_seconds(results: Path, current: Mapping[str, float]) -> dict[str, float]:
     """Seconds of every stage: measured in this process, or read from the record of an earlier run."""
     seconds: dict[str, float] = {}
-    records = [*results.rglob("run.json"), *results.glob("generate/*.mp4.json")]
+    records = [*results.rglob(RECORD), *results.glob("generate/*.mp4.json")]
     for path in sorted(records, key=lambda path: path.stat().st_mtime):
         seconds |= json.loads(path.read_text(encoding="utf-8")).get("seconds", {})
     return seconds | dict(current)

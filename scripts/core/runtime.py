@@ -22,10 +22,8 @@ import hydra
 import numpy as np
 import torch
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from audio.waveform import AudioError
 from configs.schema import Config, register
@@ -136,7 +134,7 @@ def launch(stage: Callable[..., Any], computes: bool = True, settings: Sequence[
         return
     try:
         raw = compose(words)
-    except (HydraException, OmegaConfBaseException) as error:
+    except Exception as error:  # Hydra and OmegaConf raise many types for words that they cannot read
         print(f"Error: {legible(_misread(error, words))}", file=sys.stderr)
         sys.exit(1)
     if helps:
@@ -162,7 +160,8 @@ def _misread(error: Exception, words: Sequence[str]) -> str:
     for name in given:
         if name not in known and (near := get_close_matches(name, known, 3, 0.75)):
             return f"{text} Did you mean {' or '.join(near)}?"
-    return text if error.__cause__ is None else f"{text.rstrip('.')}: {str(error.__cause__).splitlines()[0]}"
+    cause = str(error.__cause__ or "").splitlines()
+    return f"{text.rstrip('.')}: {cause[0]}" if cause else text
 
 
 def _options(tree: Any, prefix: str = "") -> list[str]:
@@ -183,7 +182,7 @@ def attempt(stage: Callable[..., Any], raw: DictConfig, computes: bool = True) -
         config = resolve(raw)
         stage(config, start(config)) if computes else stage(config)
     except USER_ERRORS as error:
-        if raw.get("debug"):
+        if OmegaConf.to_container(raw).get("debug") is True:  # type: ignore[union-attr]
             traceback.print_exc()
         print(f"Error: {legible(sentence(error))}", file=sys.stderr)
         return 1

@@ -111,6 +111,8 @@ def _face_of_video(path: Path, config: Config, run: Run) -> Face:
     detector = build_detector(config.data, str(run.device))
     name = legible(path.stem)
     clip = prepare_clip(path, detector, name, name, name, "unseen", config.prepare)
+    if clip.reading:
+        run.say(f"{path}: {clip.reading}")
     if config.adapt.enabled:  # only adaptation uses the clip's sound
         clip = synchronised(clip, config.prepare, run)
     reference = reference_frame(clip, config.displacement)

@@ -85,16 +85,22 @@ def read_inputs(config: Config, run: Run) -> Waveform | None:
             raise WeightsError(f"There is no weight file at {named}: check the path.")
     if config.wav is None:
         return None
-    return read_speech(Path(config.wav))
+    reading: dict[str, str] = {}
+    speech = read_speech(Path(config.wav), reading)
+    if reading:
+        run.say(f"{config.wav}: {'; '.join(reading.values())}")
+    return speech
 
 
-def read_speech(path: Path) -> Waveform:
-    """The sound of a sound file or video of any format: what libsndfile cannot open is read by FFmpeg."""
+def read_speech(path: Path, reading: dict[str, str] | None = None) -> Waveform:
+    """The sound of a sound file or video of any format: what libsndfile cannot open is read by FFmpeg. reading: gets which
+    of several sound tracks it is.
+    """
     try:
         return read_waveform(path)
     except UnknownFormatError as error:
         try:
-            return read_audio(path)
+            return read_audio(path, reading)
         except UnreadableError:
             raise error from None
 

@@ -3,6 +3,7 @@ reasons.
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -54,6 +55,9 @@ def prepare_data(config: Config, run: Run) -> Prepared:
         with run.timed("prepare"):
             _prepare_all(videos, own, prepared.folder, config, run)
     run.say(f"prepared: {len(prepared.manifest.ok())} clips in {shown(prepared.folder)}")
+    for reading, count in Counter(entry.reading for entry in prepared.manifest.ok()).items():
+        if reading:
+            run.say(f"  {count} clips: {reading}")
     for entry in prepared.manifest.rejected():
         run.say(f"  rejected {entry.name}: {entry.reason}")
     return prepared
@@ -120,7 +124,7 @@ def _prepare_one(task: tuple[SourceVideo, Path, DataConfig, PrepareConfig]) -> C
             clip.save(folder / file)
     except REJECTED as error:
         return ClipEntry(video.name, "", *labels, 0, "rejected", str(error))
-    return ClipEntry(video.name, file, *labels, len(clip), figures=clip_figures(clip))
+    return ClipEntry(video.name, file, *labels, len(clip), figures=clip_figures(clip), reading=clip.reading)
 
 
 def _judged(entry: ClipEntry, prepare: PrepareConfig) -> ClipEntry:

@@ -22,7 +22,7 @@ from encoders.features.perceptual import demand_trunk
 from encoders.geometry import aperture
 from encoders.records import FrameClip
 from scripts.core.networks import build_generator, build_teacher, in_precision, keyed, weight_hashes
-from scripts.core.provenance import save_provenance, write_json
+from scripts.core.provenance import RECORD, save_provenance, write_json
 from scripts.core.runtime import Run, RunError, demand_resume, shown
 from scripts.stages.stage_results import Latents
 from stylegan2.protocol import sample_w
@@ -60,17 +60,23 @@ def train_stage1(config: Config, run: Run, latents: Latents) -> Path:
     recipe = _recipe(config, latents)
     if config.resume == "auto" and _finished(folder, recipe, config):
         run.say(f"stage 1: {shown(checkpoint)}")
+        if not (folder / RECORD).is_file():  # the training was stopped after the model was written
+            _record(folder, config, run, latents)
         return checkpoint
     run.say(f"training stage 1 into {shown(folder)} ({config.trajectory.cell}, {config.train.steps} steps)")
     with run.timed("stage1"):
         clips, copies = speech_clips(config, run, latents), sound_copies(config, run, latents)
         folder.mkdir(parents=True, exist_ok=True)
         _train(config, run, clips, copies, folder, recipe)
-    if run.first:
-        hashes = weight_hashes(config, trajectory=checkpoint)
-        save_provenance(folder, config, data=latents.name, weights=hashes, seconds=run.seconds)
+    _record(folder, config, run, latents)
     run.say(f"wrote {shown(checkpoint)}")
     return checkpoint
+
+
+def _record(folder: Path, config: Config, run: Run, latents: Latents) -> None:
+    if run.first:
+        hashes = weight_hashes(config, trajectory=folder / "trajectory.safetensors")
+        save_provenance(folder, config, data=latents.name, weights=hashes, seconds=run.seconds)
 
 
 def check_training_inputs(config: Config) -> None:
@@ -225,7 +231,7 @@ def _forget(folder: Path, resume: str) -> None:
     """
     if resume == "auto":
         return  # of the same recipe
-    for name in ("trajectory.safetensors", "state.pt"):
+    for name in ("trajectory.safetensors", "state.pt", RECORD):
         file = folder / name
         if file.resolve() != Path(resume).resolve():
             file.unlink(missing_ok=True)

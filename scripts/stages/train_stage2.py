@@ -25,7 +25,7 @@ from scripts.core.networks import (
     renderer_path,
     weight_hashes,
 )
-from scripts.core.provenance import save_provenance
+from scripts.core.provenance import RECORD, save_provenance
 from scripts.core.runtime import Run, shown
 from scripts.stages.adapt_stage1 import adapt_stage1, existing_adapted
 from scripts.stages.stage_results import Face, Person
@@ -41,7 +41,8 @@ def train_stage2(config: Config, run: Run, face: Face, checkpoint: Path | None =
     checkpoint: the stage-1 model that adaptation starts from. Existing files are reused, unless resume=none.
     """
     tuned = tuned_path(face, config, run)
-    if tuned.is_file() and config.resume != "none":
+    # Without its record the tuning was stopped after the generator was written, before what lies beside it.
+    if tuned.is_file() and (tuned.parent / RECORD).is_file() and config.resume != "none":
         run.say(f"stage 2: {shown(tuned)}")
     else:
         with run.timed("stage2"):
@@ -105,6 +106,7 @@ def tune_on(face: Face, path: Path, config: Config, run: Run) -> None:
     likeness = build_likeness(config, run) if config.tuning.loss == "likeness" else None
     tuned = tune(base, face.w, face.frames, face.landmarks, teacher, config.tuning, likeness)
     base_hash = file_hash(renderer_path(config, run))
+    (path.parent / RECORD).unlink(missing_ok=True)  # of an earlier tuning
     notes = {
         "face": face.name,
         "clip": face.clip,

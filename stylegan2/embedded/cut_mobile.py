@@ -33,6 +33,13 @@ class HeadConfig:
     pixel_weight: float = 1.0  # weight of the mean absolute difference
     perceptual_weight: float = 1.0
 
+    def __post_init__(self) -> None:
+        counts = (self.samples, self.places, self.head_steps, self.head_batch, self.steps, self.batch)
+        if min(counts) < 1 or self.crop < 16:
+            raise ValueError(
+                "fit: counts of samples, places, steps and batches are at least 1, crop is at least 16"
+            )
+
 
 def cut(uncut: MobileStyleGAN, resolution: int) -> MobileStyleGAN:
     """The uncut network's mapping network and first blocks, with a new head that is not fitted yet."""

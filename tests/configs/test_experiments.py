@@ -84,6 +84,17 @@ def test_seed_sets_the_seeds_of_training_and_tuning():
         (["experiment=e4e_ffhq", "encoder_train.images=x"], "encoder_train.identity=FILE"),
         (["encoder_train.progressive_start=10"], "encoder_train.network=full"),
         (["encoder_train.source=samples"], "encoder_train.pixel_weight"),
+        (["encoder_train.steps=0"], "encoder_train.steps"),
+        (["encoder.inversion.size=0"], "encoder.inversion"),
+        (["encoder.inversion.person.size=0"], "encoder.inversion.person"),
+        (["encoder_net.rank=0"], "rank"),
+        (["encoder_full.w_dim=0"], "encoder_full.w_dim"),
+        (["sync_net.dim=0"], "sync_net.dim"),
+        (["tuning.perceptual_size=0"], "tuning.perceptual_size"),
+        (["metrics.clips=0"], "metrics.batch, clips"),
+        (["pairs.count=0"], "pairs.count"),
+        (["basis.people=0"], "basis.people"),
+        (["fit.batch=0"], "fit: counts"),
     ],
 )
 def test_impossible_values_are_refused_with_advice(overrides, words):

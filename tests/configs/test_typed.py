@@ -54,3 +54,28 @@ def test_build_checks_literals_and_the_dataclass_checks_ranges():
         build(Outer, {"inner": {"kinds": ["a", "c"]}})
     with pytest.raises(ValueError, match="cannot hold 0"):
         build(Outer, {"inner": {"sizes": [0]}})
+
+
+@dataclass
+class Numbers:
+    count: int = 1
+    rate: float | None = 0.5
+    layers: tuple[int, ...] = (-1,)
+    limits: dict[str, float | None] = field(default_factory=lambda: {"a": 0.5})
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"count": -1}, "count is -1; it cannot be negative"),
+        ({"count": 2**32}, "count is 4294967296; it must be at most"),
+        ({"rate": float("nan")}, "rate is nan; it must be a finite number"),
+        ({"rate": float("inf")}, "rate is inf"),
+        ({"layers": [10**20]}, "layers is 1000"),
+        ({"limits": {"a": float("nan")}}, r"limits\.a is nan"),
+    ],
+)
+def test_numbers_that_no_setting_can_have_are_refused(values, words):
+    assert build(Numbers, {"count": 0, "rate": None, "layers": [-2]}) == Numbers(0, None, (-2,))
+    with pytest.raises(ValueError, match=words):
+        build(Numbers, values)

@@ -175,7 +175,7 @@ def test_silent_short_and_partly_silent_videos_are_rejected(tmp_path, monkeypatc
         prepare_clip(video(tmp_path / "short.mp4", moving, count=5), DiscDetector(), **NAMES)
     path = video(tmp_path / "x.mp4", moving)
     monkeypatch.setattr(
-        "encoders.footage.prepare.read_audio", lambda path: Waveform(np.zeros(5000, np.float32))
+        "encoders.footage.prepare.read_audio", lambda path, reading: Waveform(np.zeros(5000, np.float32))
     )
     with pytest.raises(VideoError, match=r"the sound of .*x\.mp4 lasts 0\.31 s and its pictures 1\.00 s"):
         prepare_clip(path, DiscDetector(), **NAMES)

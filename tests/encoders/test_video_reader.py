@@ -10,7 +10,7 @@ import av
 import numpy as np
 import pytest
 import soundfile
-from drawn_videos import HEIGHT, WIDTH, brightness, clicks, grey, levels, onset
+from drawn_videos import HEIGHT, WIDTH, brightness, clicks, grey, levels, onset, turned_by_a_phone
 from PIL import Image
 
 from encoders.footage import video_reader
@@ -163,7 +163,9 @@ def test_a_video_may_change_between_interlaced_and_progressive_and_in_size(tmp_p
         with av.open(str(tmp_path / f"{name}.mp4")) as container:
             frames += container.decode(video=0)
     items = [(Fraction(k), Fraction(1), frame) for k, frame in enumerate(frames)]
-    made = list(_deinterlaced(items))
+    reading: dict[str, str] = {}
+    made = list(_deinterlaced(items, reading))
+    assert reading == {"fields": "deinterlaced"}
     assert [item[:2] for item in made] == [item[:2] for item in items]
     for (*_, frame), (*_, picture) in zip(items, made, strict=True):
         assert (picture is frame) == (not frame.interlaced_frame)
@@ -185,19 +187,12 @@ def test_hdr_video_is_read_as_sdr(tmp_path, transfer, code):
             frame.pts, frame.time_base = index, Fraction(1, 25)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-    shown = next(iter_frames(path))
+    reading: dict[str, str] = {}
+    shown = next(iter_frames(path, reading=reading))
+    assert list(reading.values()) == [f"tone-mapped from {'PQ' if transfer == 16 else 'HLG'}"]
     assert shown.dtype == np.uint8 and shown.shape == (HEIGHT, WIDTH, 3)
     linear = 100 / 203  # of white, which is 203 cd/m2
     assert np.abs(shown - 255 * (1.055 * linear ** (1 / 2.4) - 0.055)).max() <= 3
-
-
-def turned_by_a_phone(path, a, b, c, d):
-    """Write the rotation matrix of a phone's video into the track header."""
-    content = bytearray(path.read_bytes())
-    place = content.index(b"tkhd") + 4 + 40  # in a version 0 header the matrix starts at byte 40
-    one = 1 << 16
-    content[place : place + 36] = struct.pack(">9i", a * one, b * one, 0, c * one, d * one, 0, 0, 0, 1 << 30)
-    path.write_bytes(content)
 
 
 @pytest.mark.parametrize(
@@ -210,7 +205,9 @@ def test_rotation_of_a_phone(tmp_path, matrix, rotation, turn):
     path = tmp_path / "x.mp4"
     write_video(path, [image] * 3)
     turned_by_a_phone(path, *matrix)
-    frame = next(iter_frames(path))
+    reading: dict[str, str] = {}
+    frame = next(iter_frames(path, reading=reading))
+    assert list(reading.values()) == ([f"turned by {rotation} degrees clockwise"] if rotation else [])
     expected = np.rot90(image, turn)
     assert frame.shape == expected.shape and frame.flags.c_contiguous
     assert np.abs(frame.astype(int) - expected).mean() < 6
@@ -404,17 +401,23 @@ def click_at(place):
 
 
 @pytest.mark.parametrize(
-    ("tracks", "expected"),
+    ("tracks", "number", "expected"),
     [
-        ([SILENCE, click_at(8000)], 8000),
-        ([SILENCE + 0.0005, SILENCE, click_at(8000), click_at(4000)], 8000),
-        ([click_at(4000), click_at(8000)], 4000),
-        ([SILENCE, click_at(8000)[:, 8000:9000], click_at(9000)], 9000),  # the second is too short to be used
+        ([SILENCE, click_at(8000)], 2, 8000),
+        ([SILENCE + 0.0005, SILENCE, click_at(8000), click_at(4000)], 3, 8000),
+        ([click_at(4000), click_at(8000)], 1, 4000),
+        (
+            [SILENCE, click_at(8000)[:, 8000:9000], click_at(9000)],
+            3,
+            9000,
+        ),  # the second is too short to be used
     ],
 )
-def test_the_first_track_that_is_not_silent_is_read(tmp_path, tracks, expected):
-    samples = read_audio(with_tracks(tmp_path / "x.mkv", *tracks)).samples
+def test_the_first_track_that_is_not_silent_is_read(tmp_path, tracks, number, expected):
+    reading: dict[str, str] = {}
+    samples = read_audio(with_tracks(tmp_path / "x.mkv", *tracks), reading).samples
     assert len(samples) == 32000 and onset(samples) == pytest.approx(expected, abs=8)
+    assert list(reading.values()) == [f"sound track {number} of {len(tracks)}"]
 
 
 def test_silent_tracks_alone_give_the_first(tmp_path):

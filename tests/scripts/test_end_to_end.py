@@ -309,3 +309,15 @@ def test_the_papers_experiment_trains_at_the_smoke_runs_size(clip_folder, tmp_pa
     net = model.net.config
     assert (net.frontend, net.cell, net.layers, net.bidirectional) == ("atvgnet", "lstm", 3, False)
     assert model.features.kind == "mfcc"
+
+
+def test_a_run_that_was_killed_before_the_record_gets_it(finished):
+    """run.json is written last."""
+    config, run, _ = finished
+    trained = run.results / "stage1" / "trajectory.safetensors"
+    before, tuned = trained.read_bytes(), next(run.results.rglob("tuned.safetensors"))
+    for again, weights in ((train_stage1_alone, trained), (train_stage2_alone, tuned)):
+        (weights.parent / "run.json").unlink()
+        again(config, run)
+        assert (weights.parent / "run.json").is_file()
+    assert trained.read_bytes() == before

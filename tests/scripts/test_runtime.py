@@ -64,6 +64,8 @@ def test_home_is_expanded_in_every_setting_that_names_a_file(monkeypatch):
         ("phto=me.jpg", "Could not override 'phto'. Did you mean photo?"),
         ("trajectory.hiden=3", "Did you mean trajectory.hidden"),
         ("train.steps=abc", "train.steps=abc: Value 'abc' of type 'str' could not be converted to Integer"),
+        ("motion=null", "Config group override must be a string or a list"),
+        ("debug=${oc.env:NOT_SET}", "Environment variable 'NOT_SET' not found"),
         ("experiment=nope", "Could not find 'experiment/nope' Available options in 'experiment': "),
     ],
 )

@@ -1,5 +1,6 @@
 """Conversion of images between files and networks."""
 
+import shutil
 import warnings
 import zlib
 
@@ -89,3 +90,20 @@ def test_200_megapixels_are_read_and_more_than_250_refused(tmp_path):
             warnings.simplefilter("ignore")
             with pytest.raises(ValueError, match="it has more than 250 megapixels: reduce it first"):
                 read_rgb(tmp_path / "huge.png")
+
+
+def test_what_pillow_refuses_with_other_errors_is_a_value_error(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "x.avif")
+    data = (tmp_path / "x.avif").read_bytes()
+    start = data.index(b"mdat") + 4
+    (tmp_path / "x.avif").write_bytes(data[:start] + bytes(len(data) - start))  # RuntimeError
+    with pytest.raises(ValueError, match="ailed to decode"):
+        read_rgb(tmp_path / "x.avif")
+
+
+def test_postscript_which_pillow_would_have_executed_is_no_picture(tmp_path):
+    Image.new("RGB", (32, 32)).save(tmp_path / "x.eps")
+    shutil.move(tmp_path / "x.eps", tmp_path / "x.jpg")
+    with pytest.raises(OSError, match="cannot identify"):
+        read_rgb(tmp_path / "x.jpg")

@@ -35,3 +35,9 @@ def test_pairs_round_trip(tmp_path, embedded: MobileStyleGAN) -> None:
     assert len(next(order)) == 2
     with pytest.raises(TrainingImagesError, match=r"faces-NNN\.tar"):
         FolderPairs(tmp_path / "nothing")
+    for file in ("faces-000.tar", "w-000.npz"):
+        data = (tmp_path / file).read_bytes()
+        (tmp_path / file).write_bytes(data[: len(data) // 2])
+        with pytest.raises(TrainingImagesError, match="missing or damaged"):
+            FolderPairs(tmp_path)
+        (tmp_path / file).write_bytes(data)

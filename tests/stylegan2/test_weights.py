@@ -1,6 +1,7 @@
 """Weight files: exact round trips, damaged files, atomic writes."""
 
 import json
+import resource
 import stat
 
 import pytest
@@ -110,3 +111,51 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     with atomic_path(path) as temporary:
         temporary.write_text("new")
     assert path.read_text() == "new"
+
+
+def test_equal_networks_are_equal_files(tmp_path):
+    network = torch.nn.Linear(3, 2)
+    for number in range(6):
+        save_weights(network, tmp_path / f"{number}.safetensors", "kind", {"é": 1}, {"a": "\n"})
+    files = [(tmp_path / f"{number}.safetensors").read_bytes() for number in range(6)]
+    assert len(set(files)) == 1
+    read = read_weights(tmp_path / "0.safetensors")
+    assert (read.kind, read.config, read.notes) == ("kind", {"é": 1}, {"a": "\n"})
+    assert torch.equal(read.state["weight"], network.weight)
+
+
+def test_a_full_disk_is_told_with_the_files_name_and_leaves_nothing(tmp_path):
+    """A limit on the size of files stands for the full disk; each library tells of it in its own way."""
+    values = torch.randn(1000, 100)
+
+    def text(path):
+        with atomic_path(path) as temporary:
+            temporary.write_text("x" * 10**6)
+
+    def torch_file(path):
+        with atomic_path(path) as temporary:
+            torch.save({"a": values}, temporary)
+
+    def rust_file(path):
+        save_weights({"a": values}, path, "kind", {})
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for write in (text, torch_file, rust_file):
+        (tmp_path / "x.pt").write_text("earlier")
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2**17, before[1]))
+        try:
+            with pytest.raises(OSError, match="File too large") as caught:
+                write(tmp_path / "x.pt")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert caught.value.filename == str(tmp_path / "x.pt")
+        assert [path.name for path in tmp_path.iterdir()] == ["x.pt"]
+        assert (tmp_path / "x.pt").read_text() == "earlier"
+
+
+def test_other_errors_while_a_file_is_written_stay_what_they_are(tmp_path):
+    with pytest.raises(RuntimeError, match="of the network"), atomic_path(tmp_path / "x.pt"):
+        raise RuntimeError("of the network")
+    with pytest.raises(FileNotFoundError) as caught, atomic_path(tmp_path / "x.pt"):
+        (tmp_path / "source").read_bytes()
+    assert caught.value.filename == str(tmp_path / "source") and list(tmp_path.iterdir()) == []

@@ -1,0 +1,140 @@
+"""Each stage is killed, ended by SIGTERM or runs into a full disk; the same command again ends in the result of an
+undisturbed run.
+"""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from killable_stages import STAGES, hidden, results, started
+
+pytestmark = pytest.mark.slow
+MOMENTS = 2  # of SIGKILL and of SIGTERM, each in every stage
+SHARES = (0.1, 0.6, 0.9)  # of the room that a stage needs
+LONGEST_S = 900.0
+
+
+@pytest.fixture(scope="module")
+def disk(tmp_path_factory) -> Iterator[Path]:
+    """A small file system that tests fill."""
+    folder = tmp_path_factory.mktemp("disk")
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1g", "tmpfs", folder], capture_output=True
+    ).returncode:
+        pytest.skip("a file system in memory cannot be mounted here")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+class Stages:
+    """Runs stages in one folder, because its name is part of some results."""
+
+    def __init__(self, folder: Path, clips: Path) -> None:
+        self.folder = folder
+        split = [
+            "data=folder",
+            "data.seen=0.0",
+            "data.validation=0.0",
+            "data.unseen=0.34",
+            f"data.root={clips}",
+        ]
+        where = [f"results_dir={folder / 'results'}", f"data_dir={folder / 'data'}"]
+        self.words = ["experiment=smoke", *split, *where, "workers=1", "device=cpu"]
+
+    def restore(self, before: Path) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+        shutil.copytree(before, self.folder)
+
+    def run(
+        self, stage: str, die_after: int | None = None, after: float | None = None, sent: int = signal.SIGKILL
+    ) -> int:
+        """The exit code. after: seconds until the signal is sent."""
+        process = started(stage, self.words, die_after)
+        process.join(after or LONGEST_S)
+        if process.is_alive():
+            assert after is not None, f"{stage} took longer than {LONGEST_S} s"
+            os.kill(process.pid or 0, sent)
+            process.join(LONGEST_S)
+        assert process.exitcode is not None
+        return process.exitcode
+
+
+@pytest.fixture(scope="module")
+def states(clip_folder, tmp_path_factory) -> Iterator[tuple[Stages, dict[str, Path]]]:
+    """The folder in which stages run, and a copy of it before each stage; "end" is after the last one."""
+    work, copies = tmp_path_factory.mktemp("work") / "w", tmp_path_factory.mktemp("states")
+    stages, before = Stages(work, clip_folder), {STAGES[0]: copies / STAGES[0]}
+    before[STAGES[0]].mkdir()
+    stages.restore(before[STAGES[0]])
+    for stage, following in zip(STAGES, [*STAGES[1:], "end"], strict=True):
+        assert stages.run(stage) == 0
+        before[following] = copies / following
+        shutil.copytree(work, before[following])
+    yield stages, before
+
+
+def after_of(stage: str) -> str:
+    return [*STAGES, "end"][STAGES.index(stage) + 1]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_killed_stage_ends_in_the_same_result(stage, states):
+    stages, before = states
+    wanted = results(before[after_of(stage)])
+    for die_after in range(1, 100):  # each moment between two files
+        stages.restore(before[stage])
+        if stages.run(stage, die_after) == 0:
+            break
+        assert stages.run(stage) == 0 and results(stages.folder) == wanted, f"killed after file {die_after}"
+    assert die_after > 1
+
+
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("stage", STAGES)
+def test_signals_at_random_moments(stage, sent, states):
+    stages, before = states
+    wanted = results(before[after_of(stage)])
+    for _ in range(MOMENTS):
+        stages.restore(before[stage])
+        after = random.uniform(0.5, 8.0)
+        code = stages.run(stage, after=after, sent=sent)
+        assert code in (0, -9 if sent == signal.SIGKILL else 128 + sent, -sent), code
+        if code > 0:
+            assert hidden(stages.folder) == []
+        assert stages.run(stage) == 0 and results(stages.folder) == wanted, f"after {after:.2f} s"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_full_disk(stage, states, disk, clip_folder, capfd):
+    _, before = states
+    stages = Stages(disk / "w", clip_folder)
+    stages.restore(before[stage])
+    empty = shutil.disk_usage(disk).used
+    assert stages.run(stage) == 0
+    wanted, needed = results(stages.folder), shutil.disk_usage(disk).used - empty
+    for share in SHARES:
+        stages.restore(before[stage])
+        room = shutil.disk_usage(disk).used + int(needed * share)
+        subprocess.run(["mount", "-o", f"remount,size={room}", disk], check=True)
+        capfd.readouterr()
+        try:
+            code = stages.run(stage)
+        finally:
+            subprocess.run(["mount", "-o", "remount,size=1g", disk], check=True)
+        errors = [line for line in capfd.readouterr().err.splitlines() if line.strip()]
+        assert code == 1 and len(errors) == 1 and "no space left on device" in errors[0], (
+            share,
+            code,
+            errors,
+        )
+        made = results(stages.folder)
+        assert hidden(stages.folder) == [] and made.items() <= wanted.items()
+        assert results(before[stage]).keys() <= made.keys()
+        assert stages.run(stage) == 0 and results(stages.folder) == wanted
