@@ -8,7 +8,8 @@ the regression. v: how this person's coefficients change with their lips' openin
 
 A few seconds of speech are too little to train a network, and how well a base transfers to a voice differs, so the share
 of the regression is chosen for each person (`AdaptationData.share`). Only the lips' opening is predicted, because errors in
-the other coefficients would move the head and close the lips.
+the other coefficients would move the head and close the lips. Where the base is better on the held-out frames than every
+candidate, it stays as it is: then a = 0, without training steps.
 
 `adapt` gets the first frames of a clip only. The last share `validation` of these frames is held out to choose the
 number of steps and to measure the model before and after; then the same number of steps is made on all frames. Shapes:
@@ -116,7 +117,9 @@ def _adapt(base: TrajectoryPredictor, speech: PersonalSpeech, config: AdaptConfi
 
     # Choose steps and gain on the held-out frames, then adapt on all frames.
     steps, o_V = _choose_steps(base, part, whole, cut, config)
-    o_V = o_V[scored_V]
+    o_V, base_V = o_V[scored_V], (_predicted(base.net, base, whole)[cut:] @ part.axis)[scored_V]
+    if correlation(base_V, true_VC @ part.axis) > correlation(o_V, true_VC @ part.axis):
+        config, steps, o_V = replace(config, shortcut=0.0), 0, base_V  # only the gain is the person's
     gain = opening_gain(o_V, true_VC @ part.axis)
     predictor = _mixture(base, whole, config, steps, gain)
 
