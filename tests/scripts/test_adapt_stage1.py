@@ -23,6 +23,7 @@ from scripts.stages.adapt_stage1 import (
 from scripts.stages.face import face_of_data
 from scripts.stages.stage_results import Face, Latents
 from stylegan2.weights import file_hash
+from trajectory.adapt import personal_adaptation
 from trajectory.adapt.adaptation_data import AdaptationData, PersonalSpeech, personal_speech
 from trajectory.adapt.personal_adaptation import (
     AdaptConfig,
@@ -121,6 +122,16 @@ def test_share_of_the_regression_follows_how_well_the_base_predicts(base):
     assert data.share(data.c) == 0.0 and data.share(noise) == 1.0
     chosen = adapt(base, talk(), replace(QUICK, shortcut=None)).config.shortcut
     assert chosen is not None and chosen > 0  # the untrained base predicts no motion
+
+
+def test_the_base_stays_where_no_adaptation_is_better(base, monkeypatch):
+    def worse(base, part, whole, cut, config):
+        return 25, -(whole.c[cut:] @ part.axis)
+
+    monkeypatch.setattr(personal_adaptation, "_choose_steps", worse)
+    adapted = adapt(base, talk(), QUICK)
+    assert (adapted.steps, adapted.config.shortcut, adapted.after["lips"]) == (0, 0.0, adapted.before["lips"])
+    assert adapted.predictor.shortcut is None
 
 
 def test_the_prediction_is_the_mean_of_net_and_regression(base):
