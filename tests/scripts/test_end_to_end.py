@@ -315,7 +315,7 @@ def test_a_run_that_was_killed_before_the_record_gets_it(finished):
     """run.json is written last."""
     config, run, _ = finished
     trained = run.results / "stage1" / "trajectory.safetensors"
-    before, tuned = trained.read_bytes(), next((run.results / "stage2").glob("speaker_*/tuned.safetensors"))
+    before, tuned = trained.read_bytes(), next((run.results / "stage2").glob("speaker*/tuned.safetensors"))
     for again, weights in ((train_stage1_alone, trained), (train_stage2_alone, tuned)):
         (weights.parent / "run.json").unlink()
         again(config, run)
