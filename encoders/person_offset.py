@@ -18,7 +18,9 @@ from encoders.likeness import VIEWS, Likeness, LikenessNetworks, LikenessWeights
 from stylegan2.images import resize
 from stylegan2.protocol import Generator
 
-LIP_ROWS = slice(4, 8)  # rows of W+ in which the viseme basis moves the lips
+LIP_ROWS = slice(
+    3, 9
+)  # rows of W+ that move the lips; rows 4-7 alone do so less, and left some mouths closed
 
 
 @dataclass
