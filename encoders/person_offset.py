@@ -18,9 +18,8 @@ from encoders.likeness import VIEWS, Likeness, LikenessNetworks, LikenessWeights
 from stylegan2.images import resize
 from stylegan2.protocol import Generator
 
-LIP_ROWS = slice(
-    3, 9
-)  # rows of W+ that move the lips; rows 4-7 alone do so less, and left some mouths closed
+# Rows of W+ that move the lips. With rows 3 and 8 fitted too, a real person's mouth stayed nearly closed (docs/RESULTS.md).
+LIP_ROWS = slice(3, 9)
 
 
 @dataclass

@@ -45,8 +45,8 @@ class PivotalConfig:
     l2_weight: float = 1.0
     lpips_weight: float = 1.0  # weight of the perceptual distance
     perceptual_size: int | None = 256  # px at which the perceptual distance compares images; None: full size
-    # Stop when the perceptual distance, averaged over one pass of the frames, is at most this. One value per metric
-    # name, because networks differ in scale; None or absent: never.
+    # With loss=pti, stop when the perceptual distance, averaged over one pass of the frames, is at most this. One value per
+    # metric name, because networks differ in scale; None or absent: never.
     threshold: dict[str, float | None] = field(default_factory=lambda: {"lpips-alex": 0.06})
     # Patterns (fnmatch) of the names of parameters that are tuned. The mapping network never changes: synthesis does
     # not use it.

@@ -56,12 +56,9 @@ def inversion_loss_hashes(config: Config) -> list[str]:
     settings = config.encoder.inversion
     if not settings.steps and not settings.person.steps:
         return []
-    return teacher_hashes(config) + (likeness_hashes() if settings.person.steps else [])
-
-
-def teacher_hashes(config: Config) -> list[str]:
     trunk = trunk_path(config.teacher.net)
-    return [file_hash(trunk)] if config.teacher.family == "lpips" and trunk.is_file() else []
+    hashes = [file_hash(trunk)] if config.teacher.family == "lpips" and trunk.is_file() else []
+    return hashes + (likeness_hashes() if settings.person.steps else [])
 
 
 def likeness_hashes() -> list[str]:
@@ -121,11 +118,13 @@ def build_teacher(config: Config, run: Run) -> Perceptual:
     return load_perceptual(config.teacher.net, config.teacher.family).to(run.device)
 
 
-def build_likeness(config: Config, run: Run) -> LikenessNetworks:
-    """The networks by which inversion and tuning make a generator show a person (encoders/likeness.py)."""
+def build_likeness(teacher: Perceptual, run: Run) -> LikenessNetworks:
+    """The networks by which inversion and tuning make a generator show a person (encoders/likeness.py). teacher: of
+    `build_teacher`.
+    """
     from encoders.features.dlib_resnet import DifferentiableIdentity, load_dlib_resnet
 
-    return LikenessNetworks(build_teacher(config, run), DifferentiableIdentity(load_dlib_resnet(run.device)))
+    return LikenessNetworks(teacher, DifferentiableIdentity(load_dlib_resnet(run.device)))
 
 
 def build_detector(data: DataConfig, device: str = "cpu") -> FaceDetector:

@@ -19,7 +19,7 @@ from scripts.stages.dub import composed, demand_composable
 from scripts.stages.evaluate_case import predict_latents
 from scripts.stages.motion import check_motion, latent_motion_of, motion_track
 from scripts.stages.stage_results import Person
-from scripts.stages.train_stage2 import load_person_generator
+from scripts.stages.train_stage2 import generator_used, load_person_generator
 from stylegan2.weights import WeightsError
 from trajectory.motion.apply import moved
 from trajectory.motion.natural_motion import ASSET as NATURAL_MOTION
@@ -47,11 +47,7 @@ def generate(config: Config, run: Run, person: Person, checkpoint: Path, speech:
         frames = frames_of_samples(len(speech.samples))
         run.say(
             f"face {face.name}, {speech.seconds:.1f} s of speech, "
-            + (
-                f"tuned generator {shown(person.tuned)}"
-                if person.tuned
-                else "generator not tuned on this face"
-            )
+            + generator_used(person)
             + f", stage 1 {shown(person.adapted or checkpoint)}"
         )
         motion = motion_track(config, run, speech, frames)

@@ -117,8 +117,12 @@ class Inverter:
         self.settings, self.workers = config.encoder.inversion, config.workers
         self.generator = in_precision(build_generator(config, run), config).requires_grad_(False)
         self.encoder = build_encoder(config, run) if self.settings.start == "encoder" else None
-        self.distance = build_teacher(config, run) if self.settings.steps else None
-        self.likeness = build_likeness(config, run) if self.settings.person.steps else None
+        self.distance = (
+            build_teacher(config, run) if self.settings.steps or self.settings.person.steps else None
+        )
+        self.likeness = None
+        if self.distance is not None and self.settings.person.steps:
+            self.likeness = build_likeness(self.distance, run)
         if self.encoder is not None and self.encoder.num_rows != self.generator.num_rows:
             raise WeightsError(
                 f"encoder.weights={config.encoder.weights} writes {self.encoder.num_rows} rows and "

@@ -11,7 +11,7 @@ from scripts.stages.evaluate_folders import compare
 from scripts.stages.face import face_of_data, face_of_files
 from scripts.stages.generate import generate, read_inputs
 from scripts.stages.run_pipeline import checkpoint_of, latents_of, run_pipeline, training_latents
-from scripts.stages.stage_results import Latents, Person
+from scripts.stages.stage_results import Face, Latents, Person
 from scripts.stages.train_stage1 import check_training_inputs
 from scripts.stages.train_stage2 import existing_person, train_stage2, tuned_at_once
 
@@ -27,11 +27,7 @@ def train_stage1_alone(config: Config, run: Run) -> Path:
 
 def train_stage2_alone(config: Config, run: Run) -> Person:
     """Runs stage 2 on photo=, clip= or a speaker of the data; stage 1 is trained only if it is to be adapted."""
-    face = face_of_files(config, run)
-    latents = None
-    if face is None:
-        latents = latents_of(config, run)
-        face = face_of_data(config, latents)
+    face, latents = _face(config, run)
     demand_speech(face, config)
     checkpoint = None
     if config.adapt.enabled:
@@ -44,17 +40,22 @@ def generate_alone(config: Config, run: Run) -> Path:
     """Reads the photo or video before stage 1 is trained, so that errors in it are reported immediately."""
     check_training_inputs(config)
     speech = read_inputs(config, run)
-    face = face_of_files(config, run)
-    latents = None
-    if face is None:
-        latents = latents_of(config, run)
-        face = face_of_data(config, latents)
+    face, latents = _face(config, run)
     training = training_latents(config, run, latents)
     checkpoint = checkpoint_of(config, run, training)
     person = existing_person(config, run, face, checkpoint)
     if latents is None:  # stage 2 tunes on the speakers of the data
         person = tuned_at_once(person, config, run)
     return generate(config, run, person, checkpoint, speech)
+
+
+def _face(config: Config, run: Run) -> tuple[Face, Latents | None]:
+    """The face of photo= or clip=; without them a speaker of the data, then with the codes of the data."""
+    face = face_of_files(config, run)
+    if face is not None:
+        return face, None
+    latents = latents_of(config, run)
+    return face_of_data(config, latents), latents
 
 
 def evaluate_alone(config: Config, run: Run) -> Path:

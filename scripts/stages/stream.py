@@ -17,13 +17,13 @@ from configs.schema import Config
 from encoders.footage.live_video import LiveVideo
 from scripts.core.networks import build_predictor, build_renderer, renderer_path, weight_hashes
 from scripts.core.provenance import plain, provenance, write_json
-from scripts.core.runtime import Run, RunError, shown, start
+from scripts.core.runtime import Run, RunError, start
 from scripts.core.signals import Ended
 from scripts.stages.face import face_of_files
 from scripts.stages.generate import demand_writable, read_speech, record_path
 from scripts.stages.live_head import LiveHead
 from scripts.stages.run_pipeline import checkpoint_of
-from scripts.stages.train_stage2 import existing_person, load_person_generator
+from scripts.stages.train_stage2 import existing_person, generator_used, load_person_generator
 from stylegan2.weights import atomic_path
 from trajectory.model.predictor import demand_live
 
@@ -54,13 +54,7 @@ def stream(config: Config) -> None:
         generator = load_person_generator(person, build_renderer(config, run), config, run)
         head = LiveHead(model, generator, face.w_ref)
         run.say(
-            f"face {face.name}, "
-            + (
-                f"tuned generator {shown(person.tuned)}"
-                if person.tuned
-                else "generator not tuned on this face"
-            )
-            + f", look-ahead {model.features.lookahead_ms:g} ms; ready"
+            f"face {face.name}, {generator_used(person)}, look-ahead {model.features.lookahead_ms:g} ms; ready"
         )
         files = {"trajectory": checkpoint, "renderer": renderer_path(config, run)}
         files |= {"tuned": person.tuned} if person.tuned else {}

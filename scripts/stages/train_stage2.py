@@ -46,7 +46,7 @@ def train_stage2(config: Config, run: Run, face: Face, checkpoint: Path | None =
         run.say(f"stage 2: {shown(tuned)}")
     else:
         with run.timed("stage2"):
-            tune_on(face, tuned, config, run)
+            _tune(face, tuned, config, run)
     if checkpoint is None:
         return Person(face, tuned)
     if config.adapt.enabled and config.adapted == "auto" and face.own is not None:
@@ -56,8 +56,8 @@ def train_stage2(config: Config, run: Run, face: Face, checkpoint: Path | None =
 
 def existing_person(config: Config, run: Run, face: Face, checkpoint: Path) -> Person:
     """The face with the tuned generator and the adapted stage 1 that tuned= and adapted= (auto|none|FILE) select;
-    "auto" selects the files that stage 2 made for this face, if they exist; one made in float32 without a limit of time
-    first.
+    "auto" selects the files that stage 2 made for this face, if they exist. Of several tuned generators it takes that made in
+    float32 without a limit of time, then one in this precision without a limit, then one within tuning.seconds.
     """
     full = replace(config, tuning=replace(config.tuning, seconds=None))
     settings = (replace(full, precision="32-true"), full, config)
@@ -71,10 +71,12 @@ def tuned_at_once(person: Person, config: Config, run: Run) -> Person:
     """The person with a generator that is tuned now, within tuning.seconds, if none has been tuned on the face."""
     if person.tuned is not None or config.tuned != "auto":
         return person
-    path = tuned_path(person.face, config, run)
-    with run.timed("stage2"):
-        tune_on(person.face, path, config, run)
-    return replace(person, tuned=path)
+    return replace(person, tuned=train_stage2(config, run, person.face).tuned)
+
+
+def generator_used(person: Person) -> str:
+    """Which generator renders the person, for a message."""
+    return f"tuned generator {shown(person.tuned)}" if person.tuned else "generator not tuned on this face"
 
 
 def load_person_generator(person: Person, base: Any, config: Config, run: Run) -> Any:
@@ -94,7 +96,7 @@ def tuned_path(face: Face, config: Config, run: Run) -> Path:
     return results / "stage2" / f"{face.name.replace('/', '_')}-{key}" / "tuned.safetensors"
 
 
-def tune_on(face: Face, path: Path, config: Config, run: Run) -> None:
+def _tune(face: Face, path: Path, config: Config, run: Run) -> None:
     """Tunes the generator on the face and writes it to `path`, a picture and its record beside it."""
     count = len(uniform_frames(len(face.frames), config.tuning.max_frames))
     limit = f"{config.tuning.steps} steps" + (
@@ -103,7 +105,7 @@ def tune_on(face: Face, path: Path, config: Config, run: Run) -> None:
     run.say(f"tuning the generator on {face.name} ({count} frames, at most {limit})")
     base = build_renderer(config, run)
     teacher = build_teacher(config, run)
-    likeness = build_likeness(config, run) if config.tuning.loss == "likeness" else None
+    likeness = build_likeness(teacher, run) if config.tuning.loss == "likeness" else None
     tuned = tune(base, face.w, face.frames, face.landmarks, teacher, config.tuning, likeness)
     base_hash = file_hash(renderer_path(config, run))
     (path.parent / RECORD).unlink(missing_ok=True)  # of an earlier tuning
