@@ -14,6 +14,7 @@ from encoders.features.perceptual import Perceptual, load_perceptual, trunk_path
 from encoders.footage.faces import DlibDetector, FaceAlignmentDetector, FaceDetector, dlib_model_path
 from encoders.likeness import LikenessNetworks
 from encoders.networks import e4e_compact as e4e
+from encoders.person_offset import LIP_ROWS
 from scripts.core.runtime import Run, shown
 from stylegan2 import load as generators
 from stylegan2.embedded.openvino_ir import write_uncut
@@ -51,14 +52,16 @@ def renderer_path(config: Config, run: Run) -> Path:
     return path
 
 
-def inversion_loss_hashes(config: Config) -> list[str]:
-    """sha256 of the weight files of the losses that inversion minimises; empty if it minimises none."""
+def inversion_key_parts(config: Config) -> list[str]:
+    """What decides the fitted codes beside the settings: sha256 of the weight files of the losses, and the rows of W+ that a
+    person's offset leaves alone. Empty if nothing is fitted.
+    """
     settings = config.encoder.inversion
     if not settings.steps and not settings.person.steps:
         return []
     trunk = trunk_path(config.teacher.net)
     hashes = [file_hash(trunk)] if config.teacher.family == "lpips" and trunk.is_file() else []
-    return hashes + (likeness_hashes() if settings.person.steps else [])
+    return hashes + ([*likeness_hashes(), str(LIP_ROWS)] if settings.person.steps else [])
 
 
 def likeness_hashes() -> list[str]:

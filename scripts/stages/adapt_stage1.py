@@ -4,13 +4,22 @@ The adapted model lies beside the person's tuned generator; its name is the hash
 that it started from and the settings.
 """
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from configs.schema import Config
 from encoders.content_hash import content_hash
-from scripts.core.networks import build_predictor, with_encoder_of
+from encoders.footage.faces import FaceDetector, face_in_crop
+from encoders.geometry import aperture
+from metrics.scoring.score_clips import at_crop_size
+from scripts.core.networks import build_detector, build_predictor, with_encoder_of
 from scripts.core.runtime import Run, RunError, shown
 from scripts.stages.stage_results import Face
+from stylegan2.render import render
 from stylegan2.weights import file_hash
 from trajectory.adapt.adaptation_data import PersonalSpeech, require_enough_speech
 from trajectory.adapt.personal_adaptation import adapt, load_adapted, save_adapted
@@ -31,10 +40,16 @@ def demand_speech(face: Face, config: Config) -> None:
 
 
 def adapt_stage1(
-    own: PersonalSpeech, name: str, folder: Path, checkpoint: Path, config: Config, run: Run
+    own: PersonalSpeech,
+    name: str,
+    folder: Path,
+    checkpoint: Path,
+    generator: Callable[[], Any],
+    config: Config,
+    run: Run,
 ) -> Path:
     """The file of a person's adapted stage 1, made in `folder` if it does not exist. own: the person's speech and codes
-    in the frames that may be fitted to.
+    in the frames that may be fitted to. generator: builds the person's tuned generator.
     """
     path = adapted_path(own, folder, checkpoint, config)
     if path.is_file() and config.resume != "none":
@@ -42,13 +57,21 @@ def adapt_stage1(
         return path
     run.say(f"adapting stage 1 to {name} ({len(own.w)} frames)")
     with run.timed("adapt"):
-        adapted = adapt(build_predictor(checkpoint, config, run), own, config.adapt)
+        opening = partial(opening_in_frames, generator(), build_detector(config.data, str(run.device)))
+        adapted = adapt(build_predictor(checkpoint, config, run), own, config.adapt, opening)
         save_adapted(path, adapted, file_hash(checkpoint), {"face": name})
     run.say(
         f"correlation with the lips on held-out frames of the clip {adapted.before['lips']:.2f} -> "
-        f"{adapted.after['lips']:.2f}; wrote {shown(path)}"
+        f"{adapted.after['lips']:.2f}; rendered lips move {adapted.after['slope']:.2f} times as far as their codes say, "
+        f"gain {adapted.after['gain']:.2f}; wrote {shown(path)}"
     )
     return path
+
+
+def opening_in_frames(generator: Any, detector: FaceDetector, w_KLD: np.ndarray) -> np.ndarray:
+    """The lips' aperture (K,) in the frames that the generator renders from codes (K, L, D); nan without a face."""
+    faces = [face_in_crop(detector, at_crop_size(frame)) for frame in render(generator, w_KLD)]
+    return np.array([np.nan if face is None else float(aperture(face.landmarks)) for face in faces])
 
 
 def adapted_path(own: PersonalSpeech, folder: Path, checkpoint: Path, config: Config) -> Path:

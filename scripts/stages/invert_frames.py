@@ -25,7 +25,7 @@ from scripts.core.networks import (
     encoder_path,
     generator_path,
     in_precision,
-    inversion_loss_hashes,
+    inversion_key_parts,
     keyed,
 )
 from scripts.core.runtime import Run, shown, threads
@@ -49,7 +49,7 @@ def invert_frames(config: Config, run: Run, prepared: Prepared) -> Latents:
 
 def _inverted(config: Config, run: Run, prepared: Prepared) -> Latents:
     hashes = {"generator": file_hash(generator_path(config)), "encoder": file_hash(encoder_path(config))}
-    made_by = (config.encoder.inversion, config.teacher, config.target.share, inversion_loss_hashes(config))
+    made_by = (config.encoder.inversion, config.teacher, config.target.share, inversion_key_parts(config))
     folder = keyed(run, "latents", prepared.folder.name, hashes, *made_by, *_precision(config))
     latents = Latents(folder, prepared.folder)
     if not (folder / "manifest.json").is_file():
@@ -130,8 +130,8 @@ class Inverter:
                 "choose an encoder trained for this generator, or encoder=optimise."
             )
         made_with = (file_hash(generator_path(config)), file_hash(encoder_path(config)), config.teacher)
-        losses = inversion_loss_hashes(config)
-        self.folder = keyed(run, "persons", *made_with, self.settings, losses, *_precision(config))
+        parts = inversion_key_parts(config)
+        self.folder = keyed(run, "persons", *made_with, self.settings, parts, *_precision(config))
 
     @contextmanager
     def several_at_once(self, tasks: int) -> Iterator[ThreadPoolExecutor]:

@@ -20,7 +20,7 @@ from scripts.core.networks import (
     build_teacher,
     encoder_path,
     generator_path,
-    inversion_loss_hashes,
+    inversion_key_parts,
     likeness_hashes,
     renderer_path,
     weight_hashes,
@@ -50,7 +50,11 @@ def train_stage2(config: Config, run: Run, face: Face, checkpoint: Path | None =
     if checkpoint is None:
         return Person(face, tuned)
     if config.adapt.enabled and config.adapted == "auto" and face.own is not None:
-        adapt_stage1(face.own, face.name, tuned.parent, checkpoint, config, run)
+
+        def generator() -> Any:
+            return load_person_generator(Person(face, tuned), build_renderer(config, run), config, run)
+
+        adapt_stage1(face.own, face.name, tuned.parent, checkpoint, generator, config, run)
     return Person(face, tuned, existing_adapted(face.own, tuned.parent, checkpoint, config))
 
 
@@ -89,7 +93,7 @@ def load_person_generator(person: Person, base: Any, config: Config, run: Run) -
 def tuned_path(face: Face, config: Config, run: Run) -> Path:
     """The name contains a hash of the frames and of everything else that determines the tuned generator."""
     made_of = [file_hash(renderer_path(config, run)), file_hash(encoder_path(config)), config.target.share]
-    made_of += [config.teacher, file_hash(generator_path(config)), config.bf16, inversion_loss_hashes(config)]
+    made_of += [config.teacher, file_hash(generator_path(config)), config.bf16, inversion_key_parts(config)]
     made_of += likeness_hashes() if config.tuning.loss == "likeness" else []
     key = content_hash(face.frames, config.tuning, config.encoder.inversion, made_of)[:8]
     results = run.results.parent / config.stage2.name if config.stage2.name else run.results

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from audio.features import FeatureConfig
+from audio.features import FeatureConfig, extract_features
 from audio.waveform import Waveform
 from encoders.manifest import ClipEntry, Manifest, write_manifest
 from encoders.records import FrameClip, LatentClip
 from scripts.core import runtime
+from scripts.stages import adapt_stage1 as stage
 from scripts.stages.adapt_stage1 import (
     adapt_stage1,
     adapted_path,
@@ -30,14 +31,16 @@ from trajectory.adapt.personal_adaptation import (
     _mixture,
     adapt,
     load_adapted,
+    rendered_spread,
     save_adapted,
 )
 from trajectory.model.displacement import DisplacementConfig, TrajectoryError, fit_space
-from trajectory.model.predictor import TrajectoryPredictor, save_trajectory
+from trajectory.model.predictor import TrajectoryPredictor, predict, save_trajectory
 from trajectory.model.recurrent_net import TrajectoryConfig, TrajectoryNet
 
 FEATURES = FeatureConfig(n_mels=40, context_ms=120)
 ROWS, DIM, FRAMES, USED = 4, 8, 160, 96
+HELD = 0.486  # share of the movement in talk() that lies in the basis of `base`
 QUICK = AdaptConfig(enabled=True, steps=4, every=2, batch=2, length=8, shortcut=0.75)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -125,13 +128,44 @@ def test_share_of_the_regression_follows_how_well_the_base_predicts(base):
 
 
 def test_the_base_stays_where_no_adaptation_is_better(base, monkeypatch):
-    def worse(base, part, whole, cut, config):
+    def worse(base, part, whole, config):
+        cut = len(part.x)
         return 25, -(whole.c[cut:] @ part.axis)
 
     monkeypatch.setattr(personal_adaptation, "_choose_steps", worse)
     adapted = adapt(base, talk(), QUICK)
     assert (adapted.steps, adapted.config.shortcut, adapted.after["lips"]) == (0, 0.0, adapted.before["lips"])
     assert adapted.predictor.shortcut is None
+
+
+def test_the_lips_open_as_far_in_the_persons_frames_as_in_the_persons_own(base):
+    """Through a generator whose lips open less far than the codes say, and 0.01 wider, the opening gets the person's mean and
+    the spread `spread`."""
+    speech, mean = talk(), float(talk().opening.mean())
+    code = np.random.default_rng(1).standard_normal((ROWS, DIM))[0]  # as in talk()
+
+    def rendered(w_KLD: np.ndarray) -> np.ndarray:
+        level_K = ((w_KLD[:, 0] - speech.w_ref[0]) @ code) / (4 * code @ code)
+        return mean + 0.01 + 1.4 * (0.2 * level_K - HELD * 0.2 * level.mean())
+
+    level = (speech.opening - 0.02) / 0.2
+    adapted = adapt(base, speech, QUICK, rendered)
+    assert adapted.after["slope"] == pytest.approx(1.4 * HELD, abs=0.03)
+    assert adapted.after["offset"] == pytest.approx(0.01, abs=0.005)
+    features = extract_features(speech.sound, FEATURES, FRAMES)
+    shown = rendered(predict(adapted.predictor, features, speech.w_ref))
+    assert shown.mean() == pytest.approx(mean, abs=0.01)
+    assert shown.std() / speech.opening.std() == pytest.approx(adapted.after["spread"], abs=0.1)
+    plain = rendered(predict(adapt(base, speech, QUICK).predictor, features, speech.w_ref))
+    assert plain.std() < 0.8 * shown.std() and plain.mean() - mean > 0.005
+
+
+def test_lips_move_less_where_the_prediction_is_worse():
+    true = np.random.default_rng(0).standard_normal(400)
+    noise = np.random.default_rng(1).standard_normal(400)
+    spreads = [rendered_spread(true + k * noise, true, AdaptConfig()) for k in (0.0, 1.8, 50.0)]
+    assert spreads[0] == 0.9 and 0.6 < spreads[1] < 0.85 and spreads[2] == 0.4
+    assert rendered_spread(true + 50 * noise, true, AdaptConfig(spread=0.3)) == 0.3
 
 
 def test_the_prediction_is_the_mean_of_net_and_regression(base):
@@ -160,7 +194,8 @@ def test_only_the_lips_opening_moves_and_the_gain_scales_it_about_the_mean(base)
     mean = data.mean.astype(np.float32)
     np.testing.assert_allclose(two - mean, 2 * (one - mean), atol=1e-3)
     # the regression alone predicts the coefficients of its lip opening
-    opening = data.regression().predict(data.x.reshape(80, -1))
+    opening = data.regression.predict(data.x.reshape(80, -1))
+    opening -= opening[data.known].mean()
     with torch.no_grad():
         line = _mixture(base, data, replace(QUICK, shortcut=1.0), 0, 1.5).eval()
         predicted = line.coefficients(torch.from_numpy(data.x)[None], data.w_ref)[0][0].numpy()
@@ -293,18 +328,22 @@ def test_personal_speech_holds_the_used_frames_only(tmp_path):
 # ---------------------------------------------------------------------------------------------- files and settings
 
 
-def test_a_finished_adaptation_is_not_repeated(base, tmp_path, capsys):
+def test_a_finished_adaptation_is_not_repeated(base, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(stage, "opening_in_frames", lambda generator, detector, w: np.full(len(w), np.nan))
     config = replace(_config(["adapt=personal"]), adapt=QUICK)
     run = runtime.start(replace(config, results_dir=str(tmp_path), device="cpu"), quiet=True)
     save_trajectory(base, checkpoint := tmp_path / "trajectory.safetensors")
     own = talk()
     assert existing_adapted(own, tmp_path, checkpoint, config) is None
-    path = adapt_stage1(own, "me", tmp_path, checkpoint, config, run)
+    path = adapt_stage1(own, "me", tmp_path, checkpoint, lambda: None, config, run)
     assert existing_adapted(own, tmp_path, checkpoint, config) == path
     first = path.stat().st_mtime_ns
-    assert adapt_stage1(own, "me", tmp_path, checkpoint, config, run) == path
+    assert adapt_stage1(own, "me", tmp_path, checkpoint, lambda: None, config, run) == path
     assert path.stat().st_mtime_ns == first
-    assert adapt_stage1(own, "me", tmp_path, checkpoint, replace(config, resume="none"), run) == path
+    assert (
+        adapt_stage1(own, "me", tmp_path, checkpoint, lambda: None, replace(config, resume="none"), run)
+        == path
+    )
     assert path.stat().st_mtime_ns != first
     # other settings or another base: another file; no adaptation requested: none
     changed = replace(config, adapt=replace(QUICK, lr=1e-4))

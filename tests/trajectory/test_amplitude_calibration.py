@@ -1,9 +1,8 @@
 """The gain that undoes the shrinkage of regression, against closed forms."""
 
 import numpy as np
-import pytest
 
-from trajectory.training.amplitude_calibration import LARGEST_GAIN, Agreement, gain_of, opening_gain
+from trajectory.training.amplitude_calibration import LARGEST_GAIN, Agreement, gain_of
 
 
 def gains(correlation: list[float], predicted: list[float], kind: str = "scalar") -> list[float]:
@@ -18,15 +17,3 @@ def test_gain_undoes_the_shrinkage_of_regression():
     assert gains([0.9, 0.9], [0.1, 0.1]) == [LARGEST_GAIN] * 2
     assert gains([-0.5, -0.5], [0.5, 0.5]) == [1.0, 1.0]  # speech explains nothing
     assert gains([0.9, 0.9], [2.0, 2.0]) == [1.0, 1.0]  # never smaller than predicted
-
-
-def test_the_gain_of_the_opening_undoes_as_much_shrinkage_as_speech_explains():
-    rng = np.random.default_rng(0)
-    true = rng.standard_normal(200)
-    assert opening_gain(0.8 * true + 3, true) == pytest.approx(1.25)
-    assert opening_gain(0.1 * true, true) == 2.0  # larger motion distorts faces
-    assert opening_gain(2 * true, true) == 1.0  # never smaller than predicted
-    assert opening_gain(-0.8 * true, true) == 1.0 and opening_gain(np.zeros(200), true) == 1.0
-    noisy = 0.5 * (true + rng.standard_normal(200))
-    r = np.corrcoef(noisy, true)[0, 1]
-    assert opening_gain(noisy, true) == pytest.approx(1 + r * (true.std() / noisy.std() - 1))

@@ -6,6 +6,7 @@ Shapes: U frames, J feature rows, K rows of a window, M bins, X = K M, L rows of
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,9 +18,10 @@ from audio.waveform import Waveform
 from encoders.geometry import aperture, correlation
 from encoders.records import FrameClip
 from encoders.ridge_regression import cross_validated, left_out_predictions
+from trajectory.adapt.lip_response import QUANTILES, LipResponse, RenderedOpening, lip_response
 from trajectory.data.windows import rows_of
 from trajectory.losses.lip_loss import fit_lip_axis
-from trajectory.model.displacement import TrajectoryError
+from trajectory.model.displacement import DisplacementSpace, TrajectoryError
 from trajectory.model.predictor import TrajectoryPredictor
 
 if TYPE_CHECKING:
@@ -75,7 +77,7 @@ class AdaptationData:
     x (U, K, M): windows; rows (J, M): the same features, without the overlap of windows; d (U, L, D), c (U, C):
     displacements and coefficients. Of the frames with landmarks: axis (C,), l of the equation in
     personal_adaptation.py, reads the lips' opening; direction (C,), v, is how coefficients change with it; mean (C,),
-    m; opening: the mean of o.
+    m; opening: the lips' aperture.
     """
 
     def __init__(self, base: TrajectoryPredictor, speech: PersonalSpeech) -> None:
@@ -85,15 +87,25 @@ class AdaptationData:
         self.d = torch.from_numpy(speech.w).to(base.gain.device) - self.w_ref
         self.c = base.space.encode(self.d).double().cpu().numpy()
         known_UC, opening_U = self.c[speech.known], speech.opening[speech.known]
+        self.opening = opening_U
         self.axis = fit_lip_axis([(known_UC, opening_U)])
-        self.mean, self.opening = known_UC.mean(axis=0), float(known_UC.mean(axis=0) @ self.axis)
+        self.mean = known_UC.mean(axis=0)
         o_U = opening_U - opening_U.mean()
         self.direction = (known_UC - self.mean).T @ o_U / max(float(o_U @ o_U), 1e-12)
 
-    def coefficients(self, o_T: np.ndarray, gain: float) -> np.ndarray:
-        """c = m + g v (o - mean o), (T, C)."""
-        return self.mean + gain * (o_T - self.opening)[:, None] * self.direction
+    def coefficients(self, o_T: np.ndarray, gain: float = 1.0, shift: float = 0.0) -> np.ndarray:
+        """c = m + v (g o + δ), (T, C), of openings from which their mean is subtracted."""
+        return self.mean + (gain * o_T + shift)[:, None] * self.direction
 
+    def response(self, rendered_opening: RenderedOpening, space: DisplacementSpace) -> LipResponse:
+        """How the frames of the generator behind `rendered_opening` show the lips' opening of this person's codes."""
+        mean = float(self.opening.mean())
+        o_K = np.percentile(self.opening, QUANTILES)
+        c_KC = torch.from_numpy(self.coefficients(o_K - mean)).to(self.w_ref)
+        w_KLD = (self.w_ref + space.decode(c_KC)).cpu().numpy()
+        return lip_response(o_K, rendered_opening(w_KLD), mean)
+
+    @cached_property
     def regression(self) -> Ridge:
         """Ridge regression s, b from windows to o, on the frames with landmarks."""
         return cross_validated(flat_windows(self.x)[self.known], self.opening_of(self.c)[self.known])

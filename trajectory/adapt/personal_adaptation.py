@@ -1,10 +1,11 @@
 """Adapts stage 1 to one person, from a few seconds of their speech and face (ours, not the paper's).
 
-    o_t = (1 - a) <l, net(x)_t> + a (<s, x_t> + b)        c_t = m + g v (o_t - mean o)
+    o_t = (1 - a) <l, net(x)_t> + a <s, x_t>        c_t = m + v (g (o_t - mean o) + δ)
 
 o: the lips' opening. net: the base model, trained for some steps on the clip; l reads the opening from its coefficients
-(trajectory.losses.lip_loss). s, b: ridge regression from a frame's own window (encoders.ridge_regression). a: the share of
-the regression. v: how this person's coefficients change with their lips' opening; m: their mean; g: a gain (`opening_gain`).
+(trajectory.losses.lip_loss). s: ridge regression from a frame's own window (encoders.ridge_regression). a: the share of
+the regression. v: how this person's coefficients change with their lips' opening; m: their mean. g, δ: gain and shift with
+which the lips open as far in the frames of the person's generator as in the person's own (trajectory.adapt.lip_response).
 
 A few seconds of speech are too little to train a network, and how well a base transfers to a voice differs, so the share
 of the regression is chosen for each person (`AdaptationData.share`). Only the lips' opening is predicted, because errors in
@@ -37,13 +38,16 @@ from trajectory.adapt.adaptation_data import (
     flat_windows,
     require_enough_speech,
 )
+from trajectory.adapt.lip_response import LipResponse, RenderedOpening
 from trajectory.data.augmentation import AugmentConfig, augment
 from trajectory.data.windows import windows_of
 from trajectory.losses.stage1_losses import LossConfig, stage1_losses, weighted_sum
 from trajectory.model.displacement import TrajectoryError
 from trajectory.model.predictor import TrajectoryPredictor, load_trajectory, save_trajectory
 from trajectory.model.recurrent_net import TrajectoryNet
-from trajectory.training.amplitude_calibration import opening_gain
+
+LEAST_SPREAD = 0.4  # lips that move less seem not to speak
+LARGEST_RATIO = 3.0  # of the true opening's spread to the predicted one's
 
 
 @dataclass
@@ -64,13 +68,16 @@ class AdaptConfig:
     # frames that the regression was not fitted to
     shortcut: float | None = None
     validation: float = 0.2  # share of the frames that is held out
+    # Spread of the lips' opening in the rendered frames over that in the person's own, where the prediction is good enough
+    # (`rendered_spread`)
+    spread: float = 0.9
     seed: int = 0  # seed of windows and dropout
 
     def __post_init__(self) -> None:
         if min(self.steps, self.every, self.batch) < 1 or self.length < 2:
             raise ValueError("adapt.steps, every and batch must be at least 1 and adapt.length at least 2")
-        if self.lr <= 0 or min(self.weight_decay, self.lip) < 0:
-            raise ValueError("adapt: need lr > 0, weight_decay >= 0 and lip >= 0")
+        if min(self.lr, self.spread) <= 0 or min(self.weight_decay, self.lip) < 0:
+            raise ValueError("adapt: need lr > 0, spread > 0, weight_decay >= 0 and lip >= 0")
         if self.shortcut is not None and not 0 <= self.shortcut <= 1:
             raise ValueError(f"adapt.shortcut is {self.shortcut}; it must lie between 0 and 1")
         if not 0 < self.validation <= 0.5:
@@ -81,7 +88,8 @@ class AdaptConfig:
 class Adapted:
     """predictor: the adapted model, in eval mode. steps: how many were made. before, after: `lips` (correlation of the
     lips' opening) and `latent` (distance in W) on the held-out frames, of the base and of a model adapted without these
-    frames.
+    frames. after also has `spread` and `gain`: s and g of trajectory.adapt.lip_response, and `slope` and `offset`, β and
+    ā - ō.
     """
 
     predictor: TrajectoryPredictor
@@ -91,8 +99,16 @@ class Adapted:
     config: AdaptConfig
 
 
-def adapt(base: TrajectoryPredictor, speech: PersonalSpeech, config: AdaptConfig) -> Adapted:
+def adapt(
+    base: TrajectoryPredictor,
+    speech: PersonalSpeech,
+    config: AdaptConfig,
+    rendered_opening: RenderedOpening | None = None,
+) -> Adapted:
     """A model adapted to this person, on the base's device; the base is not changed.
+
+    rendered_opening: finds the lips' opening in frames of the generator that will render the person; None: as if they opened
+    as far as the codes say.
 
     Raises TrajectoryError for too little speech, and for a base that was adapted before.
     """
@@ -102,10 +118,25 @@ def adapt(base: TrajectoryPredictor, speech: PersonalSpeech, config: AdaptConfig
         )
     require_enough_speech(speech)
     with torch.random.fork_rng():  # leaves the caller's random state unchanged
-        return _adapt(base, speech, config)
+        return _adapt(base, speech, config, rendered_opening)
 
 
-def _adapt(base: TrajectoryPredictor, speech: PersonalSpeech, config: AdaptConfig) -> Adapted:
+def rendered_spread(predicted_V: np.ndarray, true_V: np.ndarray, config: AdaptConfig) -> float:
+    """s = 1.5 r, between LEAST_SPREAD and config.spread. r: correlation of the predicted with the true opening.
+
+    The squared error 1 + s^2 - 2 s r is smallest for s = r, where lips look dull, and below that of lips that do not move as
+    long as s < 2 r.
+    """
+    r = correlation(predicted_V, true_V)
+    return float(np.clip(1.5 * r, min(LEAST_SPREAD, config.spread), config.spread))
+
+
+def _adapt(
+    base: TrajectoryPredictor,
+    speech: PersonalSpeech,
+    config: AdaptConfig,
+    rendered_opening: RenderedOpening | None,
+) -> Adapted:
     # The held-out part is a share of the frames with a face, which may begin late in the clip.
     known = np.flatnonzero(speech.known)
     cut = int(known[-max(1, round(config.validation * len(known)))])
@@ -116,17 +147,22 @@ def _adapt(base: TrajectoryPredictor, speech: PersonalSpeech, config: AdaptConfi
     true_VC = whole.c[cut:][scored_V]
 
     # Choose steps and gain on the held-out frames, then adapt on all frames.
-    steps, o_V = _choose_steps(base, part, whole, cut, config)
-    o_V, base_V = o_V[scored_V], (_predicted(base.net, base, whole)[cut:] @ part.axis)[scored_V]
-    if correlation(base_V, true_VC @ part.axis) > correlation(o_V, true_VC @ part.axis):
-        config, steps, o_V = replace(config, shortcut=0.0), 0, base_V  # only the gain is the person's
-    gain = opening_gain(o_V, true_VC @ part.axis)
-    predictor = _mixture(base, whole, config, steps, gain)
+    true_V = true_VC @ part.axis
+    steps, o_V = _choose_steps(base, part, whole, config)
+    o_V, base_V = o_V[scored_V], _opening(base.net, base, part, whole, 0.0)[cut:][scored_V]
+    if correlation(base_V, true_V) > correlation(o_V, true_V):
+        config, steps, o_V = replace(config, shortcut=0.0), 0, base_V  # only gain and shift are the person's
+    response = whole.response(rendered_opening, base.space) if rendered_opening else LipResponse()
+    spread = rendered_spread(o_V, true_V, config)
+    ratio = min(float(true_V.std() / max(o_V.std(), 1e-9)), LARGEST_RATIO)
+    gain, shift = ratio * response.gain(spread), response.shift(float(whole.opening.std()))
+    predictor = _mixture(base, whole, config, steps, gain, shift)
 
     # Measure the base and the adaptation without the held-out frames.
     base_VC = (base.gain.double().cpu().numpy() * _predicted(base.net, base, whole))[cut:][scored_V]
     before = _measures(base_VC, part, true_VC, base)
-    after = _measures(part.coefficients(o_V, gain), part, true_VC, base) | {"gain": gain}
+    after = _measures(part.coefficients(o_V, ratio), part, true_VC, base)
+    after |= {"spread": spread, "gain": gain, "slope": response.slope, "offset": response.offset}
     return Adapted(predictor.eval().requires_grad_(False), before, after, steps, config)
 
 
@@ -170,20 +206,30 @@ def load_adapted(path: str | Path, base_hash: str, device: str | torch.device = 
 
 
 def _choose_steps(
-    base: TrajectoryPredictor, part: AdaptationData, whole: AdaptationData, cut: int, config: AdaptConfig
+    base: TrajectoryPredictor, part: AdaptationData, whole: AdaptationData, config: AdaptConfig
 ) -> tuple[int, np.ndarray]:
-    """Trains without the held-out frames. Returns the number of steps whose o correlates best with the true opening on
-    them, and that o (V,)."""
-    a, best, known_V = _share(config), (-math.inf, 0, np.zeros(0)), whole.known[cut:]
-    linear_V = part.regression().predict(flat_windows(whole.x[cut:])) if a else 0.0
+    """Trains without the held-out frames, which follow those of `part`. Returns the number of steps whose o - mean o
+    correlates best with the true opening on them, and that curve on these frames (V,)."""
+    a, cut, best = _share(config), len(part.x), (-math.inf, 0, np.zeros(0))
+    known_V = whole.known[cut:]
     for step, net in _steps(base, part, config, config.steps if a < 1 else 0):
         if a < 1 and (step == 0 or (step % config.every and step != config.steps)):
             continue
-        o_V = (1 - a) * (_predicted(net, base, whole)[cut:] @ part.axis) + a * linear_V
+        o_V = _opening(net, base, part, whole, a)[cut:]
         score = correlation(o_V[known_V], (whole.c[cut:] @ part.axis)[known_V])
         if score > best[0]:
             best = score, step, o_V
     return best[1], best[2]
+
+
+def _opening(
+    net: TrajectoryNet, base: TrajectoryPredictor, part: AdaptationData, whole: AdaptationData, a: float
+) -> np.ndarray:
+    """o - mean o (U,) on the frames of `whole`. Axis, regression and mean are of `part`, its first frames."""
+    o_U = (1 - a) * (_predicted(net, base, whole) @ part.axis)
+    if a:
+        o_U = o_U + a * part.regression.predict(flat_windows(whole.x))
+    return o_U - o_U[: len(part.x)][part.known].mean()
 
 
 def _share(config: AdaptConfig) -> float:
@@ -193,23 +239,30 @@ def _share(config: AdaptConfig) -> float:
 
 @torch.no_grad()
 def _mixture(
-    base: TrajectoryPredictor, data: AdaptationData, config: AdaptConfig, steps: int, gain: float
+    base: TrajectoryPredictor,
+    data: AdaptationData,
+    config: AdaptConfig,
+    steps: int,
+    gain: float,
+    shift: float = 0.0,
 ) -> TrajectoryPredictor:
-    """The equation as one predictor: l, v, m and g are multiplied into the net's last layer and the shortcut."""
+    """The equation as one predictor: l, v, m, g and δ are multiplied into the net's last layer and the shortcut."""
     with torch.enable_grad():
         *_, (_, net) = _steps(base, data, config, steps)
     a = _share(config)
     last: Any = net.decoder[-1]
     model = TrajectoryPredictor(net, copy.deepcopy(base.space), base.features, a > 0)
     v_C, l_C = (torch.from_numpy(x).to(last.weight) for x in (gain * data.direction, data.axis))
+    o_U = (1 - a) * (_predicted(net, base, data) @ data.axis)
     last.weight.copy_((1 - a) * torch.outer(v_C, l_C @ last.weight))
-    constant = (1 - a) * (l_C @ last.bias) - data.opening
-    last.bias.copy_(torch.from_numpy(data.mean).to(v_C) + v_C * constant)
+    last.bias.copy_((1 - a) * (l_C @ last.bias) * v_C)
     if model.shortcut is not None:
-        ridge = data.regression()
-        s_X = torch.from_numpy(ridge.coef_).to(v_C)
-        model.shortcut.weight.copy_(a * torch.outer(v_C, s_X))
-        model.shortcut.bias.copy_(a * float(ridge.intercept_) * v_C)
+        s_X = data.regression.coef_
+        o_U = o_U + a * (flat_windows(data.x) @ s_X)
+        model.shortcut.weight.copy_(a * torch.outer(v_C, torch.from_numpy(s_X).to(v_C)))
+        model.shortcut.bias.zero_()
+    mean = torch.from_numpy(data.mean + shift * data.direction).to(v_C)
+    last.bias.add_(mean - float(o_U[data.known].mean()) * v_C)
     return model.to(base.gain.device)
 
 

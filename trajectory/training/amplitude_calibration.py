@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from audio.features import FeatureConfig
-from encoders.geometry import correlation
 from trajectory.data.windows import TrajectoryClip, read_clip
 from trajectory.model.displacement import DisplacementSpace
 
@@ -93,14 +92,3 @@ def gain_of(report: Agreement, kind: Calibration = "scalar") -> Tensor:
     ratio = (m * report.truth**2).sum() / max((m * report.predicted**2).sum(), 1e-12)
     gain = np.full(len(r2), np.sqrt(ratio))
     return torch.tensor(gain.clip(1.0, LARGEST_GAIN), dtype=torch.float32)
-
-
-def opening_gain(predicted_T: np.ndarray, true_T: np.ndarray) -> float:
-    """1 + r (std(o) / std(o^) - 1) of the lips' opening, within [1, LARGEST_GAIN]; used in adaptation to one person.
-
-    For r = 1 the prediction gets the true amplitude. A few seconds of speech give a smaller r, for which std(o) / std(o^)
-    alone would mostly amplify errors; with r^2 in its place lips of real people opened half as far as they should.
-    """
-    r = max(correlation(predicted_T, true_T), 0.0)
-    ratio = float(true_T.std() / max(predicted_T.std(), 1e-9))
-    return float(np.clip(1 + r * (ratio - 1), 1.0, LARGEST_GAIN))
