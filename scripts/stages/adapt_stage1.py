@@ -9,17 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from configs.schema import Config
 from encoders.content_hash import content_hash
-from encoders.footage.faces import FaceDetector, face_in_crop
-from encoders.geometry import aperture
-from metrics.scoring.score_clips import at_crop_size
 from scripts.core.networks import build_detector, build_predictor, with_encoder_of
 from scripts.core.runtime import Run, RunError, shown
+from scripts.stages.lip_amplitude import opening_in_frames
 from scripts.stages.stage_results import Face
-from stylegan2.render import render
 from stylegan2.weights import file_hash
 from trajectory.adapt.adaptation_data import PersonalSpeech, require_enough_speech
 from trajectory.adapt.personal_adaptation import adapt, load_adapted, save_adapted
@@ -66,12 +61,6 @@ def adapt_stage1(
         f"gain {adapted.after['gain']:.2f}; wrote {shown(path)}"
     )
     return path
-
-
-def opening_in_frames(generator: Any, detector: FaceDetector, w_KLD: np.ndarray) -> np.ndarray:
-    """The lips' aperture (K,) in the frames that the generator renders from codes (K, L, D); nan without a face."""
-    faces = [face_in_crop(detector, at_crop_size(frame)) for frame in render(generator, w_KLD)]
-    return np.array([np.nan if face is None else float(aperture(face.landmarks)) for face in faces])
 
 
 def adapted_path(own: PersonalSpeech, folder: Path, checkpoint: Path, config: Config) -> Path:

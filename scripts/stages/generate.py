@@ -17,6 +17,7 @@ from scripts.core.runtime import Run, RunError, shown
 from scripts.stages.adapt_stage1 import load_stage1_for
 from scripts.stages.dub import composed, demand_composable
 from scripts.stages.evaluate_case import predict_latents
+from scripts.stages.lip_amplitude import fitted_to_face
 from scripts.stages.motion import check_motion, latent_motion_of, motion_track
 from scripts.stages.stage_results import Person
 from scripts.stages.train_stage2 import generator_used, load_person_generator
@@ -44,6 +45,7 @@ def generate(config: Config, run: Run, person: Person, checkpoint: Path, speech:
             )
         generator = load_person_generator(person, build_renderer(config, run), config, run)
         model = load_stage1_for(person.adapted, checkpoint, config, run)
+        model, lips = fitted_to_face(model, person, generator, config, run)
         frames = frames_of_samples(len(speech.samples))
         run.say(
             f"face {face.name}, {speech.seconds:.1f} s of speech, "
@@ -62,7 +64,8 @@ def generate(config: Config, run: Run, person: Person, checkpoint: Path, speech:
     files |= {"tuned": person.tuned} if person.tuned else {}
     files |= {"adapted": person.adapted} if person.adapted else {}
     files |= {"motion": NATURAL_MOTION} if config.motion.kind == "natural" else {}
-    record = {"face": face.name, "frames": shown_frames, "seconds": run.seconds, "config": plain(config)}
+    record = {"face": face.name, "frames": shown_frames, "lips": lips, "seconds": run.seconds}
+    record |= {"config": plain(config)}
     hashes = weight_hashes(config, **files)
     write_json(record_path(output), provenance() | record | {"weights": hashes})
     run.say(f"video: {shown(output)} ({shown_frames} frames)")

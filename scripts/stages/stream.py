@@ -21,6 +21,7 @@ from scripts.core.runtime import Run, RunError, start
 from scripts.core.signals import Ended
 from scripts.stages.face import face_of_files
 from scripts.stages.generate import demand_writable, read_speech, record_path
+from scripts.stages.lip_amplitude import fitted_to_face
 from scripts.stages.live_head import LiveHead
 from scripts.stages.run_pipeline import checkpoint_of
 from scripts.stages.train_stage2 import existing_person, generator_used, load_person_generator
@@ -52,6 +53,7 @@ def stream(config: Config) -> None:
             raise RunError("stream.py needs a face: give photo=FILE or clip=FILE.")
         person = existing_person(config, run, face, checkpoint)
         generator = load_person_generator(person, build_renderer(config, run), config, run)
+        model, lips = fitted_to_face(model, person, generator, config, run)
         head = LiveHead(model, generator, face.w_ref)
         run.say(
             f"face {face.name}, {generator_used(person)}, look-ahead {model.features.lookahead_ms:g} ms; ready"
@@ -61,7 +63,7 @@ def stream(config: Config) -> None:
         with _output(config) as file:
             frames, seconds = write_live(head, blocks, file, config, run)
         if config.output:
-            record = {"face": face.name, "frames": frames, "config": plain(config)}
+            record = {"face": face.name, "frames": frames, "lips": lips, "config": plain(config)}
             write_json(
                 record_path(Path(config.output)),
                 provenance() | record | {"weights": weight_hashes(config, **files)},
