@@ -272,8 +272,12 @@ class BenchmarkConfig:
     clip_seconds: float = 4.0
     # Length in seconds of the sound that comes in real time in streaming.
     stream_seconds: float = 60.0
+    # Number of processes that keep one core busy each while this is measured, as on a shared machine.
+    beside: int = 0
 
     def __post_init__(self) -> None:
+        if self.beside < 0:
+            raise ValueError(f"benchmark.beside is {self.beside}; it cannot be negative.")
         positive = (self.min_seconds, self.clip_seconds, self.stream_seconds, self.step_size, *self.sizes)
         if min(positive) <= 0 or min(self.threads, default=-1) < 0:
             raise ValueError(

@@ -4,7 +4,7 @@ Parts (what= chooses one): synthesis of one frame, the encoders, one step of piv
 speech -> video from end to end, and frames of live sound. Each part prints one table. StyleGAN2 (config F, random weights) and its tuning
 step are compared with the formulation in tests/reference_synthesis.py, computed in float32 in the same process.
 Times are medians of torch.utils.benchmark, at batch size 1. As in every script, glibc's allocator keeps freed memory
-(scripts.core.runtime.keep_freed_memory). Run it on an idle machine.
+(scripts.core.runtime.keep_freed_memory). Run it on an idle machine; benchmark.beside=N starts N busy processes beside.
 
 Shapes: N images, T frames, K x M feature windows, L rows of W+, D latent width, C coefficients.
 """
@@ -12,7 +12,10 @@ Shapes: N images, T frames, K x M feature windows, L rows of W+, D latent width,
 import importlib.util
 import math
 import os
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -67,14 +70,28 @@ def benchmark(config: Config, run: Run) -> Path:
     output = Path(config.output) if config.output else run.results / "benchmark.json"
     device = torch.cuda.get_device_name(run.device) if run.device.type == "cuda" else str(run.device)
     content: dict[str, Any] = {"cpu": cpu_field("model name"), "cores": os.cpu_count(), "device": device}
-    for part in (synthesis, encoder, tuning_step, stage1_step, end_to_end, streaming):
-        if config.what in ("all", part.__name__):
-            run.say(f"measuring {part.__name__}")
-            content[part.__name__] = part(config, run)
-            print_table(part.__name__, content[part.__name__])
+    content["beside"] = config.benchmark.beside
+    with busy_processes(config.benchmark.beside):
+        for part in (synthesis, encoder, tuning_step, stage1_step, end_to_end, streaming):
+            if config.what in ("all", part.__name__):
+                run.say(f"measuring {part.__name__}")
+                content[part.__name__] = part(config, run)
+                print_table(part.__name__, content[part.__name__])
     write_json(output, content | provenance())
     run.say(f"benchmark: {shown(output)}")
     return output
+
+
+@contextmanager
+def busy_processes(count: int) -> Iterator[None]:
+    """`count` processes that compute without a pause until the block ends."""
+    processes = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
 
 
 @torch.inference_mode()

@@ -2,11 +2,14 @@
 
 import json
 import math
+import subprocess
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from configs.schema import BenchmarkConfig
 from scripts.core import cpu, runtime
 from scripts.stages import benchmark
 from stylegan2.networks.generator import StyleGAN2
@@ -91,3 +94,27 @@ def test_bfloat16_is_left_out_where_the_cpu_lacks_it(tmp_path, monkeypatch, caps
     content = measured(tmp_path, "what=synthesis")
     assert {row["precision"] for row in content["synthesis"]} == {"float32"}
     assert "bfloat16 is not measured" in capsys.readouterr().out
+
+
+def test_busy_processes_run_beside_and_end(tmp_path, monkeypatch):
+    started: list[Any] = []
+    popen = subprocess.Popen
+
+    def recorded(*arguments: Any, **options: Any) -> Any:
+        started.append(popen(*arguments, **options))
+        return started[-1]
+
+    def encoder(config, run):
+        assert [process.poll() for process in started] == [None, None]
+        return [{"seconds": 1.0}]
+
+    monkeypatch.setattr(benchmark.subprocess, "Popen", recorded)
+    monkeypatch.setattr(benchmark, "encoder", encoder)
+    with benchmark.busy_processes(2):
+        encoder(None, None)
+    assert all(process.poll() is not None for process in started)
+    started.clear()
+    monkeypatch.setattr(benchmark, "provenance", dict)  # asks git, through Popen too
+    assert measured(tmp_path, "what=encoder", "benchmark.beside=2")["beside"] == 2
+    with pytest.raises(ValueError, match="cannot be negative"):
+        BenchmarkConfig(beside=-1)
