@@ -31,7 +31,7 @@ from scripts.core.processes import in_processes
 from scripts.core.provenance import plain, provenance, stage_seconds
 from scripts.core.runtime import Run, shown, start
 from scripts.stages.adapt_stage1 import load_stage1_for
-from scripts.stages.evaluate_case import Case, Controls, Preview, ScoringContext, score_case
+from scripts.stages.evaluate_case import TWO_PARTS, Case, Controls, Preview, ScoringContext, score_case
 from scripts.stages.evaluators import build_judges, judge_hashes
 from scripts.stages.scored_clips import test_cases
 from scripts.stages.stage_results import Face, Latents, Person
@@ -115,7 +115,8 @@ def _score_all(
     controls: Controls | None,
     judges: Judges,
 ) -> tuple[Evaluation, Preview]:
-    """On a CPU the clips are divided among several processes, because one network call cannot use all cores. On a GPU,
+    """On a CPU the clips, or the rows of few clips, are divided among several processes, because one network call cannot use
+    all cores. On a GPU,
     and with FID, whose features are collected over all clips, this process scores them.
     """
     ridge = ridge_baseline(person.face, cases)
@@ -125,6 +126,8 @@ def _score_all(
     cases = sorted(cases, key=lambda case: (case.full, frames[case.latents]), reverse=True)
     shared = (config, checkpoint, person, every, controls, ridge)
     evaluation = Evaluation(judges)
+    if 2 * len(cases) <= config.workers and judges.inception is None:
+        cases = [replace(case, rows=part) for case in cases for part in TWO_PARTS]
     workers = min(config.workers, len(cases))
 
     def alone() -> Iterator[Scored]:

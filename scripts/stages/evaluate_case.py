@@ -32,6 +32,13 @@ from scripts.core.runtime import RunError
 from stylegan2.render import render
 from trajectory.model.predictor import TrajectoryPredictor, predict
 
+# Rows that are scored by one process and those scored by another, if there are more processes than clips: the first ones
+# show stage1_only's frames again or need no network, the second ones take about as long.
+TWO_PARTS = (
+    ("ground_truth", "inversion", "static", "stage1_only", "shift_5", REENCODED),
+    ("mean_trajectory", "energy", "wrong_audio", "stage1_base", "ridge", "pti_truth", "full"),
+)
+
 
 @dataclass(frozen=True)
 class Case:
@@ -46,6 +53,7 @@ class Case:
     w_ref: np.ndarray  # (L, D): the identity latent
     full: bool  # the clip shows the person whom the generator is tuned on (and stage 1 adapted to)
     keep: bool  # return its frames for the pictures of the report
+    rows: tuple[str, ...] = TWO_PARTS[0] + TWO_PARTS[1]  # the rows that are scored
 
 
 class Controls(NamedTuple):
@@ -104,7 +112,7 @@ def score_case(case: Case, context: ScoringContext) -> tuple[list[ClipScore], Pr
         return render(generator, w)
 
     # The stage-1 row with the untuned generator. Its frames are kept, because shift_5 shows them again later.
-    predicted = list(rendered(w_TLD))
+    predicted = list(rendered(w_TLD)) if "stage1_only" in case.rows else []
     rows: dict[str, Callable[[], Iterable[np.ndarray]]] = {
         "ground_truth": lambda: islice(iter(clip.frames), case.start, None),
         "inversion": lambda: rendered(true_w_TLD),
@@ -132,24 +140,27 @@ def score_case(case: Case, context: ScoringContext) -> tuple[list[ClipScore], Pr
         rows["stage1_base"] = lambda: rendered(predict_latents(context.model, sound, reference, total))
     if context.reencode:
         rows[REENCODED] = lambda: reencoded(predicted)
-    scores = [score(row, frames()) for row, frames in rows.items()]
-    # The same person driven by digital silence; once per case, for stage 1 with the untuned generator
-    count = min(total, LEAKAGE_FRAMES)
-    silence = Waveform(np.zeros(count * SAMPLES_PER_FRAME, np.float32))
-    leaked = rendered(predict_latents(model, silence, reference, count))
-    leaks = {"leakage": leakage(leaked, predicted, context.evaluation.judges.detector)}
-    scores = [replace(s, figures=s.figures | leaks) if s.row == "stage1_only" else s for s in scores]
-    if case.full and context.ridge is not None:
+    scores = [score(row, frames()) for row, frames in rows.items() if row in case.rows]
+    if predicted:
+        # The same person driven by digital silence; once per case, for stage 1 with the untuned generator
+        count = min(total, LEAKAGE_FRAMES)
+        silence = Waveform(np.zeros(count * SAMPLES_PER_FRAME, np.float32))
+        leaked = rendered(predict_latents(model, silence, reference, count))
+        leaks = {"leakage": leakage(leaked, predicted, context.evaluation.judges.detector)}
+        scores = [replace(s, figures=s.figures | leaks) if s.row == "stage1_only" else s for s in scores]
+    if case.full and context.ridge is not None and "ridge" in case.rows:
         scores.append(score_curve("ridge", clip, context.ridge(sound, total), case.start, case.split))
 
     # Rows of the tuned generator.
     best = "stage1_only"
     if case.full and context.tuned is not None:
-        if controls is not None:
+        best = "full"
+        if controls is not None and "pti_truth" in case.rows:
             scores.append(score("pti_truth", rendered(true_w_TLD, context.tuned), "tuned"))
-        best, predicted = "full", list(rendered(w_TLD, context.tuned))
-        scores.append(score("full", predicted, "tuned"))
-    if not case.keep:
+        if "full" in case.rows:
+            predicted = list(rendered(w_TLD, context.tuned))
+            scores.append(score("full", predicted, "tuned"))
+    if not case.keep or best not in case.rows:
         return scores, None
     true = np.stack(list(islice(iter(clip.frames), case.start, None)))
     return scores, Preview(clip.name, best, true, np.stack(predicted), sound.samples)

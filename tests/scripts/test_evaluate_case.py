@@ -1,5 +1,6 @@
 """The rows of one test clip, with an identity instead of rendering: a row's frames are its codes."""
 
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,10 +13,10 @@ from audio.features import FeatureConfig, extract_features
 from audio.timing import SAMPLES_PER_FRAME
 from audio.waveform import Waveform
 from encoders.records import FrameClip, LatentClip
-from metrics.scoring.control_baselines import fit_energy, log_energy, wrong_samples
+from metrics.scoring.control_baselines import ROWS, fit_energy, log_energy, wrong_samples
 from metrics.scoring.row_accumulator import ClipScore
 from scripts.stages import evaluate_case
-from scripts.stages.evaluate_case import Case, Controls, ScoringContext, score_case
+from scripts.stages.evaluate_case import TWO_PARTS, Case, Controls, ScoringContext, score_case
 
 FRAMES, SHAPE = 12, (2, 4)
 
@@ -70,6 +71,13 @@ def scored_rows(folder: Path, start: int, monkeypatch: pytest.MonkeyPatch) -> di
     case = Case(clip, codes, wrong, "seen", start, 0, w_ref, full=False, keep=False)
     scores, _ = score_case(case, context)
     assert {s.row: s.figures for s in scores if s.figures} == {"stage1_only": {"leakage": 0.25}}
+    whole = [s.row for s in scores]
+    parts = [score_case(replace(case, rows=part), context)[0] for part in TWO_PARTS]
+    assert [s.row for part in parts for s in part if s.row in TWO_PARTS[0]] == [
+        row for row in whole if row in TWO_PARTS[0]
+    ]
+    assert sorted(s.row for part in parts for s in part) == sorted(whole)
+    assert set(TWO_PARTS[0] + TWO_PARTS[1]) == set(ROWS)
     return rows
 
 

@@ -146,15 +146,18 @@ def _adapt(
     scored_V = whole.known[cut:]
     true_VC = whole.c[cut:][scored_V]
 
-    # Choose steps and gain on the held-out frames, then adapt on all frames.
+    # Choose steps on the held-out frames, and gain and shift on all frames that were not trained on; then adapt on all.
+    true_U = (whole.c @ part.axis)[whole.known]
     true_V = true_VC @ part.axis
     steps, o_V = _choose_steps(base, part, whole, config)
-    o_V, base_V = o_V[scored_V], _opening(base.net, base, part, whole, 0.0)[cut:][scored_V]
-    if correlation(base_V, true_V) > correlation(o_V, true_V):
-        config, steps, o_V = replace(config, shortcut=0.0), 0, base_V  # only gain and shift are the person's
+    o_V, base_U = o_V[scored_V], _opening(base.net, base, part, whole, 0.0)[whole.known]
+    base_V, amplitude = base_U[-len(true_V) :], (o_V, true_V)
+    if correlation(base_V, true_V) > correlation(o_V, true_V):  # only gain and shift are the person's
+        config, steps, o_V, amplitude = replace(config, shortcut=0.0), 0, base_V, (base_U, true_U)
     response = whole.response(rendered_opening, base.space) if rendered_opening else LipResponse()
-    spread = rendered_spread(o_V, true_V, config)
-    ratio = min(float(true_V.std() / max(o_V.std(), 1e-9)), LARGEST_RATIO)
+    spread = rendered_spread(*amplitude, config)
+    predicted_std, true_std = (float(curve.std()) for curve in amplitude)
+    ratio = min(true_std / max(predicted_std, 1e-9), LARGEST_RATIO)
     gain, shift = ratio * response.gain(spread), response.shift(float(whole.opening.std()))
     predictor = _mixture(base, whole, config, steps, gain, shift)
 
