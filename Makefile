@@ -19,7 +19,7 @@ lint: $(INSTALLED)
 
 demo: $(INSTALLED)
 	$(BIN)/python scripts/generate.py photo=docs/person.jpg tuned=none output=results/first.mp4
-	$(BIN)/python scripts/run_pipeline.py experiment=demo
+	$(BIN)/python scripts/run_pipeline.py experiment=demo precision=auto
 
 install: $(INSTALLED)
 

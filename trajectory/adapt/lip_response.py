@@ -3,7 +3,7 @@
     a = ā + β (o - ō)        o' = ō + g (o - ō) + δ,   g = s / β,   δ = (ō - ā) / β
 
 o: the lips' opening that is put into the codes, ō its mean over the person's own frames. a: the opening found in rendered
-frames. A generator tuned on a person shows a smaller movement than the codes stand for (β of 0.3 to 0.9 on real people), and
+frames. A generator tuned on a person shows a smaller movement than the codes stand for (β of 0.5 to 0.9 on four real people), and
 often another mean. With the codes of o' the rendered opening has the mean ō, and s times the spread of the person's own.
 """
 
