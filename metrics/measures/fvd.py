@@ -53,17 +53,16 @@ def at_network_size(frames_THWC: np.ndarray) -> Tensor:
 
 
 def load_i3d(
-    path: str | Path | None = None, device: torch.device | str = "cpu", sha256: str | None = None
+    path: str | Path | None = None, device: torch.device | str = "cpu"
 ) -> tuple[I3D | None, str | None]:
     """(features, None) with features(frames uint8 (16, H, W, 3)) -> (1, 400), or (None, reason). Downloads nothing.
 
-    path, sha256: of the TorchScript file; by default those that stylegan2/public/catalogue.py names. TorchScript is a
-    program, so a file with another hash is not loaded.
+    path: the TorchScript file; by default the place that stylegan2/public/catalogue.py names. TorchScript is a program, so
+    a file with another hash than the catalogue's is not loaded.
     """
-    expected = sha256 or entry_of("i3d_fvd").sha256
     try:
         path = demanded("i3d_fvd", "I3D", path)
-        if (digest := file_hash(path)) != expected:
+        if (digest := file_hash(path)) != entry_of("i3d_fvd").sha256:
             return None, f"{path} has sha256 {digest[:12]}, not that of the catalogue: fetch it again"
         network = torch.jit.load(path, map_location=device).eval()
     except WeightsError as error:

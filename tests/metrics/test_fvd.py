@@ -1,6 +1,8 @@
 """FVD with a small TorchScript network that is called as I3D's file is; its three features are the window's mean colour."""
 
 import hashlib
+import shutil
+from dataclasses import replace
 from itertools import chain, repeat
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from metrics.scoring.row_accumulator import Judges
 from metrics.scoring.score_clips import summarise, with_frechet
 from metrics.scoring.score_unpaired import score_unpaired
 from metrics.scoring.score_videos import PairOptions, PairResult, score_pair
-from stylegan2.public.catalogue import CATALOGUE
+from stylegan2.public.catalogue import CATALOGUE, FOLDER, state_of
 
 LEVELS = (60 + 40 * np.sin(np.arange(3 * FRAMES + 5) * 0.11)).round().astype(int)  # three windows and a rest
 BATCHES = PairOptions(batch=7)
@@ -38,18 +40,26 @@ def file(tmp_path_factory) -> Path:
     return path
 
 
-def digest_of(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+@pytest.fixture
+def admit(monkeypatch):
+    """Makes a file's hash that of the catalogue."""
+
+    def admit(path: Path) -> Path:
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        monkeypatch.setitem(CATALOGUE, "i3d_fvd", replace(CATALOGUE["i3d_fvd"], sha256=digest))
+        return path
+
+    return admit
 
 
 @pytest.fixture
-def judges(file, monkeypatch) -> Judges:
+def judges(file, admit, monkeypatch) -> Judges:
     """Without SSIM and cropping, which frames of one colour do not need."""
     monkeypatch.setattr(row_accumulator, "ssim", lambda a, b: float((a == b).mean()))
     monkeypatch.setattr(
         score_videos, "crop", lambda frame, quad: np.full((256, 256, 3), frame[0, 0, 0], np.uint8)
     )
-    i3d, reason = load_i3d(file, sha256=digest_of(file))
+    i3d, reason = load_i3d(admit(file))
     assert i3d is not None and reason is None
     return Judges(Reader(), identity=Brightness(), i3d=i3d, no_i3d=None)
 
@@ -126,16 +136,22 @@ def test_too_few_windows_have_a_reason(judges):
     assert row["fvd"] is None and row["fvd_reason"] == "a covariance needs at least two windows, got 1"
 
 
-def test_a_missing_or_another_file_has_a_reason(file, tmp_path):
+def test_a_missing_or_another_file_has_a_reason(file, admit, tmp_path):
     i3d, reason = load_i3d(tmp_path / "absent.pt")
     assert i3d is None and reason and "absent.pt" in reason and "entry=i3d_fvd" in reason
     i3d, reason = load_i3d(file)  # a program with another hash is not run
     assert i3d is None and reason and "has sha256" in reason
-    text = tmp_path / "text.pt"
+    text, weights = tmp_path / "text.pt", tmp_path / "weights.pt"
     text.write_text("no network")
-    i3d, reason = load_i3d(text, sha256=digest_of(text))
-    assert i3d is None and reason and "no TorchScript file" in reason and "\n" not in reason
-    weights = tmp_path / "weights.pt"
     torch.save({"a": torch.zeros(2)}, weights)
-    assert load_i3d(weights, sha256=digest_of(weights))[0] is None
-    assert len(CATALOGUE["i3d_fvd"].sha256 or "") == 64
+    for path in (text, weights):
+        i3d, reason = load_i3d(admit(path))
+        assert i3d is None and reason and "no TorchScript file" in reason and "\n" not in reason
+
+
+def test_the_file_in_the_folder_of_weights_is_used(file, admit, tmp_path, monkeypatch):
+    monkeypatch.setenv(FOLDER, str(tmp_path))
+    shutil.copy(admit(file), tmp_path / CATALOGUE["i3d_fvd"].file)
+    i3d, reason = load_i3d()
+    assert i3d is not None and reason is None and state_of("i3d_fvd").startswith("verified")
+    np.testing.assert_allclose(i3d(np.full((16, 96, 96, 3), 255, np.uint8)), np.full((1, 3), 127.5))
