@@ -177,7 +177,7 @@ class MetricsConfig:
     perceptual_frames: int = 200
     # Compute FID and KID if the Inception weights are there
     fid: bool = True
-    # Compute FVD if the I3D weights are there; a window of 16 frames takes about a second of one core
+    # Compute FVD if the I3D weights are there
     fvd: bool = True
     # Also fill the columns of metrics/measures/legacy_definitions.py
     legacy: bool = False

@@ -18,7 +18,6 @@ from stylegan2.weights import WeightsError, file_hash
 
 FRAMES = 16  # of a window
 SIDE = 224  # px
-FEATURES = 400
 I3D = Callable[[np.ndarray], np.ndarray]
 
 
