@@ -1,8 +1,9 @@
 """The schema of report.json: a version number, and a check that names the first error.
 
 Version 2 adds figures per clip, speakers, paired differences and sync checks to version 1. Version 3 adds columns
-(silence, dynamics, sharpness) and means by speaker and by clip length, version 4 the column sface, version 5 the column fvd; no figure of an
-earlier version changed. Files of version 1 have no version number (docs/results/embedded_seed*.json). All versions can still be read.
+(silence, dynamics, sharpness) and means by speaker and by clip length, version 4 the column sface, version 5 the column fvd;
+no figure of an earlier version changed. Files of version 1 have no version number (docs/results/embedded_seed*.json). All
+versions can still be read.
 """
 
 import json
