@@ -177,6 +177,8 @@ class MetricsConfig:
     perceptual_frames: int = 200
     # Compute FID and KID if the Inception weights are there
     fid: bool = True
+    # Compute FVD if the I3D weights are there
+    fvd: bool = True
     # Also fill the columns of metrics/measures/legacy_definitions.py
     legacy: bool = False
     # Sync network: the public SyncNet (LSE-C, LSE-D), this project's own (in columns of its own), none, or auto: the

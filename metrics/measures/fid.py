@@ -67,19 +67,19 @@ def frechet_distance(mean1: np.ndarray, cov1: np.ndarray, mean2: np.ndarray, cov
     return float(max(difference @ difference + np.trace(cov1) + np.trace(cov2) - 2 * cross, 0.0))
 
 
-def fid_of(
-    predicted: Gaussian | None, true: Gaussian | None, missing: str | None
+def frechet_of(
+    predicted: Gaussian | None, true: Gaussian | None, missing: str | None, unit: str = "frame"
 ) -> tuple[float | None, str | None]:
-    """(FID, None), or (None, reason). missing: the reason if no Inception network was loaded."""
+    """(FID or FVD, None), or (None, reason). missing: the reason if no network was loaded. unit: what one vector is of."""
     if predicted is None or true is None:
-        return None, missing or "no frames of ground_truth were scored on this split"
+        return None, missing or f"no {unit}s of ground_truth were scored on this split"
     if predicted.n != true.n:
         return (
             None,
-            f"{predicted.n} frames against {true.n} of ground_truth: the rows do not have the same frames",
+            f"{predicted.n} {unit}s against {true.n} of ground_truth: the rows do not have the same {unit}s",
         )
     if predicted.n < 2:
-        return None, f"{predicted.n} frame: a covariance needs at least two"
+        return None, f"a covariance needs at least two {unit}s, got {predicted.n}"
     return frechet_distance(predicted.mean, predicted.covariance, true.mean, true.covariance), None
 
 

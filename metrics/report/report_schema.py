@@ -1,8 +1,9 @@
 """The schema of report.json: a version number, and a check that names the first error.
 
 Version 2 adds figures per clip, speakers, paired differences and sync checks to version 1. Version 3 adds columns
-(silence, dynamics, sharpness) and means by speaker and by clip length, version 4 the column sface; no figure of an earlier
-version changed. Files of version 1 have no version number (docs/results/embedded_seed*.json). All versions can still be read.
+(silence, dynamics, sharpness) and means by speaker and by clip length, version 4 the column sface, version 5 the column fvd;
+no figure of an earlier version changed. Files of version 1 have no version number (docs/results/embedded_seed*.json). All
+versions can still be read.
 """
 
 import json
@@ -14,14 +15,18 @@ from typing import Any
 
 from metrics.scoring.row_accumulator import MEANS
 
-SCHEMA_VERSION = 4
-FIGURES = (*MEANS, "lip_gain", "lip_gain_denominator", "fid", "kid")
+SCHEMA_VERSION = 5
+FIGURES = (*MEANS, "lip_gain", "lip_gain_denominator", "fid", "kid", "fvd")
 # Required keys and their types, per version
 _ROW: dict[int, dict[str, type]] = {1: {"name": str, "split": str, "n_frames": int, "n_clips": int}}
-_ROW[2] = _ROW[3] = _ROW[4] = _ROW[1] | {"n_speakers": int, "interval": dict, "interval_speakers": dict}
+_ROW[2] = _ROW[3] = _ROW[4] = _ROW[5] = _ROW[1] | {
+    "n_speakers": int,
+    "interval": dict,
+    "interval_speakers": dict,
+}
 _TOP: dict[int, dict[str, type]] = {1: {"rows": list, "weights": dict, "versions": dict, "measures": dict}}
 _TOP[2] = _TOP[1] | {"clips": list, "paired": list, "sync": list}
-_TOP[3] = _TOP[4] = _TOP[2] | {"strata": list, "reencoded": list}
+_TOP[3] = _TOP[4] = _TOP[5] = _TOP[2] | {"strata": list, "reencoded": list}
 _STRATUM = {
     "row": str,
     "split": str,

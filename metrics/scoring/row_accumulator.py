@@ -4,7 +4,7 @@ metrics.scoring.score_clips (test clips with known landmarks) and metrics.scorin
 Shapes: T frames, landmarks (T, 68, 2) px of the 256 px face crop.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -21,6 +21,7 @@ from encoders.geometry import aperture
 from encoders.lmd import mouth_distance
 from metrics.measures.dynamics import DYNAMICS, dynamics_figures, motion_of
 from metrics.measures.fid import Inception
+from metrics.measures.fvd import I3D, Window
 from metrics.measures.head_motion import Flicker
 from metrics.measures.intervals import mean_over
 from metrics.measures.kid import Features
@@ -31,6 +32,7 @@ from metrics.measures.psnr_ssim import identical_share, mean_psnr, psnr, ssim
 from metrics.measures.sharpness import SHARPNESS, Sharpness, StillFlicker
 from metrics.measures.sync_distance import SYNC_COLUMNS, SyncJudge, VideoEmbedder, clip_figures
 from metrics.scoring.control_baselines import PERCEPTUAL_ROWS
+from stylegan2.images import to_tensor
 
 DISTANCES = ("lpips_alex", "lpips_vgg", "st_lpips_alex", "st_lpips_vgg")
 MEANS = (  # figures of a clip; a row's figures are their means over clips
@@ -66,6 +68,9 @@ class Judges:
     # The two values of metrics.measures.fid.load_inception
     inception: Inception | None = None
     no_inception: str | None = "no Inception network was given"
+    # The two values of metrics.measures.fvd.load_i3d
+    i3d: I3D | None = None
+    no_i3d: str | None = "no I3D network was given"
     # Column -> distance, for metrics.scoring.score_videos
     distances: Mapping[str, torch.nn.Module] = field(default_factory=dict)
     # Column that stays empty -> reason
@@ -77,6 +82,11 @@ class Judges:
     device: str = "cpu"
     # Whether to fill the columns of metrics.measures.legacy_definitions too
     legacy: bool = False
+
+    @property
+    def keep_features(self) -> bool:
+        """Whether features are collected over all clips, for FID, KID or FVD."""
+        return self.inception is not None or self.i3d is not None
 
 
 @dataclass(frozen=True)
@@ -134,6 +144,7 @@ class RowAccumulator:
     still: StillFlicker = field(default_factory=StillFlicker)
     legacy: LegacyFigures = field(default_factory=LegacyFigures)
     features: Features = field(default_factory=Features)
+    window: Window = field(default_factory=Window)
     video_embedder: VideoEmbedder | None = None
     video: np.ndarray | None = None  # sync embeddings (W, D) of the whole row
     last_identified: tuple[np.ndarray, FaceEmbeddings] | None = None  # face crop and its embeddings
@@ -162,6 +173,23 @@ class RowAccumulator:
         if self.judges.legacy:
             for a, b in pairs:
                 self.legacy.update(a, b)
+
+    def add_features(
+        self, frames: np.ndarray, clip: str, first: int, into: Collection[Features] | None = None
+    ) -> None:
+        """Adds the Inception features of frames uint8 (N, H, W, 3), which are first, first + 1, ... of the clip, and the
+        I3D features of the windows that they complete. into: objects that take them, by default the row's own."""
+        collections = (self.features,) if into is None else into
+        if self.judges.inception is not None:
+            vectors = self.judges.inception(to_tensor(frames, self.judges.device))
+            for collection in collections:
+                collection.update(vectors, clip, first)
+        if self.judges.i3d is not None:
+            for t, frame in enumerate(frames, first):
+                if (window := self.window.completed(frame, t)) is not None:
+                    vector = self.judges.i3d(window)
+                    for collection in collections:
+                        collection.windows.update(vector)
 
     def embeddings(self, face_crop: np.ndarray) -> FaceEmbeddings:
         """Of the last added face; a repeated frame is embedded only once."""

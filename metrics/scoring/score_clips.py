@@ -19,7 +19,7 @@ from encoders.features.perceptual import Perceptual
 from encoders.footage.align import CROP_SIZE
 from encoders.footage.faces import face_in_crop
 from encoders.records import FrameClip
-from metrics.measures.fid import fid_of
+from metrics.measures.fid import frechet_of
 from metrics.measures.intervals import bootstrap_interval, mean_over, speaker_interval
 from metrics.measures.kid import Features, kid_of
 from metrics.measures.lip_motion import lip_gain, lip_gain_denominator
@@ -102,13 +102,13 @@ def score_clip(
     every: int = 1,
     skip: Collection[int] = (),
     split: str | None = None,
-    features: Iterable[Features] = (),
+    features: Collection[Features] = (),
 ) -> ClipScore:
     """Compares predicted frames, one uint8 (H, W, 3) for each frame of the clip, with the truth.
 
     truth: of this clip and these judges. every: perceptual and identity figures use every k-th scored frame. skip: frames
-    that are not scored, such as those used for tuning. features: objects to which the Inception features of the scored
-    frames are added.
+    that are not scored, such as those used for tuning. features: objects to which the Inception and I3D features of the
+    scored frames are added.
 
     A frame without a detected face gets the landmarks of the static row (detected on the identity frame) and closes no
     lips. Frames without true landmarks contribute to the image figures only, in all rows alike.
@@ -129,10 +129,7 @@ def score_clip(
         accumulator.add_images([frame], [true])
         if t in sampled:
             _add_sampled(t, frame, key, true, truth, accumulator)
-        if judges.inception is not None:
-            vectors = judges.inception(to_tensor(frame, judges.device))
-            for collection in features:
-                collection.update(vectors, clip.name, t)
+        accumulator.add_features(frame[None], clip.name, t, features)
     if count != len(clip.frames):
         raise ValueError(f"row {row} has {count} frames for {clip.name}, the clip has {len(clip.frames)}")
     known = np.asarray(clip.detected, dtype=bool)[scored]
@@ -180,14 +177,14 @@ def at_crop_size(frame: np.ndarray) -> np.ndarray:
 class Evaluation:
     """Collects the clip scores of all rows and computes the table.
 
-    FID and KID compare a row with the ground_truth row of the same split, so the ground_truth row must be added too.
+    FID, KID and FVD compare a row with the ground_truth row of the same split, so the ground_truth row must be added too.
     """
 
     def __init__(self, judges: Judges) -> None:
         self.judges = judges
         self._truth: tuple[FrameClip, int, Truth] | None = None  # truth of the clip that was scored last
         self.scores: list[ClipScore] = []
-        self.features: dict[tuple[str, str], Features] = {}  # (row, split) -> Inception features
+        self.features: dict[tuple[str, str], Features] = {}  # of (row, split)
 
     def add(
         self,
@@ -203,11 +200,11 @@ class Evaluation:
         """Scores one clip of one row (see score_clip). Add all rows of a clip before the next clip.
 
         ref_index: the true identity frame. split: where the score is listed, by default the clip's own split. also:
-        another split whose FID and KID the frames contribute to.
+        another split whose FID, KID and FVD the frames contribute to.
         """
         split = split or clip.split
         features = []
-        if self.judges.inception is not None:
+        if self.judges.keep_features:
             features = [self.features.setdefault((row, name), Features()) for name in {split, also or split}]
         if self._truth is None or self._truth[0] is not clip or self._truth[1] != ref_index:
             self._truth = clip, ref_index, Truth.of(clip, ref_index, self.judges)
@@ -217,17 +214,19 @@ class Evaluation:
 
     def rows(self) -> list[dict[str, Any]]:
         """One record per row and split, in the order in which they were first scored."""
-        return with_frechet(summarise(self.scores), self.features, self.judges.no_inception)
+        return with_frechet(summarise(self.scores), self.features, self.judges)
 
 
 def with_frechet(
-    rows: list[dict[str, Any]], features: Mapping[tuple[str, str], Features], missing: str | None
+    rows: list[dict[str, Any]], features: Mapping[tuple[str, str], Features], judges: Judges
 ) -> list[dict[str, Any]]:
-    """Fills fid, kid and fid_reason of each row. features: of (row, split); missing: why there is no Inception network."""
+    """Fills fid, kid, fid_reason, fvd and fvd_reason of each row. features: of (row, split)."""
     for record in rows:
         predicted, true = (features.get((row, record["split"])) for row in (record["name"], "ground_truth"))
-        gaussians = (predicted and predicted.gaussian, true and true.gaussian)
-        record["fid"], record["fid_reason"] = fid_of(*gaussians, missing)
+        frames = (f.gaussian if f and judges.inception else None for f in (predicted, true))
+        windows = (f.windows if f and judges.i3d else None for f in (predicted, true))
+        record["fid"], record["fid_reason"] = frechet_of(*frames, missing=judges.no_inception)
+        record["fvd"], record["fvd_reason"] = frechet_of(*windows, missing=judges.no_i3d, unit="window")
         record["kid"] = kid_of(predicted, true)
     return rows
 
@@ -270,6 +269,7 @@ def _row_record(
     record["lip_gain"] = lip_gain(record["lmd_mouth"], static, inversion)
     record["lip_gain_denominator"] = lip_gain_denominator(static, inversion)
     record |= {"fid": None, "kid": None, "fid_reason": "no Inception network was given"}
+    record |= {"fvd": None, "fvd_reason": "no I3D network was given"}
     record |= {"n_frames": sum(score.n_frames for score in clips.values()), "n_clips": len(clips)}
     record["n_psnr"] = sum(score.figures["psnr"] is not None for score in clips.values())
     record["n_speakers"] = len(set(speakers))

@@ -30,7 +30,6 @@ from metrics.scoring.row_accumulator import (
     sound_embeddings,
 )
 from metrics.scoring.score_videos import IdentityFrame, PairOptions, PairResult
-from stylegan2.images import to_tensor
 
 UNPAIRED = (
     *("identity", "sface", "csim_dlib", "csim_arcface"),
@@ -81,7 +80,7 @@ def score_unpaired(
     ours.flush()
     scored = [(ours, sound), *([(truth, true_sound)] if options.controls else [])]
     scores = [video.score(speaker, own, truth) for video, own in scored]
-    features = {video.row.name: video.row.features for video, _ in scored} if judges.inception else {}
+    features = {video.row.name: video.row.features for video, _ in scored} if judges.keep_features else {}
     unknown = int((~truth.found).sum())
     return PairResult(scores, features, truth.left_out, black, unknown, False, [], [])
 
@@ -101,7 +100,7 @@ class _Video:
         self.clip, self.judges, self.options, self.identity = clip, judges, options, identity
         self.row = RowAccumulator(name, judges)
         self.left_out = 0  # frames of the reference before its first face
-        self._batch: list[np.ndarray] = []  # crops for the Inception network
+        self._batch: list[np.ndarray] = []  # crops for the networks of FID and FVD
 
     @property
     def found(self) -> np.ndarray:
@@ -135,16 +134,17 @@ class _Video:
         row.flicker.update([face_crop])
         if (len(row.landmarks) - 1) % self.options.every == 0:
             row.add_identity(row.embeddings(face_crop), identity.faces)
-        if self.judges.inception is not None:
+        if self.judges.keep_features:
             self._batch.append(face_crop)
             if len(self._batch) == self.options.batch:
                 self.flush()
 
     def flush(self) -> None:
-        """Inception features of the waiting crops."""
-        if self._batch and self.judges.inception is not None:
-            vectors = self.judges.inception(to_tensor(np.stack(self._batch), self.judges.device))
-            self.row.features.update(vectors, self.clip, len(self.row.landmarks) - len(self._batch))
+        """Features of the waiting crops."""
+        if self._batch:
+            self.row.add_features(
+                np.stack(self._batch), self.clip, len(self.row.landmarks) - len(self._batch)
+            )
             self._batch = []
 
     def motion(self) -> dict[str, Motion]:

@@ -80,7 +80,7 @@ class ScoredFrame:
 
 @dataclass
 class PairResult:
-    """scores: one per row. features: row -> Inception features. left_out: frames before the truth's first face. black:
+    """scores: one per row. features: row -> features for FID and FVD. left_out: frames before the truth's first face. black:
     frames without a usable predicted image. unknown: frames of the truth without a detected face. other_shape: whether
     the aspect ratios differ. best, worst: frames of lowest and highest mouth error."""
 
@@ -226,9 +226,7 @@ class _PairScorer:
             if sampled and row is not self.truth:
                 for column, values in self._distances(frames[sampled], true[sampled]).items():
                     row.add_values(column, *values)
-            if self.judges.inception is not None:
-                x = to_tensor(frames, self.judges.device)
-                row.features.update(self.judges.inception(x), self.clip, first)
+            row.add_features(frames, self.clip, first)
         self._batch = []
 
     def _distances(self, frames: np.ndarray, true: np.ndarray) -> Mapping[str, list[float]]:
@@ -254,7 +252,7 @@ class _PairScorer:
         scores = [row.score(*truth) for row in self.rows]
         if self.options.controls:
             scores.append(self._shifted().score(*truth))
-        features = {row.name: row.features for row in self.rows} if self.judges.inception else {}
+        features = {row.name: row.features for row in self.rows} if self.judges.keep_features else {}
         frames = (self.left_out, self.black, self.known.count(False))
         return PairResult(scores, features, *frames, self.other_shape, self.best, self.worst)
 

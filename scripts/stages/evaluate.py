@@ -116,8 +116,7 @@ def _score_all(
     judges: Judges,
 ) -> tuple[Evaluation, Preview]:
     """On a CPU the clips, or the rows of few clips, are divided among several processes, because one network call cannot use
-    all cores. On a GPU,
-    and with FID, whose features are collected over all clips, this process scores them.
+    all cores. On a GPU, and with FID or FVD, whose features are collected over all clips, this process scores them.
     """
     ridge = ridge_baseline(person.face, cases)
     frames = {case.latents: len(LatentClip.load(case.latents)) - case.start for case in cases}
@@ -134,7 +133,7 @@ def _score_all(
         _start_worker(*shared, run=run, evaluation=evaluation)
         return map(_score_one, cases)
 
-    if workers < 2 or run.device.type != "cpu" or judges.inception is not None:
+    if workers < 2 or run.device.type != "cpu" or judges.keep_features:
         scored = alone()
     else:
         threads = max(1, torch.get_num_threads() // workers)

@@ -64,7 +64,7 @@ def compare(config: Config, run: Run) -> Path:
     # Report, tables, page
     order, unpaired = [method, *CONTROLS, REENCODED], config.metrics.unpaired
     absent = dict(judges.absent) | (UNMEASURED if unpaired else {})
-    rows = with_frechet(summarise(scores), features, judges.no_inception)
+    rows = with_frechet(summarise(scores), features, judges)
     rows = sorted(rows, key=lambda row: order.index(row["name"]))
     paired = []
     if other is not None:
@@ -222,7 +222,7 @@ def _score_all(
     def alone() -> Iterator[Scored]:
         return (score_files(pair, method, judges, options) for pair in pairs)
 
-    if workers < 2 or run.device.type != "cpu" or judges.inception is not None:
+    if workers < 2 or run.device.type != "cpu" or judges.keep_features:
         scored = alone()
     else:
         settings = config, method, options, max(1, torch.get_num_threads() // workers)

@@ -10,6 +10,7 @@ from encoders.features.perceptual import load_perceptual, trunk_path
 from encoders.features.sface import sface_or_none, sface_path
 from encoders.footage.faces import dlib_model_path
 from metrics.measures.fid import load_inception
+from metrics.measures.fvd import load_i3d
 from metrics.measures.sync_distance import judge_path, load_judge
 from metrics.scoring.row_accumulator import Judges
 from scripts.core.networks import build_detector
@@ -21,6 +22,7 @@ def build_judges(config: Config, device: torch.device | str = "cpu", two_folders
     """All judges of a config. two_folders: the distances of metrics.nets instead of the one perceptual distance."""
     metrics = config.metrics
     inception, no_inception = load_inception(device=device) if metrics.fid else (None, "metrics.fid=false")
+    i3d, no_i3d = load_i3d(device=device) if metrics.fvd else (None, "metrics.fvd=false")
     sface, no_sface = sface_or_none()
     arcface, no_arcface = arcface_or_none(device=device)
     sync, absent = load_judge(metrics.sync, metrics.sync_weights, device)
@@ -35,6 +37,8 @@ def build_judges(config: Config, device: torch.device | str = "cpu", two_folders
         sync=sync,
         inception=inception,
         no_inception=no_inception,
+        i3d=i3d,
+        no_i3d=no_i3d,
         distances={
             name: load_perceptual(net, family).to(device)  # type: ignore[arg-type]
             for name, (family, net) in columns.items()
@@ -63,6 +67,7 @@ def judge_hashes(config: Config, judges: Judges) -> dict[str, str]:
         "arcface": arcface_path() if judges.arcface is not None else None,
         "landmarks": dlib_model_path() if config.data.detector == "dlib" else None,
         "inception": path_of("inception_fid") if judges.inception is not None else None,
+        "i3d": path_of("i3d_fvd") if judges.i3d is not None else None,
         "sync": judge_path(judges.sync, config.metrics.sync_weights),
     }
     return {name: file_hash(path) for name, path in files.items() if path is not None}

@@ -1,7 +1,7 @@
 """Catalogue of the public weights that this project can use: source, hash, size, terms and citation of each.
 
 None of them ships with the project; scripts/download_weights.py fetches one on request. Only hashes with a known source
-are listed: full ones are identical on several mirrors (Git LFS), short ones are part of the file's name (the convention
+are listed: full ones are stated alike by several mirrors or users of the file, short ones are part of the file's name (the convention
 of torch.hub). None means that the hash is unknown.
 """
 
@@ -105,6 +105,15 @@ CATALOGUE = {
         "Heusel et al., GANs Trained by a Two Time-Scale Update Rule, NeurIPS 2017",
         sha256="6726825d",
         megabytes=91,
+    ),
+    "i3d_fvd": Entry(
+        "i3d_torchscript.pt",
+        "FVD (I3D, Kinetics-400, TorchScript)",
+        "https://www.dropbox.com/s/ge9e5ujwgetktms/i3d_torchscript.pt?dl=1",
+        "none stated by its authors; a copy on the Hugging Face hub says MIT; Kinetics' own terms",
+        "Carreira and Zisserman, Quo Vadis, Action Recognition?, CVPR 2017; ported by Skorokhodov et al., StyleGAN-V, CVPR 2022",
+        sha256="bec6519f66ea534e953026b4ae2c65553c17bf105611c746d904657e5860a5e2",
+        megabytes=51,
     ),
     "syncnet": Entry(
         "syncnet_v2.model",

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from metrics.measures.fid import Gaussian, fid_of, frechet_distance, load_inception
+from metrics.measures.fid import Gaussian, frechet_distance, frechet_of, load_inception
 from stylegan2.public.catalogue import path_of
 
 
@@ -46,13 +46,13 @@ def test_fewer_frames_than_features():
     x = np.random.default_rng(2).normal(size=(10, 64))
     g, moved = gaussian(x), gaussian(x + 1)
     assert frechet_distance(g.mean, g.covariance, g.mean, g.covariance) == pytest.approx(0, abs=1e-5)
-    assert fid_of(moved, g, None)[0] == pytest.approx(64, rel=1e-5)
+    assert frechet_of(moved, g, None)[0] == pytest.approx(64, rel=1e-5)
 
 
 def test_a_missing_fid_has_a_reason(tmp_path):
     full, part = gaussian(np.ones((10, 2))), gaussian(np.ones((9, 2)))
-    assert fid_of(None, None, "no weights") == (None, "no weights")
-    assert "same frames" in str(fid_of(part, full, None)[1])
+    assert frechet_of(None, None, "no weights") == (None, "no weights")
+    assert "same frames" in str(frechet_of(part, full, None)[1])
     features, reason = load_inception(tmp_path / "absent.pth")
     assert features is None and reason and "absent.pth" in reason and "entry=inception_fid" in reason
     (tmp_path / "broken.pth").write_bytes(b"not a weight file")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from configs.schema import MetricsConfig
 from encoders.features.perceptual import load_perceptual
 from encoders.lmd import landmark_distance, mouth_distance
-from metrics.measures.fid import Gaussian, fid_of, frechet_distance
+from metrics.measures.fid import Gaussian, frechet_distance, frechet_of
 from metrics.measures.kid import kid
 from metrics.measures.landmark_figures import sequence_figures
 from metrics.measures.psnr_ssim import psnr, ssim
@@ -107,10 +107,10 @@ def test_the_mean_of_the_fids_of_batches_is_not_the_fid():
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(2, 400, 12))
     parts = [
-        fid_of(gaussian(a), gaussian(b), None)[0]
+        frechet_of(gaussian(a), gaussian(b), None)[0]
         for a, b in zip(x.reshape(20, 20, 12), y.reshape(20, 20, 12), strict=True)
     ]
-    fid_of_all = fid_of(gaussian(x), gaussian(y), None)[0]
+    fid_of_all = frechet_of(gaussian(x), gaussian(y), None)[0]
     assert fid_of_all is not None and np.mean([part for part in parts if part is not None]) > 10 * fid_of_all
 
 
@@ -119,7 +119,7 @@ def test_few_frames_give_a_large_fid_but_not_a_large_kid():
     rng, fids = np.random.default_rng(0), {}
     for n in (96, 4000):
         x, y = rng.normal(size=(2, n, 512))
-        fids[n] = fid_of(gaussian(x), gaussian(y), None)[0] or 0.0
+        fids[n] = frechet_of(gaussian(x), gaussian(y), None)[0] or 0.0
         assert abs(kid(x[:200], y[:200])) < 0.02
     assert fids[96] == pytest.approx(636, rel=0.05) and fids[4000] < 40
 

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from encoders.features.perceptual import load_perceptual
-from metrics.measures.fid import Gaussian, fid_of, load_inception
+from metrics.measures.fid import Gaussian, frechet_of, load_inception
 from stylegan2.images import to_tensor
 
 
@@ -83,4 +83,4 @@ def test_fid_is_the_packages_figure(tmp_path, monkeypatch):
     moments = [(x.mean(0), np.cov(x, rowvar=False)) for x in activations]
     np.testing.assert_allclose(ours[0].mean, moments[0][0], rtol=1e-4, atol=1e-6)
     expected = calculate_frechet_distance(*moments[0], *moments[1])
-    assert fid_of(ours[0], ours[1], None)[0] == pytest.approx(float(expected), rel=1e-4)
+    assert frechet_of(ours[0], ours[1], None)[0] == pytest.approx(float(expected), rel=1e-4)

@@ -32,7 +32,13 @@ from metrics.report.report_files import (
 
 
 def row(name: str, **figures) -> dict:
-    empty = dict.fromkeys(COLUMNS) | {"fid_reason": "no weights", "n_psnr": 3, "n_frames": 75, "n_clips": 3}
+    empty = dict.fromkeys(COLUMNS) | {
+        "fid_reason": "no weights",
+        "fvd_reason": "no I3D",
+        "n_psnr": 3,
+        "n_frames": 75,
+        "n_clips": 3,
+    }
     return {"name": name, "split": "seen"} | empty | figures
 
 
@@ -72,7 +78,7 @@ def test_the_table_drops_empty_columns_and_gives_the_reason():
     assert table.columns == ["row", "split", "psnr", "ssim", "mouth_corr", "frames", "clips"]
     assert table.lines[0] == ["ground_truth", "seen", "–", "1.000", "0.970", "75", "3"]
     assert table.lines[1] == ["static", "seen", "28.12", "–", "0.000", "75", "3"]
-    assert table.notes == ["No FID: no weights."]
+    assert table.notes == ["No FID: no weights.", "No FVD: no I3D."]
 
 
 def test_figures_have_the_digits_of_their_column():

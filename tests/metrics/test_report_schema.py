@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 
 def test_a_report_is_checked_when_written_and_when_read(tmp_path):
     written = report(tmp_path / "report.json")
-    assert written["schema_version"] == 4 and read_report(tmp_path / "report.json") == written
+    assert written["schema_version"] == 5 and read_report(tmp_path / "report.json") == written
     for break_it, words in (
         (lambda r: r.pop("clips"), "lacks clips"),
         (lambda r: r["rows"][0].update(psnr="high"), r"rows\[0\].psnr"),

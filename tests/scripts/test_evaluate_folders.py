@@ -130,6 +130,7 @@ def test_two_folders_give_a_report_tables_and_a_page(two, capsys):
     assert rows["late 3"]["mouth_lag"] == 3 and rows["ground_truth"]["mouth_corr"] == pytest.approx(1)
     assert rows["late 3"]["n_clips"] == 2 and rows["late 3"]["n_speakers"] == 2
     assert rows["late 3"]["fid"] is None and rows["late 3"]["fid_reason"]
+    assert rows["late 3"]["fvd"] is None and rows["late 3"]["fvd_reason"]
     assert {c["speaker"] for c in report["clips"]} == {"s1", "s2"}
     gap = next(p for p in report["paired"] if p["against"] == "static")["differences"]["mouth_corr"]
     assert gap["n_clips"] == 2 and gap["mean"] == pytest.approx(rows["late 3"]["mouth_corr"])

@@ -7,6 +7,7 @@ import random
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 from killable_stages import STAGES, hidden, results, started
 
 pytestmark = pytest.mark.slow
+STRIDE = 3  # of the moments between two files the first is tried, and every third from a random one on
 MOMENTS = 2  # of SIGKILL and of SIGTERM, each in every stage
 SHARES = (0.1, 0.6, 0.9)  # of the room that a stage needs
 LONGEST_S = 900.0
@@ -46,6 +48,8 @@ class Stages:
             f"data.root={clips}",
         ]
         where = [f"results_dir={folder / 'results'}", f"data_dir={folder / 'data'}"]
+        self.last = 0.0  # seconds that the last run took
+        self.seconds: dict[str, float] = {}  # that each stage took when it was not disturbed
         self.words = ["experiment=smoke", *split, *where, "workers=1", "device=cpu"]
 
     def restore(self, before: Path) -> None:
@@ -57,12 +61,14 @@ class Stages:
     ) -> int:
         """The exit code. after: seconds until the signal is sent."""
         process = started(stage, self.words, die_after)
+        begin = time.monotonic()  # the server that forks is ready
         process.join(after or LONGEST_S)
         if process.is_alive():
             assert after is not None, f"{stage} took longer than {LONGEST_S} s"
             os.kill(process.pid or 0, sent)
             process.join(LONGEST_S)
         assert process.exitcode is not None
+        self.last = time.monotonic() - begin
         return process.exitcode
 
 
@@ -75,6 +81,7 @@ def states(clip_folder, tmp_path_factory) -> Iterator[tuple[Stages, dict[str, Pa
     stages.restore(before[STAGES[0]])
     for stage, following in zip(STAGES, [*STAGES[1:], "end"], strict=True):
         assert stages.run(stage) == 0
+        stages.seconds[stage] = stages.last
         before[following] = copies / following
         shutil.copytree(work, before[following])
     yield stages, before
@@ -88,7 +95,8 @@ def after_of(stage: str) -> str:
 def test_a_killed_stage_ends_in_the_same_result(stage, states):
     stages, before = states
     wanted = results(before[after_of(stage)])
-    for die_after in range(1, 100):  # each moment between two files
+    begin = random.randint(2, 1 + STRIDE)
+    for die_after in (1, *range(begin, 100, STRIDE)):
         stages.restore(before[stage])
         if stages.run(stage, die_after) == 0:
             break
@@ -103,7 +111,7 @@ def test_signals_at_random_moments(stage, sent, states):
     wanted = results(before[after_of(stage)])
     for _ in range(MOMENTS):
         stages.restore(before[stage])
-        after = random.uniform(0.5, 8.0)
+        after = random.uniform(0.05, 0.95) * stages.seconds[stage]
         code = stages.run(stage, after=after, sent=sent)
         assert code in (0, -9 if sent == signal.SIGKILL else 128 + sent, -sent), code
         if code > 0:
