@@ -23,7 +23,7 @@ from scripts.stages.motion import check_motion, latent_motion_of, motion_track
 from scripts.stages.stage_results import Person
 from scripts.stages.train_stage2 import generator_used, load_person_generator
 from stylegan2.weights import WeightsError
-from trajectory.motion.apply import moved
+from trajectory.motion.apply import blinking, moved
 from trajectory.motion.natural_motion import ASSET as NATURAL_MOTION
 from trajectory.synthetic_corpus.espeak import synthesise
 
@@ -64,10 +64,11 @@ def generate(
             + f", stage 1 {shown(person.adapted or checkpoint)}"
         )
         motion = motion_track(config, run, speech, frames)
-        w_TLD = predict_latents(model, speech, face.w_ref, frames) + latent_motion_of(config, run, motion)
+        turns_TLD, blinks_TLD = latent_motion_of(config, run, motion)
+        w_TLD = predict_latents(model, speech, face.w_ref, frames) + turns_TLD
         pictures, rate = composed(config, run, face, generator, w_TLD)
         if config.compose == "crop":
-            pictures = moved(pictures, motion.pose)
+            pictures = moved(blinking(pictures, generator, w_TLD, blinks_TLD), motion.pose)
         total = round(frames * rate / FPS)
         if watch:
             pictures = watched(pictures, total, watch)
