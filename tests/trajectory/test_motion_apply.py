@@ -55,7 +55,7 @@ def test_no_motion_changes_neither_codes_nor_frames():
 
 def test_yaw_pitch_and_lids_move_their_axes_alone():
     for move, values, axis, weight in (
-        (latent_motion, {"yaw": 1.0}, "yaw", 8 * np.tanh(1 / 8) / 5.5),
+        (latent_motion, {"yaw": 1.0}, "yaw", 8 * np.tanh(1 / 8) / 7),
         (latent_motion, {"pitch": -1.0}, "pitch", -4.5 * np.tanh(1 / 4.5) / 3),
         (latent_blinks, {"lids": 1.0}, "blink", LIDS),
     ):

@@ -15,8 +15,9 @@ from stylegan2.protocol import Generator
 from stylegan2.render import render
 from trajectory.motion.tracks import POSE_AXES, MotionTrack
 
-# Degrees at weight 1 of the basis' axes, measured on the landmarks of six people who were rendered.
-DEGREES = {"yaw": 5.5, "pitch": 3.0}
+# Degrees at weight 1 of the basis' axes, measured on the landmarks of people who were rendered; single people differ from
+# this by half of it.
+DEGREES = {"yaw": 7.0, "pitch": 3.0}
 # Larger motion is compressed towards these limits, in the units of MotionTrack.pose. Beyond them W+ distorts the face,
 # and the mirrored border of the moved frame becomes conspicuous.
 LIMITS = {"yaw": 8.0, "pitch": 4.5, "roll": 10.0, "x": 0.3, "y": 0.3, "scale": 0.15}
