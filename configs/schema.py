@@ -221,11 +221,12 @@ class CheckConfig:
     """The embedded weights that check_assets.py measures, and the numbers of samples."""
 
     # The parts that are measured; the others keep their earlier figures.
-    what: tuple[Literal["generator", "encoder", "visemes", "corpus"], ...] = (
+    what: tuple[Literal["generator", "encoder", "visemes", "corpus", "motion"], ...] = (
         "generator",
         "encoder",
         "visemes",
         "corpus",
+        "motion",
     )
     # Truncation psi of the generator's samples: 0.7 is customary for faces, 1.0 is no truncation.
     psi: tuple[float, ...] = (0.7, 1.0)
@@ -242,7 +243,7 @@ class CheckConfig:
 
     def __post_init__(self) -> None:
         if not self.what:
-            raise ValueError("check.what is empty; it may hold generator, encoder, visemes, corpus.")
+            raise ValueError("check.what is empty; it may hold generator, encoder, visemes, corpus, motion.")
         if min(self.samples, self.reconstructions) < 8 or min(self.people, self.frames) < 1:
             raise ValueError("check.samples and check.reconstructions are at least 8, people and frames 1.")
 

@@ -1,8 +1,8 @@
-"""python scripts/check_assets.py [check.what=[generator,encoder,visemes,corpus]] [data=folder data.root=FOLDER] [output=FILE]
+"""python scripts/check_assets.py [check.what=[generator,encoder,visemes,corpus,motion]] [data=folder data.root=FOLDER]
 
 Measures the embedded weights and the faces of the synthetic corpus, and prints each figure with its required limit.
-Writes results/<name>/assets.json and sheets of pictures beside it. With data.root= the encoder is also measured on
-those clips. Parts that check.what leaves out keep their earlier figures.
+Writes output=FILE, or results/<name>/assets.json, and sheets of pictures beside it. With data.root= encoder and motion
+are also measured on those clips. Parts that check.what leaves out keep their earlier figures.
 """
 
 import sys

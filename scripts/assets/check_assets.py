@@ -11,6 +11,7 @@ from rich.table import Table
 from configs.schema import Config
 from encoders.bases.viseme_basis import MOUTH_AXES, VISEMES, load_viseme_basis
 from scripts.assets.face_checks import encoder_on_clips, encoder_on_samples, generator_against
+from scripts.assets.motion_checks import motion
 from scripts.assets.mouth_checks import corpus, visemes
 from scripts.core.networks import build_detector, build_encoder, build_generator, encoder_path, generator_path
 from scripts.core.provenance import provenance, write_json
@@ -34,6 +35,10 @@ BARS: dict[str, tuple[str, float]] = {
     "corpus.detection_rate": (">=", 1.0),
     "corpus.worst_aperture_corr": (">=", 0.9),
     "corpus.least_aperture_std": (">=", 0.05),
+    "motion.synthetic.identity_worse": ("<=", 0.03),
+    "motion.synthetic.lips": (">=", 0.98),
+    "motion.clips.identity_worse": ("<=", 0.03),
+    "motion.clips.mouth_corr_worse": ("<=", 0.02),
 }
 # Figure of a single face -> the entry of BARS that limits it.
 FACE_BARS = {
@@ -70,6 +75,8 @@ def check_assets(config: Config, run: Run) -> Path:
             elif what == "visemes":
                 sheet = path.with_name("visemes.png")
                 figures[what] = visemes(config, generator, load_viseme_basis(), detector, sheet)
+            elif what == "motion":
+                figures[what] = motion(config, run, detector, path.with_name("motion.png"))
             else:
                 figures[what] = corpus(config, generator, load_viseme_basis(), detector)
         write_json(path, {"figures": figures, "bars": against_bars(figures)} | about | provenance())

@@ -51,8 +51,15 @@ def fit_motion_model(config: Config, run: Run) -> Path:
     figures = compare(model, jitter_PJ, held)
     folder = run.results / "motion"
     write_json(folder / "figures.json", figures)
-    made_from = {"clips": len(files), "fitted_seconds": len(fitted) * WINDOW / FPS}
-    model.save(folder / "natural_motion.json", made_from | {"made_by": "scripts/fit_motion.py"})
+    model.save(
+        folder / "natural_motion.json",
+        {
+            "clips": len(files),
+            "fitted_seconds": len(fitted) * WINDOW / FPS,
+            "made_by": "scripts/fit_motion.py",
+            "held_out": {name: figure["quartiles"] for name, figure in figures.items()},
+        },
+    )
     save_provenance(folder, config, seconds=run.seconds)
     inside = sum(low <= f["drawn"] <= high for f in figures.values() for low, high in [f["quartiles"]])
     run.say(f"{inside} of {len(figures)} medians lie within the quartiles of the clips left out")
@@ -78,27 +85,29 @@ def observed(windows: list[Window]) -> Observed:
 
 
 def compare(model: NaturalMotion, jitter_PJ: np.ndarray, held: list[Window]) -> dict[str, Any]:
-    """Quartiles of windows, and the median of tracks drawn for their speech, to which the landmarks' jitter is added.
-
-    Of each axis: standard deviation, range, and power in bands, all after the smoothing of motion tracks.
-    """
-    from scipy.ndimage import gaussian_filter1d
-
+    """Quartiles of the windows' figures, and the median of tracks drawn for their speech, with the landmarks' jitter."""
     drawn = np.stack([model.draw(w.speech, WINDOW, seed).pose for seed, w in enumerate(DRAWS * held)])
     drawn = drawn + jitter_like(jitter_PJ, len(drawn), WINDOW)
-    real = observed(held).poses
-    figures = {}
-    frequencies = np.arange(1, WINDOW // 2 + 1) * FPS / WINDOW
+    of_real, of_drawn = window_figures(observed(held).poses), window_figures(drawn)
+    return {
+        name: {
+            "quartiles": [float(f"{q:.3g}") for q in np.percentile(values, (25, 75))],
+            "drawn": float(f"{np.median(of_drawn[name]):.3g}"),
+        }
+        for name, values in of_real.items()
+    }
+
+
+def window_figures(poses_NTP: np.ndarray) -> dict[str, np.ndarray]:
+    """Of each axis: standard deviation, range, and power in bands, each (N,), after the smoothing of motion tracks."""
+    from scipy.ndimage import gaussian_filter1d
+
+    frames, figures = poses_NTP.shape[1], {}
+    frequencies = np.arange(1, frames // 2 + 1) * FPS / frames
     for p, axis in enumerate(POSE_AXES):
-        curves = [gaussian_filter1d(x[..., p], JITTER_SIGMA, axis=1, mode="nearest") for x in (real, drawn)]
-        measures = {"std": [c.std(1) for c in curves], "range": [np.ptp(c, axis=1) for c in curves]}
+        curves = gaussian_filter1d(poses_NTP[..., p], JITTER_SIGMA, axis=1, mode="nearest")
+        figures |= {f"{axis} std": curves.std(1), f"{axis} range": np.ptp(curves, axis=1)}
         for low, high in BANDS:
             band = (frequencies >= low) & (frequencies < high)
-            measures[f"{low}-{high} Hz"] = [periodogram(c)[:, band].sum(1) for c in curves]
-        for name, (of_real, of_drawn) in measures.items():
-            quartiles = [float(f"{q:.3g}") for q in np.percentile(of_real, (25, 75))]
-            figures[f"{axis} {name}"] = {
-                "quartiles": quartiles,
-                "drawn": float(f"{np.median(of_drawn):.3g}"),
-            }
+            figures[f"{axis} {low}-{high} Hz"] = periodogram(curves)[:, band].sum(1)
     return figures

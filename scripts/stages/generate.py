@@ -1,8 +1,10 @@
 """Speech and one face -> an mp4 with sound."""
 
 import os
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+import numpy as np
 from rich.progress import track
 
 from audio.timing import FPS, frames_of_samples
@@ -22,18 +24,29 @@ from scripts.stages.motion import check_motion, latent_motion_of, motion_track
 from scripts.stages.stage_results import Person
 from scripts.stages.train_stage2 import generator_used, load_person_generator
 from stylegan2.weights import WeightsError
-from trajectory.motion.apply import moved
+from trajectory.motion.apply import blinking, moved
 from trajectory.motion.natural_motion import ASSET as NATURAL_MOTION
 from trajectory.synthetic_corpus.espeak import synthesise
 
 SENTENCE = "People who do not exist can still speak: please bring both boats back to the bay."
+Watch = Callable[
+    [np.ndarray, float], None
+]  # takes a frame, uint8 (H, W, 3), and the share that is done with it
 LONGEST_NAME = 255  # bytes of one file's or folder's name; the limit of ext4, XFS, APFS and NTFS
 
 
-def generate(config: Config, run: Run, person: Person, checkpoint: Path, speech: Waveform | None) -> Path:
+def generate(
+    config: Config,
+    run: Run,
+    person: Person,
+    checkpoint: Path,
+    speech: Waveform | None,
+    watch: Watch | None = None,
+) -> Path:
     """Writes the video of a person speaking; the file appears only when it is complete.
 
     speech: None stands for the part of the person's clip that stage 2 was not tuned on, or a synthesised sentence.
+    watch: is called with each frame when it is rendered.
     """
     output, face = output_path(config, run), person.face
     with run.timed("generate"):
@@ -53,11 +66,14 @@ def generate(config: Config, run: Run, person: Person, checkpoint: Path, speech:
             + f", stage 1 {shown(person.adapted or checkpoint)}"
         )
         motion = motion_track(config, run, speech, frames)
-        w_TLD = predict_latents(model, speech, face.w_ref, frames) + latent_motion_of(config, run, motion)
+        turns_TLD, blinks_TLD = latent_motion_of(config, run, motion)
+        w_TLD = predict_latents(model, speech, face.w_ref, frames) + turns_TLD
         pictures, rate = composed(config, run, face, generator, w_TLD)
         if config.compose == "crop":
-            pictures = moved(pictures, motion.pose)
+            pictures = moved(blinking(pictures, generator, w_TLD, blinks_TLD), motion.pose)
         total = round(frames * rate / FPS)
+        if watch:
+            pictures = watched(pictures, total, watch)
         pictures = track(pictures, "generate", total, transient=True)
         shown_frames = write_video(output, pictures, speech, rate)
     files = {"trajectory": checkpoint, "renderer": renderer_path(config, run)}
@@ -70,6 +86,13 @@ def generate(config: Config, run: Run, person: Person, checkpoint: Path, speech:
     write_json(record_path(output), provenance() | record | {"weights": hashes})
     run.say(f"video: {shown(output)} ({shown_frames} frames)")
     return output
+
+
+def watched(frames: Iterable[np.ndarray], total: int, watch: Watch) -> Iterator[np.ndarray]:
+    """The same frames; `watch` is called with each of them before it is passed on."""
+    for k, frame in enumerate(frames, 1):
+        watch(frame, k / total)
+        yield frame
 
 
 def read_inputs(config: Config, run: Run) -> Waveform | None:

@@ -11,7 +11,7 @@ from encoders.bases.viseme_basis import load_viseme_basis
 from encoders.footage.prepare import track_face
 from scripts.core.networks import build_detector
 from scripts.core.runtime import Run, RunError
-from trajectory.motion.apply import latent_motion
+from trajectory.motion.apply import latent_blinks, latent_motion
 from trajectory.motion.natural_motion import load_natural_motion
 from trajectory.motion.tracks import MotionTrack, track_of_landmarks
 
@@ -54,13 +54,17 @@ def motion_track(config: Config, run: Run, speech: Waveform, frames: int) -> Mot
     return replace(track, pose=pose.astype(np.float32), lids=lids.astype(np.float32))
 
 
-def latent_motion_of(config: Config, run: Run, track: MotionTrack) -> np.ndarray | float:
-    """The displacement of W+ (T, L, D); 0 for generators in whose W+ the axes are not known."""
+def latent_motion_of(config: Config, run: Run, track: MotionTrack) -> tuple[np.ndarray, np.ndarray]:
+    """Displacements of W+ by the head and by the lids, (T, L, D) each; (T, 1, 1) of zeros for generators in whose W+ the axes
+    are not known.
+    """
     if config.generator.weights == "embedded":
-        return latent_motion(track, load_viseme_basis())
+        basis = load_viseme_basis()
+        return latent_motion(track, basis), latent_blinks(track, basis)
     if track.lids.any() or track.pose.any():
         run.say(
             "The head shifts and rolls, but neither turns nor nods, and the eyes do not blink: the axes for that are "
             "known only for generator.weights=embedded."
         )
-    return 0.0
+    none = np.zeros((len(track), 1, 1), np.float32)
+    return none, none

@@ -1,10 +1,13 @@
 """The web page of app.py (Gradio): one job at a time, the others wait."""
 
 import os
+from functools import partial
 from pathlib import Path
 from shutil import rmtree
 from tempfile import TemporaryDirectory, mkdtemp
 from typing import Any
+
+import numpy as np
 
 from configs.schema import Config
 from scripts.core.runtime import USER_ERRORS, Run, RunError, sentence
@@ -54,16 +57,34 @@ def build_page(config: Config, run: Run, folder: Path) -> Any:
     except ModuleNotFoundError as error:
         raise RunError("The page needs gradio: pip install -e '.[app]'.") from error
     jobs = folder / "jobs"
+    newest: dict[str | None, np.ndarray] = {}  # the last frame of the visitor whose video is made
 
-    def generate(photo, sound, tune, motion, gain, blink, compose, progress=gr.Progress()):  # noqa: B008
+    def generate(
+        visitor: gr.Request,
+        photo,
+        sound,
+        tune,
+        motion,
+        gain,
+        blink,
+        compose,
+        progress=gr.Progress(),  # noqa: B008
+    ):
         rmtree(jobs, ignore_errors=True)  # Gradio has copied the earlier videos
         jobs.mkdir()
         request = Request(photo, sound, tune, motion, gain, blink, compose)
+        show = partial(newest.__setitem__, visitor.session_hash)
         try:
-            video = make_video(request, config, run, Path(mkdtemp(dir=jobs)), progress)
+            video = make_video(request, config, run, Path(mkdtemp(dir=jobs)), progress, show)
         except USER_ERRORS as error:
             raise gr.Error(sentence(error), title="This does not work", print_exception=False) from error
+        finally:
+            newest.clear()
         return str(video)
+
+    def preview(visitor: gr.Request):
+        frame = newest.get(visitor.session_hash)
+        return gr.Image(frame, visible=frame is not None)
 
     with gr.Blocks(title="Talking heads", analytics_enabled=False, delete_cache=(KEPT, KEPT)) as page:
         gr.Markdown(f"# Talking heads\n{CONSENT}")
@@ -91,7 +112,13 @@ def build_page(config: Config, run: Run, folder: Path) -> Any:
                 button = gr.Button("Make the video", variant="primary")
             with gr.Column():
                 video = gr.Video(label="Video (synthetic)", interactive=False, buttons=["download"])
+                frame = gr.Image(label="Its newest frame", visible=False, interactive=False, format="jpeg")
         inputs = [photo, sound, tune, motion, gain, blink, compose]
-        button.click(generate, inputs, video, concurrency_limit=1, api_visibility="private")
+        clock = gr.Timer(1, active=False)
+        unseen: Any = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+        clock.tick(preview, None, frame, **unseen)
+        button.click(lambda: gr.Timer(active=True), None, clock, **unseen)
+        made = button.click(generate, inputs, video, concurrency_limit=1, api_visibility="private")
+        made.then(lambda: (gr.Timer(active=False), gr.Image(visible=False)), None, [clock, frame], **unseen)
     page.queue(max_size=config.page.queue, default_concurrency_limit=1)
     return page

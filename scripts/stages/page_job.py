@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 from PIL import Image
 
 from configs.schema import Config
@@ -21,6 +22,7 @@ from trajectory.synthetic_corpus.speakers import FEMALE, MALE
 
 EXAMPLES = 3  # people of each sex
 Report = Callable[[float, str], None]  # share of the job that is done, and what is being done
+Show = Callable[[np.ndarray], None]  # takes each frame, uint8 (H, W, 3), when it is rendered
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Request:
     compose: Literal["crop", "photo"] = "crop"
 
 
-def make_video(request: Request, config: Config, run: Run, folder: Path, report: Report) -> Path:
+def make_video(request: Request, config: Config, run: Run, folder: Path, report: Report, show: Show) -> Path:
     """The video, in `folder`, where the tuned generator too is left. Raises the errors of the stages, all of them USER_ERRORS.
 
     config, run: those that the page was started with.
@@ -77,8 +79,14 @@ def make_video(request: Request, config: Config, run: Run, folder: Path, report:
     if request.tune:
         report(0.2, "tuning the generator on the photo")
         person = train_stage2(config, run, face)
-    report(0.6 if request.tune else 0.3, f"rendering {speech.seconds:.1f} s of video")
-    return generate(config, run, person, checkpoint, speech)
+    before, text = 0.6 if request.tune else 0.3, f"rendering {speech.seconds:.1f} s of video"
+    report(before, text)
+
+    def watch(frame: np.ndarray, done: float) -> None:
+        report(before + (1 - before) * done, text)
+        show(frame)
+
+    return generate(config, run, person, checkpoint, speech, watch)
 
 
 def example_photos(config: Config, run: Run, folder: Path) -> list[Path]:

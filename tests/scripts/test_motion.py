@@ -47,9 +47,10 @@ def test_codes_of_another_generator_are_left_alone(tmp_path):
     run: Any = Spoken
     config = Config()
     track = motion_track(config, RUN, SPEECH, 125)
-    assert np.asarray(latent_motion_of(config, run, track)).shape == (125, 14, 512) and not said
+    assert [part.shape for part in latent_motion_of(config, run, track)] == 2 * [(125, 14, 512)] and not said
     config.generator.weights = str(tmp_path / "mine.safetensors")
-    assert latent_motion_of(config, run, track) == 0.0
+    turns, blinks = latent_motion_of(config, run, track)
+    assert len(turns) == len(blinks) == 125 and not turns.any() and not blinks.any()
     assert len(said) == 1 and "generator.weights=embedded" in said[0]
 
 

@@ -43,9 +43,9 @@ def files(face, tmp_path):
     return str(tmp_path / "me.png"), str(tmp_path / "speech.wav")
 
 
-def made(request, started, folder, report=lambda *_: None):
+def made(request, started, folder, report=lambda *_: None, show=lambda _: None):
     config, run = started
-    return make_video(request, config, run, folder, report)
+    return make_video(request, config, run, folder, report, show)
 
 
 def frames_of(video):
@@ -54,12 +54,13 @@ def frames_of(video):
 
 
 def test_a_photo_and_a_voice_become_a_video(started, files, tmp_path):
-    told = []
-    video = made(
-        Request(*files, tune=False), started, tmp_path / "job", lambda share, text: told.append(share)
-    )
-    assert len(frames_of(video)) == 5 and video.parent == tmp_path / "job"
-    assert told == sorted(told) and len(told) == 2
+    told, seen = [], []
+    request = Request(*files, tune=False)
+    video = made(request, started, tmp_path / "job", lambda share, _: told.append(share), seen.append)
+    frames = frames_of(video)
+    assert len(frames) == len(seen) == 5 and video.parent == tmp_path / "job"
+    assert np.abs(np.stack(frames).astype(int) - np.stack(seen)).mean() < 4  # what H.264 changes
+    assert told == sorted(told) and told[-1] == 1 and len(told) == 2 + 5
     config, run = started
     assert config.photo is None and not list(run.results.glob("**/*.mp4"))  # nothing stays in the results
 
@@ -103,7 +104,7 @@ def test_what_is_missing_or_too_much_is_said(started, files, tmp_path, change, m
         change, config = {}, replace(config, page=replace(config.page, max_seconds=0.1))
     request = replace(Request(*files), **change)
     with pytest.raises((RunError, ValueError), match=message):
-        make_video(request, config, run, tmp_path / "job", lambda *_: None)
+        made(request, (config, run), tmp_path / "job")
     assert not (tmp_path / "job").exists()
 
 
@@ -153,8 +154,10 @@ def address(tmp_path):
 
 
 @pytest.mark.browser
-def test_in_a_browser(address, files, tmp_path):
-    """A photo without a face shows its sentence; with a face, the video plays and has the words of consent beside it."""
+def test_in_a_browser(address, tmp_path):
+    """A photo without a face shows its sentence. With a face, frames are shown while the video is made, then the video plays
+    and has the words of consent beside it. docs/page.jpg is this test's picture, page.jpg in pytest's --basetemp=FOLDER.
+    """
     chromium = shutil.which("chromium")
     if chromium is None or importlib.util.find_spec("playwright") is None:
         pytest.skip("needs Chromium and playwright")
@@ -162,24 +165,30 @@ def test_in_a_browser(address, files, tmp_path):
     expect, sync_playwright = playwright.expect, playwright.sync_playwright
 
     Image.fromarray(np.full((256, 256, 3), 128, np.uint8)).save(tmp_path / "wall.png")
+    write_wav(tmp_path / "speech.wav", Waveform(np.tile(SOUND, 15)))  # 3 s
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        view = browser.new_page()
-        view.set_default_timeout(180_000)
+        view = browser.new_page(viewport={"width": 1280, "height": 1080})
+        view.set_default_timeout(300_000)
         view.goto(address)
         expect(view.get_by_text("without that person's consent")).to_be_visible(timeout=60_000)
         uploads = view.locator("input[type=file]")
         uploads.nth(0).set_input_files(str(tmp_path / "wall.png"))
-        uploads.nth(1).set_input_files(files[1])
+        uploads.nth(1).set_input_files(str(tmp_path / "speech.wav"))
         view.get_by_role("button", name="Make the video").click()
-        expect(view.get_by_text("no face").first).to_be_visible(timeout=180_000)
+        expect(view.get_by_text("no face").first).to_be_visible(timeout=300_000)
         view.reload()
-        uploads.nth(0).set_input_files(files[0])
-        uploads.nth(1).set_input_files(files[1])
+        uploads.nth(0).set_input_files(str(ROOT / "docs" / "person.jpg"))
+        uploads.nth(1).set_input_files(str(tmp_path / "speech.wav"))
         view.get_by_role("button", name="Make the video").click()
+        newest = view.get_by_text("Its newest frame")
+        expect(newest).to_be_visible(timeout=300_000)
         video = view.locator("video")
-        expect(video).to_be_visible(timeout=180_000)
+        expect(video).to_be_visible(timeout=300_000)
+        expect(newest).to_be_hidden(timeout=60_000)
         video.evaluate("v => v.play()")
-        view.wait_for_function("document.querySelector('video').currentTime > 0")
+        view.wait_for_function("document.querySelector('video').currentTime > 1")
         assert video.evaluate("v => v.videoWidth") == 256
+        video.evaluate("v => v.pause()")
+        view.screenshot(path=str(tmp_path / "page.jpg"), type="jpeg", quality=80)
         browser.close()

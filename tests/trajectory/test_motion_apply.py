@@ -3,9 +3,23 @@
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
+from small_encoders import small_generator
 
 from encoders.bases.viseme_basis import load_viseme_basis
-from trajectory.motion.apply import EYES, INTER_OCULAR, LIDS, LIMITS, latent_motion, limited, moved
+from stylegan2.protocol import sample_w
+from stylegan2.render import render
+from trajectory.motion.apply import (
+    EYES,
+    INTER_OCULAR,
+    LIDS,
+    LIMITS,
+    blinking,
+    eye_mask,
+    latent_blinks,
+    latent_motion,
+    limited,
+    moved,
+)
 from trajectory.motion.tracks import POSE_AXES, MotionTrack
 
 BASIS = load_viseme_basis()
@@ -34,20 +48,39 @@ def place(frame: np.ndarray) -> np.ndarray:
 
 def test_no_motion_changes_neither_codes_nor_frames():
     still = MotionTrack.at_rest(3)
-    assert not latent_motion(still, BASIS).any()
+    assert not latent_motion(still, BASIS).any() and not latent_blinks(still, BASIS).any()
     frames = [np.random.default_rng(i).integers(0, 255, (32, 32, 3)).astype(np.uint8) for i in range(3)]
     assert all(a is b for a, b in zip(moved(frames, still.pose), frames, strict=True))
 
 
 def test_yaw_pitch_and_lids_move_their_axes_alone():
-    for values, axis, weight in (
-        ({"yaw": 1.0}, "yaw", 8 * np.tanh(1 / 8) / 5.5),
-        ({"pitch": -1.0}, "pitch", -4.5 * np.tanh(1 / 4.5) / 3),
-        ({"lids": 1.0}, "blink", LIDS),
+    for move, values, axis, weight in (
+        (latent_motion, {"yaw": 1.0}, "yaw", 8 * np.tanh(1 / 8) / 7),
+        (latent_motion, {"pitch": -1.0}, "pitch", -4.5 * np.tanh(1 / 4.5) / 3),
+        (latent_blinks, {"lids": 1.0}, "blink", LIDS),
     ):
         expected = weight * BASIS.directions[BASIS.names.index(axis)]
-        np.testing.assert_allclose(latent_motion(track(**values), BASIS)[0], expected, atol=1e-5)
-    assert not latent_motion(track(roll=3, x=0.1, y=0.1, scale=0.1), BASIS).any()
+        np.testing.assert_allclose(move(track(**values), BASIS)[0], expected, atol=1e-5)
+    others = track(roll=3, x=0.1, y=0.1, scale=0.1)
+    assert not latent_motion(others, BASIS).any() and not latent_blinks(others, BASIS).any()
+    assert not latent_motion(track(lids=1), BASIS).any()
+
+
+@pytest.mark.parametrize("size", [32, 64])
+def test_a_blink_changes_the_eyes_alone(size):
+    generator = small_generator(size)
+    w_TLD = sample_w(generator, 3, 0).numpy()
+    blinks_TLD = np.zeros_like(w_TLD)
+    blinks_TLD[1] = w_TLD[2] - w_TLD[1]
+    plain = list(render(generator, w_TLD))
+    first, blink, last = blinking(plain, generator, w_TLD, blinks_TLD)
+    assert first is plain[0] and last is plain[2]
+    mask = eye_mask(size, size)[..., 0]
+    eye = round((EYES[0] + INTER_OCULAR / 2) * size), round(EYES[1] * size)
+    assert mask[eye[1], eye[0]] == 1 and mask.mean() < 0.06
+    np.testing.assert_array_equal(mask, mask[:, ::-1])
+    np.testing.assert_array_equal(blink[mask == 1], plain[2][mask == 1])
+    np.testing.assert_array_equal(blink[mask == 0], plain[1][mask == 0])
 
 
 @pytest.mark.parametrize("size", [64, 256])
