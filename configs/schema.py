@@ -221,12 +221,13 @@ class CheckConfig:
     """The embedded weights that check_assets.py measures, and the numbers of samples."""
 
     # The parts that are measured; the others keep their earlier figures.
-    what: tuple[Literal["generator", "encoder", "visemes", "corpus", "motion"], ...] = (
+    what: tuple[Literal["generator", "encoder", "visemes", "corpus", "motion", "likeness"], ...] = (
         "generator",
         "encoder",
         "visemes",
         "corpus",
         "motion",
+        "likeness",
     )
     # Truncation psi of the generator's samples: 0.7 is customary for faces, 1.0 is no truncation.
     psi: tuple[float, ...] = (0.7, 1.0)
@@ -236,6 +237,8 @@ class CheckConfig:
     reconstructions: int = 500
     # People whose mouths the viseme basis moves.
     people: int = 100
+    # People whose single photo is inverted and tuned on.
+    faces: int = 6
     # Frames of each clip in data.root that the encoder reconstructs.
     frames: int = 4
     # Seed of the samples' codes, far from the seeds of training so that no sample was trained on.
@@ -243,9 +246,13 @@ class CheckConfig:
 
     def __post_init__(self) -> None:
         if not self.what:
-            raise ValueError("check.what is empty; it may hold generator, encoder, visemes, corpus, motion.")
-        if min(self.samples, self.reconstructions) < 8 or min(self.people, self.frames) < 1:
-            raise ValueError("check.samples and check.reconstructions are at least 8, people and frames 1.")
+            raise ValueError(
+                "check.what is empty; it may hold generator, encoder, visemes, corpus, motion, likeness."
+            )
+        if min(self.samples, self.reconstructions) < 8 or min(self.people, self.faces, self.frames) < 1:
+            raise ValueError(
+                "check.samples and check.reconstructions are at least 8, people, faces and frames 1."
+            )
 
 
 @dataclass

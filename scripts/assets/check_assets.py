@@ -11,6 +11,7 @@ from rich.table import Table
 from configs.schema import Config
 from encoders.bases.viseme_basis import MOUTH_AXES, VISEMES, load_viseme_basis
 from scripts.assets.face_checks import encoder_on_clips, encoder_on_samples, generator_against
+from scripts.assets.likeness_checks import likeness
 from scripts.assets.motion_checks import motion
 from scripts.assets.mouth_checks import corpus, visemes
 from scripts.core.networks import build_detector, build_encoder, build_generator, encoder_path, generator_path
@@ -77,6 +78,9 @@ def check_assets(config: Config, run: Run) -> Path:
                 figures[what] = visemes(config, generator, load_viseme_basis(), detector, sheet)
             elif what == "motion":
                 figures[what] = motion(config, run, detector, path.with_name("motion.png"))
+            elif what == "likeness":
+                sheet = path.with_name("likeness.png")
+                figures[what] = likeness(config, run, generator, load_viseme_basis(), detector, sheet)
             else:
                 figures[what] = corpus(config, generator, load_viseme_basis(), detector)
         write_json(path, {"figures": figures, "bars": against_bars(figures)} | about | provenance())

@@ -125,7 +125,8 @@ def _score_all(
     cases = sorted(cases, key=lambda case: (case.full, frames[case.latents]), reverse=True)
     shared = (config, checkpoint, person, every, controls, ridge)
     evaluation = Evaluation(judges)
-    if 2 * len(cases) <= config.workers and judges.inception is None:
+    divisible = run.device.type == "cpu" and not judges.keep_features
+    if divisible and 2 * len(cases) <= config.workers:
         cases = [replace(case, rows=part) for case in cases for part in TWO_PARTS]
     workers = min(config.workers, len(cases))
 
@@ -133,7 +134,7 @@ def _score_all(
         _start_worker(*shared, run=run, evaluation=evaluation)
         return map(_score_one, cases)
 
-    if workers < 2 or run.device.type != "cpu" or judges.keep_features:
+    if workers < 2 or not divisible:
         scored = alone()
     else:
         threads = max(1, torch.get_num_threads() // workers)
