@@ -1,4 +1,4 @@
-"""python scripts/check_assets.py [check.what=[generator,encoder,visemes,corpus,motion]] [data=folder data.root=FOLDER]
+"""python scripts/check_assets.py [check.what=[generator,encoder,visemes,corpus,motion,likeness]] [data=folder data.root=FOLDER]
 
 Measures the embedded weights and the faces of the synthetic corpus, and prints each figure with its required limit.
 Writes output=FILE, or results/<name>/assets.json, and sheets of pictures beside it. With data.root= encoder and motion
