@@ -15,22 +15,28 @@ UNEQUAL = ("run.json", "config.yaml", ".mp4.json", "state.pt")
 STAGES = ("prepare_data", "invert_frames_alone", "train_stage1_alone", "train_stage2_alone", "generate_alone")
 
 
-def started(stage: str, words: list[str], die_after: int | None = None) -> BaseProcess:
-    """The process of a stage. die_after: it kills itself (SIGKILL) as soon as it has renamed so many files."""
+def started(
+    stage: str, words: list[str], die_after: int | None = None, errors: Path | None = None
+) -> BaseProcess:
+    """The process of a stage. die_after: it kills itself (SIGKILL) as soon as it has renamed so many files. errors: a file
+    that gets its standard error, which otherwise is that of the process from which it is forked.
+    """
     context: Any = get_context("forkserver")
     context.set_forkserver_preload(["killable_stages_imports"])
-    process = context.Process(target=run_stage, args=(stage, words, die_after))
+    process = context.Process(target=run_stage, args=(stage, words, die_after, errors))
     process.start()
     return process
 
 
-def run_stage(stage: str, words: list[str], die_after: int | None) -> None:
+def run_stage(stage: str, words: list[str], die_after: int | None, errors: Path | None) -> None:
     import torch
 
     from scripts.core import runtime
     from scripts.core.signals import unwind_on_signals
     from scripts.stages import prepare_data, standalone
 
+    if errors is not None:
+        os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
     torch.set_num_threads(1)
     for number in (signal.SIGTERM, signal.SIGHUP):  # as in a process that a shell starts
         signal.signal(number, signal.SIG_DFL)

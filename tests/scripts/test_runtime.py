@@ -151,3 +151,11 @@ def test_precision_applies_to_rendering_but_not_to_cached_results(tmp_path, prec
     config = runtime.resolve(runtime.compose([f"precision={precision}", f"results_dir={tmp_path}"]))
     run = runtime.start(config, quiet=True)
     assert build_renderer(config, run).half == half and build_generator(config, run).half is None
+
+
+def test_on_a_cpu_stage_1_is_not_trained_under_autocast(tmp_path):
+    config = runtime.resolve(
+        runtime.compose(["precision=bf16-mixed", f"results_dir={tmp_path}", "device=cpu"])
+    )
+    with runtime.start(config, quiet=True).fabric.autocast():
+        assert not torch.is_autocast_enabled("cpu")

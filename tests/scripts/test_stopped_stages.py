@@ -57,10 +57,17 @@ class Stages:
         shutil.copytree(before, self.folder)
 
     def run(
-        self, stage: str, die_after: int | None = None, after: float | None = None, sent: int = signal.SIGKILL
+        self,
+        stage: str,
+        die_after: int | None = None,
+        after: float | None = None,
+        sent: int = signal.SIGKILL,
+        errors: Path | None = None,
     ) -> int:
-        """The exit code. after: seconds until the signal is sent."""
-        process = started(stage, self.words, die_after)
+        """The exit code. after: seconds until the signal is sent. errors: a file that gets what is printed to standard
+        error.
+        """
+        process = started(stage, self.words, die_after, errors)
         begin = time.monotonic()  # the server that forks is ready
         process.join(after or LONGEST_S)
         if process.is_alive():
@@ -120,7 +127,7 @@ def test_signals_at_random_moments(stage, sent, states):
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_full_disk(stage, states, disk, clip_folder, capfd):
+def test_a_full_disk(stage, states, disk, clip_folder, tmp_path):
     _, before = states
     stages = Stages(disk / "w", clip_folder)
     stages.restore(before[stage])
@@ -131,12 +138,12 @@ def test_a_full_disk(stage, states, disk, clip_folder, capfd):
         stages.restore(before[stage])
         room = shutil.disk_usage(disk).used + int(needed * share)
         subprocess.run(["mount", "-o", f"remount,size={room}", disk], check=True)
-        capfd.readouterr()
         try:
-            code = stages.run(stage)
+            code = stages.run(stage, errors=tmp_path / "errors")
         finally:
             subprocess.run(["mount", "-o", "remount,size=1g", disk], check=True)
-        errors = [line for line in capfd.readouterr().err.splitlines() if line.strip()]
+        printed = (tmp_path / "errors").read_text(encoding="utf-8")
+        errors = [line for line in printed.splitlines() if line.strip()]
         assert code == 1 and len(errors) == 1 and "no space left on device" in errors[0], (
             share,
             code,
