@@ -15,10 +15,11 @@ from rich.progress import track
 
 from configs.schema import Config
 from encoders.bases.viseme_basis import VisemeBasis
+from encoders.features.identity import DlibIdentity, identity_distance
 from encoders.features.sface import SFaceIdentity
 from encoders.footage.faces import FaceDetector, face_in_crop
 from metrics.report.plots import save_image
-from scripts.assets.face_checks import FaceEmbedder, identity_or_unlike, mean
+from scripts.assets.face_checks import UNLIKE, mean
 from scripts.core.networks import build_likeness, build_teacher
 from scripts.core.runtime import Run
 from scripts.stages.identity_frames import Portrait
@@ -37,7 +38,7 @@ def likeness(
     photo, true other picture, encoder, offset, tuned.
     """
     inverter, teacher = Inverter(config, run), build_teacher(config, run)
-    networks, embed, sface = build_likeness(teacher, run), FaceEmbedder(detector), SFaceIdentity()
+    networks, dlib, sface = build_likeness(teacher, run), DlibIdentity(), SFaceIdentity()
     weights = np.array([[ANOTHER.get(name, 0.0) for name in basis.names]], np.float32)
     d_LD = basis.displacement(weights)[0]
     figures: dict[str, list[float]] = {}
@@ -61,11 +62,13 @@ def likeness(
             "offset": next(render(generator, fitted + d_LD)),
             "tuned": next(render(tuned.generator, fitted + d_LD)),
         }
-        true_dlib, true_sface = embed(other), sface.embed(other, known.landmarks)
+        true_dlib, true_sface = (judge.embed(other, known.landmarks) for judge in (dlib, sface))
         for name, image in shown.items():
-            found = face_in_crop(detector, image)
-            figures.setdefault(f"{name}_identity", []).append(identity_or_unlike(embed(image), true_dlib))
-            similar = 0.0 if found is None else float(sface.embed(image, found.landmarks) @ true_sface)
+            distance, similar = UNLIKE, 0.0
+            if (found := face_in_crop(detector, image)) is not None:
+                distance = identity_distance(dlib.embed(image, found.landmarks), true_dlib)
+                similar = float(sface.embed(image, found.landmarks) @ true_sface)
+            figures.setdefault(f"{name}_identity", []).append(distance)
             figures.setdefault(f"{name}_sface", []).append(similar)
         columns.append(np.concatenate([photo, other, *shown.values()]))
     save_image(sheet, np.concatenate(columns, axis=1))
@@ -78,9 +81,9 @@ def photographed(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """
     height, width = image.shape[:2]
     small = Image.fromarray(image).filter(ImageFilter.GaussianBlur(0.8)).resize((width // 2, height // 2))
-    linear = np.asarray(small.resize((width, height)), np.float32) / 255
+    soft = np.asarray(small.resize((width, height)), np.float32) / 255
     balance = rng.uniform(0.9, 1.1, 3)
-    noisy = linear ** rng.uniform(0.8, 1.25) * balance + rng.normal(0, 0.015, linear.shape)
+    noisy = soft ** rng.uniform(0.8, 1.25) * balance + rng.normal(0, 0.015, soft.shape)
     buffer = BytesIO()
     Image.fromarray((noisy.clip(0, 1) * 255).astype(np.uint8)).save(buffer, "JPEG", quality=50)
     return np.array(Image.open(buffer))

@@ -32,8 +32,8 @@ from scripts.core.runtime import RunError
 from stylegan2.render import render
 from trajectory.model.predictor import TrajectoryPredictor, predict
 
-# Rows that are scored by one process and those scored by another, if there are more processes than clips: the first ones
-# show stage1_only's frames again or need no network, the second ones take about as long.
+# A clip's rows in two parts for two processes, where there are at least twice as many processes as clips. The rows that
+# show stage1_only's frames are together, and both parts take about as long.
 TWO_PARTS = (
     ("ground_truth", "inversion", "static", "stage1_only", "shift_5", REENCODED),
     ("mean_trajectory", "energy", "wrong_audio", "stage1_base", "ridge", "pti_truth", "full"),

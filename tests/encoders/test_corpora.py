@@ -150,12 +150,15 @@ def test_clips_are_named_without_suffix_where_that_is_enough():
     assert by_definition == ["a.mp4", "a.mov", "s1/a", "s1/b.x", "s1/b.y", "s2/c.mp4", "s2/c"]
 
 
-def test_twenty_thousand_clips_and_speakers_take_about_a_second():
+def test_twenty_thousand_clips_and_speakers_take_less_than_a_second():
     paths = [Path(f"s{k}/clip{k}.mp4") for k in range(20_000)]
-    begin = time.process_time()
-    names = clip_names(paths)
-    splits = assign_splits([name.split("/")[0] for name in names], DataConfig())
-    assert time.process_time() - begin < 3  # comparing each with each took 6 s; a busy core takes 1.1 s
+    seconds = []
+    for _ in range(3):  # the shortest, because other processes on the machine can slow one down
+        begin = time.process_time()
+        names = clip_names(paths)
+        splits = assign_splits([name.split("/")[0] for name in names], DataConfig())
+        seconds.append(time.process_time() - begin)
+    assert min(seconds) < 1
     assert names == [f"s{k}/clip{k}" for k in range(20_000)]
     assert splits.count("unseen") == 4000 and splits.count("train") == 16_000  # a speaker's only clip stays
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from trajectory.adapt.lip_response import LARGEST, LipResponse, lip_response
+from trajectory.adapt.lip_response import LipResponse, lip_response
+from trajectory.training.amplitude_calibration import LARGEST_GAIN
 
 OPENING = np.array([0.0, 0.05, 0.1, 0.15, 0.2])
 MEAN = 0.1
@@ -30,5 +31,5 @@ def test_gain_and_shift_give_the_rendered_opening_the_persons_mean_and_spread():
 @pytest.mark.parametrize("slope", [-0.2, 0.0, 0.1])
 def test_gain_and_shift_are_limited_where_the_lips_hardly_follow(slope):
     response = LipResponse(slope, offset=-1.0)
-    assert response.gain(1.0) == LARGEST and response.shift(0.05) == 0.05
-    assert LipResponse(5.0, 1.0).gain(1.0) == 1 / LARGEST and LipResponse(5.0, 1.0).shift(0.05) == -0.05
+    assert response.gain(1.0) == LARGEST_GAIN and response.shift(0.05) == 0.05
+    assert LipResponse(5.0, 1.0).gain(1.0) == 1 / LARGEST_GAIN and LipResponse(5.0, 1.0).shift(0.05) == -0.05

@@ -6,7 +6,7 @@ l reads the lips' opening from coefficients (trajectory.losses.lip_loss); v is h
 which those of a DisplacementSpace are on its training data, change with that opening. With δ the identity latent's frame
 shows the lips as far open as the face's own picture: a photo of nearly closed lips often becomes a face that presses them
 together, which then opens them too late and half as far. With g the opening in the frames changes as much as the one that
-is put in, or more where it does by itself. Shapes: K frames, C coefficients, L rows of W+, D = 512.
+is put in; where it changes more by itself, g is 1. Shapes: K frames, C coefficients, L rows of W+, D = 512.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import torch
 
 from trajectory.adapt.lip_response import RenderedOpening, lip_response
 from trajectory.model.predictor import TrajectoryPredictor
+from trajectory.training.amplitude_calibration import LARGEST_GAIN
 
 REACH = 2.0  # largest shift, in standard deviations of the lips' opening in the model's training data
 STEPS = np.linspace(-REACH, REACH, 9)
@@ -37,13 +38,13 @@ class FaceAmplitude:
 def face_amplitude(
     model: TrajectoryPredictor, w_ref: np.ndarray, opening: float, rendered_opening: RenderedOpening
 ) -> FaceAmplitude:
-    """Measures both in 2 x 9 frames. w_ref (L, D): the identity latent. opening: of the lips in the face's picture,
+    """Measures both in 16 frames. w_ref (L, D): the identity latent. opening: of the lips in the face's picture,
     |p62 - p66| / inter-ocular distance. Without faces in the frames, or an axis in the model, nothing is changed.
     """
     if model.lip_axis is None:
         return FaceAmplitude()
     l_C = model.lip_axis
-    v_C, deviation = l_C / l_C.square().sum(), float(l_C.norm())
+    v_C, deviation = _direction(l_C), float(l_C.norm())
     zero_LD = model.space.decode(torch.zeros_like(l_C))
 
     def opening_at(o_K: np.ndarray, start_LD: torch.Tensor) -> np.ndarray:
@@ -52,10 +53,10 @@ def face_amplitude(
 
     o_K = STEPS * deviation
     shift = _crossing(o_K, opening_at(o_K, torch.zeros_like(zero_LD)), opening)
-    # Predicted frames lie about the mean displacement, decode(0); the distribution of lips' openings has its tail above.
+    # Predicted frames lie about the mean displacement, decode(0). Lips are seldom far more closed than on average.
     o_K = o_K[o_K >= -deviation]
     slope = lip_response(o_K, opening_at(o_K + shift, zero_LD), 0.0).slope
-    return FaceAmplitude(float(np.clip(1 / max(slope, 1e-6), 1.0, REACH)), shift)
+    return FaceAmplitude(float(np.clip(1 / max(slope, 1e-6), 1.0, LARGEST_GAIN)), shift)
 
 
 def with_amplitude(model: TrajectoryPredictor, amplitude: FaceAmplitude) -> TrajectoryPredictor:
@@ -65,9 +66,13 @@ def with_amplitude(model: TrajectoryPredictor, amplitude: FaceAmplitude) -> Traj
         last: Any = changed.net.decoder[-1]
         with torch.no_grad():
             changed.gain.mul_(amplitude.gain)
-            v_C = changed.lip_axis / changed.lip_axis.square().sum()
-            last.bias.add_(amplitude.shift * v_C / changed.gain)
+            last.bias.add_(amplitude.shift * _direction(changed.lip_axis) / changed.gain)
     return changed
+
+
+def _direction(l_C: torch.Tensor) -> torch.Tensor:
+    """v (C,), of which <l, v> = 1."""
+    return l_C / l_C.square().sum()
 
 
 def _crossing(o_K: np.ndarray, rendered_K: np.ndarray, opening: float) -> float:

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from trajectory.training.amplitude_calibration import LARGEST_GAIN
+
 RenderedOpening = Callable[
     [np.ndarray], np.ndarray
 ]  # codes (K, L, D) -> opening in frames (K,), nan without a face
 QUANTILES = (5, 20, 35, 50, 65, 80, 95)  # percent of the person's openings at which frames are rendered
-LARGEST = 2.0  # AudioStyleNet's fixed factor; beyond it faces distort
 LEAST_FACES = 4
 
 
@@ -30,12 +31,12 @@ class LipResponse:
     offset: float = 0.0
 
     def gain(self, spread: float) -> float:
-        """g for a rendered spread of `spread` times the person's own; between 1/2 and LARGEST."""
-        return float(np.clip(spread / max(self.slope, 1e-6), 1 / LARGEST, LARGEST))
+        """g for a rendered spread of `spread` times the person's own; between 1 / LARGEST_GAIN and LARGEST_GAIN."""
+        return float(np.clip(spread / max(self.slope, 1e-6), 1 / LARGEST_GAIN, LARGEST_GAIN))
 
     def shift(self, deviation: float) -> float:
         """δ, at most the person's standard deviation of the opening, `deviation`, to either side."""
-        return float(np.clip(-self.offset / max(self.slope, 1 / LARGEST), -deviation, deviation))
+        return float(np.clip(-self.offset / max(self.slope, 1 / LARGEST_GAIN), -deviation, deviation))
 
 
 def lip_response(opening_K: np.ndarray, rendered_K: np.ndarray, mean: float) -> LipResponse:

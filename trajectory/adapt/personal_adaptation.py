@@ -150,7 +150,8 @@ def _adapt(
     true_U = (whole.c @ part.axis)[whole.known]
     true_V = true_VC @ part.axis
     steps, o_V = _choose_steps(base, part, whole, config)
-    o_V, base_U = o_V[scored_V], _opening(base.net, base, part, whole, 0.0)[whole.known]
+    base_UC = _predicted(base.net, base, whole)
+    o_V, base_U = o_V[scored_V], _opening(base_UC, part, whole, 0.0)[whole.known]
     base_V, amplitude = base_U[-len(true_V) :], (o_V, true_V)
     if correlation(base_V, true_V) > correlation(o_V, true_V):  # only gain and shift are the person's
         config, steps, o_V, amplitude = replace(config, shortcut=0.0), 0, base_V, (base_U, true_U)
@@ -162,7 +163,7 @@ def _adapt(
     predictor = _mixture(base, whole, config, steps, gain, shift)
 
     # Measure the base and the adaptation without the held-out frames.
-    base_VC = (base.gain.double().cpu().numpy() * _predicted(base.net, base, whole))[cut:][scored_V]
+    base_VC = (base.gain.double().cpu().numpy() * base_UC)[cut:][scored_V]
     before = _measures(base_VC, part, true_VC, base)
     after = _measures(part.coefficients(o_V, ratio), part, true_VC, base)
     after |= {"spread": spread, "gain": gain, "slope": response.slope, "offset": response.offset}
@@ -218,18 +219,18 @@ def _choose_steps(
     for step, net in _steps(base, part, config, config.steps if a < 1 else 0):
         if a < 1 and (step == 0 or (step % config.every and step != config.steps)):
             continue
-        o_V = _opening(net, base, part, whole, a)[cut:]
+        o_V = _opening(_predicted(net, base, whole), part, whole, a)[cut:]
         score = correlation(o_V[known_V], (whole.c[cut:] @ part.axis)[known_V])
         if score > best[0]:
             best = score, step, o_V
     return best[1], best[2]
 
 
-def _opening(
-    net: TrajectoryNet, base: TrajectoryPredictor, part: AdaptationData, whole: AdaptationData, a: float
-) -> np.ndarray:
-    """o - mean o (U,) on the frames of `whole`. Axis, regression and mean are of `part`, its first frames."""
-    o_U = (1 - a) * (_predicted(net, base, whole) @ part.axis)
+def _opening(net_UC: np.ndarray, part: AdaptationData, whole: AdaptationData, a: float) -> np.ndarray:
+    """o - mean o (U,) on the frames of `whole`, of which the net predicts coefficients (U, C). Axis, regression and mean are
+    of `part`, its first frames.
+    """
+    o_U = (1 - a) * (net_UC @ part.axis)
     if a:
         o_U = o_U + a * part.regression.predict(flat_windows(whole.x))
     return o_U - o_U[: len(part.x)][part.known].mean()
